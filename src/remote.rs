@@ -1,0 +1,11 @@
+//! The server's side: SFTP sessions, transports, the layout of `.roamhome/`.
+//!
+//! `Session` is the port: one ordered SFTP v3 conversation. `sftp` speaks it over any byte stream, `memory`
+//! imitates OpenSSH for tests. `Remote` is the concrete handle that everything else uses: it owns a few
+//! sessions over one connection and counts what it asks.
+
+mod error;
+mod session;
+
+pub use error::{ErrorKind, RemoteError};
+pub use session::{DirEntry, Features, FileHandle, Session, SetStat, Stat, StatVfs};

@@ -1,0 +1,125 @@
+//! The rows of the index, as values.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sync::BaseEntry;
+use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Time, Version};
+
+/// How much of a file's content is in the content store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Content {
+    /// Nothing: a placeholder.
+    Absent,
+    /// Some blocks; the map of present blocks tells which.
+    Partial,
+    /// Everything. An empty file needs no content file.
+    Whole,
+}
+
+/// A node of the local tree, as `stat` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its identity and inode number.
+    pub id: NodeId,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, 07777.
+    pub mode: u32,
+    /// Owner, on this machine only.
+    pub uid: u32,
+    /// Group, on this machine only.
+    pub gid: u32,
+    /// Bytes of content; a symlink's target length; 0 for others.
+    pub size: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of content.
+    pub mtime: Time,
+    /// Last change of anything.
+    pub ctime: Time,
+    /// Number of places that name it; for directories 2 plus the number of sub-directories.
+    pub nlink: u32,
+    /// Where a symlink points; empty otherwise.
+    pub target: Vec<u8>,
+    /// For files.
+    pub content: Content,
+    /// Content was written since base was folded.
+    pub data_changed: bool,
+    /// Counts every change of content; an upload that saw it change sent a torn file.
+    pub data_seq: u64,
+    /// The content's hash as of the last agreement; `None` if unknown or `data_changed`.
+    pub hash: Option<Hash>,
+    /// For directories: whether the server's entries were ever listed (true for those made here).
+    pub listed: bool,
+    /// Never sent to the server.
+    pub scoped: bool,
+}
+
+impl Node {
+    /// The state that a server could show of this node.
+    pub fn version(&self) -> Version {
+        match self.kind {
+            Kind::File => Version {
+                hash: self.hash,
+                ..Version::file(self.size, self.mtime.secs(), self.mode)
+            },
+            Kind::Dir => Version::dir(self.mode),
+            Kind::Symlink => Version::symlink(self.target.clone()),
+            kind => Version {
+                kind,
+                ..Version::dir(self.mode)
+            },
+        }
+    }
+}
+
+/// What was last seen on the server at a place, kept where it differs from base.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// `None`: nothing was there.
+    pub version: Option<Version>,
+    /// When, in server time.
+    pub seen_at: Time,
+}
+
+/// An upload under way: its name in the server's staging directory and how far the server acknowledged it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// The staging file's name.
+    pub name: String,
+    /// The node's `data_seq` when the upload began.
+    pub data_seq: u64,
+    /// Acknowledged bytes from the start.
+    pub acked_bytes: u64,
+}
+
+/// Content kept on this machine: what a remote update replaced or a conflict lost here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalBackup {
+    /// Where the file stood.
+    pub path: RelPath,
+    /// What it was.
+    pub version: Version,
+    /// When it was put aside, local time.
+    pub at: Time,
+    /// Why, for people.
+    pub why: String,
+    /// The number that names its content file in `backups/`.
+    pub id: u64,
+    /// It holds the only copy of something a user wrote: not evictable before its retention ends.
+    pub unsent: bool,
+}
+
+/// Something that a person should know, about one place, shown until solved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where.
+    pub path: RelPath,
+    /// What, and the remedy.
+    pub message: String,
+    /// Since when.
+    pub since: Time,
+}
+
+/// One row of the base tree together with its place.
+pub type BaseRow = (Place, BaseEntry);

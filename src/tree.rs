@@ -1,0 +1,11 @@
+//! The vocabulary of the whole program: names, paths, nodes, versions. Pure values, no I/O.
+
+mod entry;
+mod path;
+mod time;
+mod version;
+
+pub use entry::{Kind, NodeId, Place};
+pub use path::{Name, NameError, RelPath};
+pub use time::Time;
+pub use version::{Hash, Version};
