@@ -4,6 +4,7 @@
 //! any SSH server over plain SFTP. `doc/ARCHITECTURE.md` tells how the parts work together; the modules
 //! below are its layers, and `tests/tidy.rs` checks who may import whom.
 
+pub mod engine;
 pub mod remote;
 pub mod replica;
 pub mod sync;

@@ -8,6 +8,6 @@
 mod model;
 
 pub use model::{
-    Action, BaseEntry, ClockOffset, DirState, Input, Keep, LocalEntry, Phase, Plan, Policy, Prefer,
-    Step, Triple, Why,
+    Action, ClockOffset, DirState, Input, Keep, LocalEntry, Phase, Plan, Policy, Prefer, Step,
+    Triple, Why,
 };

@@ -8,4 +8,4 @@ mod version;
 pub use entry::{Kind, NodeId, Place};
 pub use path::{Name, NameError, RelPath};
 pub use time::Time;
-pub use version::{Hash, Version};
+pub use version::{BaseEntry, Hash, Version};

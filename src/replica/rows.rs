@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sync::BaseEntry;
-use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Time, Version};
+use crate::tree::{BaseEntry, Hash, Kind, NodeId, Place, RelPath, Time, Version};
 
 /// How much of a file's content is in the content store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -4,16 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tree::{NodeId, Place, Version};
-
-/// What replica and server last agreed on at a place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseEntry {
-    /// The node that stood there. A directory's children are keyed by it.
-    pub node: NodeId,
-    /// The version on the server then.
-    pub version: Version,
-}
+use crate::tree::{BaseEntry, NodeId, Place, Version};
 
 /// What the mount shows at a place. Host-scoped nodes are not shown to the planner.
 #[derive(Debug, Clone, PartialEq, Eq)]

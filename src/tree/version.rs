@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Kind;
+use super::{Kind, NodeId};
 
 /// The BLAKE3 hash of a file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,4 +77,13 @@ impl Version {
     pub fn same(&self, other: &Self) -> bool {
         self.same_content(other) && self.mode == other.mode && self.mtime == other.mtime
     }
+}
+
+/// What replica and server last agreed on at a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseEntry {
+    /// The node that stood there. A directory's children are keyed by it.
+    pub node: NodeId,
+    /// The version on the server then.
+    pub version: Version,
 }
