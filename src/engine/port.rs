@@ -1,0 +1,60 @@
+//! The two doors between the engine and the mount: what the mount asks of the engine (`Fetch`), and what the
+//! engine tells the mount (`Events`).
+
+use crate::tree::{Name, NodeId};
+
+/// Why something that is not cached could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// No link to the server, or it did not answer within `fetch_timeout`.
+    #[error("the server cannot be reached")]
+    Unreachable,
+    /// The server no longer has it.
+    #[error("it is no longer on the server")]
+    Gone,
+    /// The server does not permit reading it.
+    #[error("the server does not permit reading it")]
+    Forbidden,
+    /// This machine's disk is full.
+    #[error("this machine's disk is full")]
+    NoSpace,
+    /// Anything else, which the log tells.
+    #[error("it could not be fetched")]
+    Failed,
+}
+
+/// Called once with the outcome, from a thread of the engine.
+pub type Done = Box<dyn FnOnce(Result<(), FetchError>) + Send>;
+
+/// Room on the server, for `statfs`; sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the server's file system.
+    pub total_bytes: u64,
+    /// Free there for this user.
+    pub available_bytes: u64,
+}
+
+/// What the mount asks of the engine. No method blocks.
+pub trait Fetch: Send + Sync {
+    /// Brings all content of a file into the content store, then calls `done`. On success the node's
+    /// `content` is `Whole`, or another node has taken its place.
+    fn hydrate(&self, node: NodeId, done: Done);
+    /// Lists a directory that was never listed, then calls `done`; on success its node is `listed`.
+    fn list(&self, dir: NodeId, done: Done);
+    /// Something became dirty, or a file that kept a step waiting was closed.
+    fn changed(&self);
+    /// The server's room as last heard.
+    fn space(&self) -> Option<Space>;
+}
+
+/// What the engine tells the mount after it changed the replica. Called on the engine's threads; must not
+/// block, so the mount passes it on to a thread of its own.
+pub trait Events: Send + Sync {
+    /// What the directory shows under `name` is no longer what the kernel may remember.
+    fn entry_changed(&self, parent: NodeId, name: &Name);
+    /// The node at `name` was removed.
+    fn entry_removed(&self, parent: NodeId, name: &Name, node: NodeId);
+    /// The node's attributes, and its content if `data`, changed.
+    fn node_changed(&self, node: NodeId, data: bool);
+}
