@@ -1,5 +1,207 @@
 //! The only layer that acts: it owns the replica and the link, fetches, writes back and reconciles.
+//!
+//! Two tasks run for as long as the engine: `linker` keeps the link, `reconcile` runs one pass after the
+//! other. What a program waits for is fetched beside them. `plan` decides, `execute` does, and only what
+//! happened is folded into base.
 
+mod apply;
+mod execute;
+mod fetch;
+mod gather;
+mod home;
+mod keep;
+mod link;
+mod linker;
+mod options;
 mod port;
+mod push;
+mod reconcile;
+mod scan;
+mod shared;
+mod status;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use keep::{KeptItem, KeptWhere};
+pub use link::{LinkState, LinkView};
+pub use options::{Connect, EngineOptions, LinkError, Publish};
 pub use port::{Done, Events, Fetch, FetchError, Space};
+pub use reconcile::{DryRun, PassError, PassReport, Scope};
+pub use status::{EngineStatus, TransferView};
+
+use crate::replica::{Replica, ReplicaError};
+use crate::tree::{NodeId, RelPath, Version};
+use reconcile::Request;
+use shared::{Shared, lock};
+
+/// How long a flush waits before it looks again at what is left.
+const FLUSH_RETRY: Duration = Duration::from_millis(200);
+
+/// The engine of one home. Cheap to clone; [`Engine::stop`] ends its tasks.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Starts the engine's tasks on `runtime`. The link comes up, and stays up, by itself.
+    pub fn start(
+        runtime: &tokio::runtime::Handle,
+        replica: Arc<Replica>,
+        connector: Arc<dyn Connect>,
+        options: EngineOptions,
+    ) -> Self {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(runtime.clone(), replica, connector, options, requests));
+        runtime.spawn(linker::run(Arc::clone(&shared)));
+        runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));
+        Self { shared }
+    }
+
+    /// Says whom to tell about changes; once, when the mount is there.
+    pub fn set_events(&self, events: Arc<dyn Events>) {
+        // A second mount of the same engine does not exist.
+        let _already_set = self.shared.events.set(events);
+    }
+
+    /// The link now.
+    pub fn link(&self) -> LinkView {
+        self.shared.link.borrow().clone()
+    }
+
+    /// Waits until the link is up, down or refused, at most for `timeout`, and tells which.
+    pub async fn settled_link(&self, timeout: Duration) -> LinkView {
+        let mut link = self.shared.link.subscribe();
+        let settled = link.wait_for(|view| view.state != LinkState::Connecting);
+        // On a timeout the link is still connecting, which the answer says.
+        let _timed_out = tokio::time::timeout(timeout, settled).await.is_err();
+        self.link()
+    }
+
+    /// Lists the root if it never was, so that a new mount has something to show.
+    pub async fn list_root(&self) -> Result<(), FetchError> {
+        let (done, listed) = oneshot::channel();
+        let done: Done = Box::new(move |outcome| {
+            // The caller may have given up.
+            let _unheard = done.send(outcome);
+        });
+        let root = self.shared.replica.view::<_, ReplicaError>(|view| view.node(NodeId::ROOT));
+        if root.is_ok_and(|root| root.is_some_and(|root| root.listed)) {
+            return Ok(());
+        }
+        self.list(NodeId::ROOT, done);
+        listed.await.unwrap_or(Err(FetchError::Failed))
+    }
+
+    /// Runs a pass and waits for its end.
+    pub async fn pass(&self, scope: Scope) -> Result<PassReport, PassError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.shared.requests.send(Request::Pass(scope, reply));
+        sent.map_err(|_closed| PassError::Stopping)?;
+        answer.await.map_err(|_closed| PassError::Stopping)?
+    }
+
+    /// What a pass would do now; changes nothing.
+    pub async fn dry_run(&self) -> Result<DryRun, PassError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.shared.requests.send(Request::DryRun(reply));
+        sent.map_err(|_closed| PassError::Stopping)?;
+        answer.await.map_err(|_closed| PassError::Stopping)?
+    }
+
+    /// Writes back all that is dirty, trying until `timeout`; returns what is left and, if known, why.
+    pub async fn flush(
+        &self,
+        timeout: Duration,
+    ) -> Result<(Vec<(RelPath, Option<Version>)>, Option<String>), ReplicaError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut why = None;
+        loop {
+            let left = reconcile::unsent(&self.shared)?;
+            if left.is_empty() {
+                return Ok((left, None));
+            }
+            let pass = self.pass(Scope::Push { now: true });
+            match tokio::time::timeout_at(deadline, pass).await {
+                Ok(Ok(report)) if !report.guards.is_empty() => {
+                    return Ok((left, Some(report.guards.join("; "))));
+                }
+                Ok(Ok(_)) => why = None,
+                Ok(Err(error)) => why = Some(error.to_string()),
+                Err(_elapsed) => why = Some("the time was up".into()),
+            }
+            let left = reconcile::unsent(&self.shared)?;
+            if left.is_empty() || tokio::time::Instant::now() >= deadline {
+                return Ok((left, why));
+            }
+            // A held or refused link does not come up by waiting.
+            let link = self.link().state;
+            if matches!(link, LinkState::Offline { held: true, .. } | LinkState::Refused { .. }) {
+                return Ok((left, Some(link.detail())));
+            }
+            tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + FLUSH_RETRY)).await;
+        }
+    }
+
+    /// Holds the link down, or lets it come back at once.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.send_replace(held);
+        if !held {
+            self.shared.connect_now.notify_one();
+        }
+    }
+
+    /// The status, from memory and the index.
+    pub fn status(&self) -> Result<EngineStatus, ReplicaError> {
+        status::status(&self.shared)
+    }
+
+    /// What is kept here and on the server.
+    pub async fn kept(&self, which: KeptWhere) -> Result<Vec<KeptItem>, PassError> {
+        keep::list(&self.shared, which).await
+    }
+
+    /// The first bytes of a kept file, at most `limit`.
+    pub async fn show_kept(&self, id: &str, limit: usize) -> Result<Vec<u8>, PassError> {
+        keep::show(&self.shared, id, limit).await
+    }
+
+    /// Brings a kept file's content to a file of this machine that must not exist.
+    pub async fn restore_kept(&self, id: &str, to: &std::path::Path) -> Result<(), PassError> {
+        keep::restore(&self.shared, id, to).await
+    }
+
+    /// Removes what is in the trash, for good. Returns how many entries.
+    pub async fn empty_trash(&self) -> Result<u64, PassError> {
+        keep::empty_trash(&self.shared).await
+    }
+
+    /// Ends the tasks and the link. What is dirty stays in the replica.
+    pub fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+        if let Some(remote) = lock(&self.shared.remote).take() {
+            remote.close();
+        }
+    }
+}
+
+impl Fetch for Engine {
+    fn hydrate(&self, node: NodeId, done: Done) {
+        fetch::hydrate_for_mount(&self.shared, node, done);
+    }
+
+    fn list(&self, dir: NodeId, done: Done) {
+        scan::list_for_mount(&self.shared, dir, done);
+    }
+
+    fn changed(&self) {
+        self.shared.dirty.notify_one();
+    }
+
+    fn space(&self) -> Option<Space> {
+        *lock(&self.shared.space)
+    }
+}

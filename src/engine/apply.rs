@@ -1,0 +1,395 @@
+//! The replica's side of a step: what the server has is taken over here.
+//!
+//! Every function runs in one transaction of the index and checks again that the node is still as the plan
+//! saw it; if not, nothing happens and the next plan decides anew. Content that makes room is linked into
+//! the local backups before the row changes, and removed after.
+
+use super::EngineOptions;
+use super::shared::Shared;
+use crate::replica::{Content, LocalBackup, Node, Problem, ReplicaError, Tx};
+use crate::sync::Keep;
+use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
+
+/// Something that the server has and the replica has not.
+pub(super) struct NewNode<'a> {
+    pub(super) version: &'a Version,
+    pub(super) mtime: Time,
+}
+
+/// How a step on the replica ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// Done; this node stands there now.
+    Done(Option<NodeId>),
+    /// The replica changed since the plan was made.
+    Stale,
+}
+
+/// Puts a placeholder for a new file, directory or symlink at `place`, and base with it.
+pub(super) fn adopt_into(
+    options: &EngineOptions,
+    now: Time,
+    tx: &mut Tx<'_>,
+    place: &Place,
+    new: &NewNode<'_>,
+    parent: &mut Node,
+) -> Result<NodeId, ReplicaError> {
+    let id = tx.alloc_node();
+    let node = Node {
+        id,
+        kind: new.version.kind,
+        mode: if new.version.kind == Kind::Symlink { 0o777 } else { new.version.mode },
+        uid: options.uid,
+        gid: options.gid,
+        size: match new.version.kind {
+            Kind::Symlink => new.version.target.len() as u64,
+            _ => new.version.size,
+        },
+        atime: new.mtime,
+        mtime: new.mtime,
+        ctime: now,
+        nlink: if new.version.kind == Kind::Dir { 2 } else { 1 },
+        target: new.version.target.clone(),
+        content: if new.version.size == 0 { Content::Whole } else { Content::Absent },
+        data_changed: false,
+        data_seq: 0,
+        hash: None,
+        listed: false,
+        scoped: false,
+    };
+    if node.kind == Kind::Dir {
+        parent.nlink += 1;
+    }
+    tx.put_node(node)?;
+    tx.link(place.clone(), id)?;
+    tx.set_base(place.clone(), Some(BaseEntry { node: id, version: new.version.clone() }))?;
+    tx.observe(place.clone(), None)?;
+    Ok(id)
+}
+
+/// Takes over something new. Stale if a program made something there in the meantime.
+pub(super) fn adopt(
+    shared: &Shared,
+    place: &Place,
+    version: &Version,
+) -> Result<Applied, ReplicaError> {
+    let now = shared.now();
+    let applied = shared.replica.update(|tx| {
+        if tx.child(place.parent, &place.name)?.is_some() {
+            return Ok(Applied::Stale);
+        }
+        let Some(mut parent) = tx.node(place.parent)? else { return Ok(Applied::Stale) };
+        let mtime = if version.kind == Kind::File { Time::new(version.mtime, 0) } else { now };
+        let new = NewNode { version, mtime };
+        let id = adopt_into(&shared.options, now, tx, place, &new, &mut parent)?;
+        touch(&mut parent, now);
+        tx.put_node(parent)?;
+        tx.clear_dirty(place)?;
+        Ok::<_, ReplicaError>(Applied::Done(Some(id)))
+    })?;
+    if applied != Applied::Stale {
+        shared.entry_changed(place);
+        shared.node_changed(place.parent, false);
+    }
+    Ok(applied)
+}
+
+/// The server's version replaces the node's content and attributes; what it replaces becomes a local
+/// backup. A node that some program reads keeps its content for that program: another takes its place.
+pub(super) fn refresh(
+    shared: &Shared,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+    version: &Version,
+    keep: Keep,
+) -> Result<Applied, ReplicaError> {
+    let backup = keep_content(shared, place, id, seq, keep)?;
+    let now = shared.now();
+    let read_by_somebody = shared.replica.opens().is_open(id);
+    let applied = shared.replica.update(|tx| {
+        let Some(node) = current(shared, tx, place, id, seq)? else { return Ok(Applied::Stale) };
+        if let Some(backup) = &backup {
+            tx.add_backup(backup.clone())?;
+        }
+        let in_place = !read_by_somebody && node.kind == version.kind && node.nlink == 1;
+        let new_id = if in_place {
+            overwrite(tx, node, version, now)?;
+            id
+        } else {
+            detach(tx, place, node, now)?;
+            let Some(mut parent) = tx.node(place.parent)? else { return Ok(Applied::Stale) };
+            let new = NewNode { version, mtime: Time::new(version.mtime, 0) };
+            let new_id = adopt_into(&shared.options, now, tx, place, &new, &mut parent)?;
+            tx.put_node(parent)?;
+            new_id
+        };
+        tx.set_base(
+            place.clone(),
+            Some(BaseEntry { node: new_id, version: version.clone() }),
+        )?;
+        tx.observe(place.clone(), None)?;
+        tx.clear_dirty(place)?;
+        Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
+    })?;
+    finish(shared, &applied, backup.as_ref())?;
+    match applied {
+        Applied::Done(Some(new_id)) if new_id == id => {
+            shared.replica.content().remove(id)?;
+            shared.node_changed(id, true);
+        }
+        Applied::Done(_) => shared.entry_changed(place),
+        Applied::Stale => {}
+    }
+    Ok(applied)
+}
+
+/// Takes over mode and mtime.
+pub(super) fn take_attrs(
+    shared: &Shared,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+    version: &Version,
+) -> Result<Applied, ReplicaError> {
+    let now = shared.now();
+    let applied = shared.replica.update(|tx| {
+        let Some(mut node) = current(shared, tx, place, id, seq)? else {
+            return Ok(Applied::Stale);
+        };
+        node.mode = version.mode;
+        if node.kind == Kind::File && node.mtime.secs() != version.mtime {
+            node.mtime = Time::new(version.mtime, 0);
+        }
+        node.ctime = now;
+        tx.put_node(node)?;
+        tx.set_base(place.clone(), Some(BaseEntry { node: id, version: version.clone() }))?;
+        tx.observe(place.clone(), None)?;
+        tx.clear_dirty(place)?;
+        Ok::<_, ReplicaError>(Applied::Done(Some(id)))
+    })?;
+    if applied != Applied::Stale {
+        shared.node_changed(id, false);
+    }
+    Ok(applied)
+}
+
+/// The server no longer has it, so it goes here too; its content stays as a backup.
+pub(super) fn drop_file(
+    shared: &Shared,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+    keep: Keep,
+) -> Result<Applied, ReplicaError> {
+    let backup = keep_content(shared, place, id, seq, keep)?;
+    let now = shared.now();
+    let applied = shared.replica.update(|tx| {
+        let Some(node) = current(shared, tx, place, id, seq)? else { return Ok(Applied::Stale) };
+        if let Some(backup) = &backup {
+            tx.add_backup(backup.clone())?;
+        }
+        detach(tx, place, node, now)?;
+        gone(tx, place)?;
+        Ok::<_, ReplicaError>(Applied::Done(None))
+    })?;
+    finish(shared, &applied, backup.as_ref())?;
+    if applied != Applied::Stale {
+        shared.entry_removed(place.parent, &place.name, id);
+        shared.node_changed(place.parent, false);
+    }
+    Ok(applied)
+}
+
+/// Removes a directory that is empty by now; one that is not stays, and the next plan decides.
+pub(super) fn drop_dir(
+    shared: &Shared,
+    place: &Place,
+    id: NodeId,
+) -> Result<Applied, ReplicaError> {
+    let now = shared.now();
+    let applied = shared.replica.update(|tx| {
+        if tx.child(place.parent, &place.name)? != Some(id)
+            || !tx.children(id, None, 1)?.is_empty()
+        {
+            return Ok(Applied::Stale);
+        }
+        let Some(node) = tx.node(id)? else { return Ok(Applied::Stale) };
+        detach(tx, place, node, now)?;
+        gone(tx, place)?;
+        Ok::<_, ReplicaError>(Applied::Done(None))
+    })?;
+    if applied != Applied::Stale {
+        shared.entry_removed(place.parent, &place.name, id);
+        shared.node_changed(place.parent, false);
+    }
+    Ok(applied)
+}
+
+/// The directory's move is obstructed: base gets a stand-in at the old place that holds the old base
+/// children, so that each child is a move of its own. See [`crate::sync::Action::Split`].
+pub(super) fn split(shared: &Shared, from: &Place, dir: NodeId) -> Result<Applied, ReplicaError> {
+    let now = shared.now();
+    shared.replica.update(|tx| {
+        let Some(entry) = tx.base(from)?.filter(|entry| entry.node == dir) else {
+            return Ok(Applied::Stale);
+        };
+        let stand_in = tx.alloc_node();
+        for (name, child) in tx.base_children(dir)? {
+            let old = Place::new(dir, name.clone());
+            let new = Place::new(stand_in, name);
+            let seen = tx.observation(&old)?;
+            tx.set_base(old.clone(), None)?;
+            tx.observe(old.clone(), None)?;
+            tx.set_base(new.clone(), Some(child))?;
+            tx.observe(new.clone(), seen)?;
+            tx.mark_dirty(old, now)?;
+            tx.mark_dirty(new, now)?;
+        }
+        tx.set_base(from.clone(), Some(BaseEntry { node: stand_in, ..entry }))?;
+        tx.mark_dirty(from.clone(), now)?;
+        for place in tx.places(dir)? {
+            tx.mark_dirty(place, now)?;
+        }
+        Ok(Applied::Done(Some(stand_in)))
+    })
+}
+
+/// Shows a problem of a directory until it is solved.
+pub(super) fn note_problem(shared: &Shared, dir: NodeId, message: &str) {
+    let since = shared.now();
+    let noted = shared.replica.update(|tx| {
+        for place in tx.base_places(dir)? {
+            let path = tx.base_path_of(&place)?.unwrap_or_else(RelPath::root);
+            let problem = Problem { path, message: message.to_owned(), since };
+            tx.set_problem(place, Some(problem))?;
+        }
+        Ok::<_, ReplicaError>(())
+    });
+    if let Err(error) = noted {
+        tracing::error!(%error, message, "a problem could not be noted");
+    }
+}
+
+/// The node if it is still what the plan saw, and no program writes to it.
+fn current(
+    shared: &Shared,
+    tx: &Tx<'_>,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+) -> Result<Option<Node>, ReplicaError> {
+    if tx.child(place.parent, &place.name)? != Some(id) || shared.replica.opens().writers(id) > 0 {
+        return Ok(None);
+    }
+    Ok(tx.node(id)?.filter(|node| node.data_seq == seq))
+}
+
+/// Links the content into the backups, where there is any and it must be kept.
+fn keep_content(
+    shared: &Shared,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+    keep: Keep,
+) -> Result<Option<LocalBackup>, ReplicaError> {
+    let at = shared.now();
+    let found = shared.replica.update(|tx| {
+        let Some(node) = current(shared, tx, place, id, seq)? else { return Ok(None) };
+        if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
+            return Ok(None);
+        }
+        let Some(path) = tx.local_path_of(place)? else { return Ok(None) };
+        let why = match keep {
+            Keep::Replaced => "replaced by a newer version from the server",
+            Keep::Backup => "lost a conflict against the server's version",
+            Keep::Trash => "removed on the server",
+        };
+        Ok::<_, ReplicaError>(Some(LocalBackup {
+            path,
+            version: node.version(),
+            at,
+            why: why.into(),
+            id: tx.alloc_backup(),
+            unsent: node.data_changed,
+        }))
+    })?;
+    if let Some(backup) = &found {
+        shared.replica.content().link_to_backup(id, backup.id)?;
+    }
+    Ok(found)
+}
+
+/// Takes back the backup of a step that did not happen.
+fn finish(
+    shared: &Shared,
+    applied: &Applied,
+    backup: Option<&LocalBackup>,
+) -> Result<(), ReplicaError> {
+    if let (Applied::Stale, Some(backup)) = (applied, backup) {
+        shared.replica.content().remove_backup(backup.id)?;
+    }
+    Ok(())
+}
+
+fn overwrite(
+    tx: &mut Tx<'_>,
+    mut node: Node,
+    version: &Version,
+    now: Time,
+) -> Result<(), ReplicaError> {
+    node.size = version.size.max(version.target.len() as u64);
+    node.mtime = if node.kind == Kind::File { Time::new(version.mtime, 0) } else { now };
+    node.ctime = now;
+    if node.kind != Kind::Symlink {
+        node.mode = version.mode;
+    }
+    node.target.clone_from(&version.target);
+    node.content = if version.size == 0 { Content::Whole } else { Content::Absent };
+    node.data_changed = false;
+    node.data_seq += 1;
+    node.hash = None;
+    tx.put_node(node)
+}
+
+/// Takes the node out of the tree; it lives on while a program has it open.
+fn detach(
+    tx: &mut Tx<'_>,
+    place: &Place,
+    mut node: Node,
+    now: Time,
+) -> Result<(), ReplicaError> {
+    tx.unlink(place)?;
+    if let Some(mut parent) = tx.node(place.parent)? {
+        if node.kind == Kind::Dir {
+            parent.nlink = parent.nlink.saturating_sub(1);
+        }
+        touch(&mut parent, now);
+        tx.put_node(parent)?;
+    }
+    let last = node.kind == Kind::Dir || node.nlink <= 1;
+    if !last {
+        node.nlink -= 1;
+        node.ctime = now;
+        return tx.put_node(node);
+    }
+    if tx.is_open(node.id) {
+        node.nlink = 0;
+        node.ctime = now;
+        tx.mark_in_flight(node.id)?;
+        return tx.put_node(node);
+    }
+    tx.remove_node(node.id)
+}
+
+/// Nothing is at the place any more, on either side.
+fn gone(tx: &mut Tx<'_>, place: &Place) -> Result<(), ReplicaError> {
+    tx.set_base(place.clone(), None)?;
+    tx.observe(place.clone(), None)?;
+    tx.clear_dirty(place)
+}
+
+fn touch(dir: &mut Node, now: Time) {
+    dir.mtime = now;
+    dir.ctime = now;
+}

@@ -1,0 +1,113 @@
+//! The task that keeps the link: connects, prepares the home, notices loss, backs off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::home;
+use super::link::{BackOff, LinkState};
+use super::reconcile::Request;
+use super::shared::{Shared, lock};
+use super::{LinkError, Space};
+use crate::remote::Remote;
+
+/// How long a refusal is left alone before it is looked at again without being asked.
+const REFUSED_WAIT: Duration = Duration::from_secs(300);
+
+/// Runs until the engine stops.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut back_off = BackOff::default();
+    let mut held = shared.held.subscribe();
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        if *stopping.borrow() {
+            return;
+        }
+        if *held.borrow_and_update() {
+            shared.set_link(LinkState::Offline { detail: String::new(), held: true });
+            tokio::select! {
+                _ = held.changed() => {}
+                _ = stopping.changed() => {}
+            }
+            continue;
+        }
+        let wait = match attempt(&shared).await {
+            Ok(remote) => {
+                back_off.reset();
+                serve(&shared, &remote, &mut held, &mut stopping).await;
+                continue;
+            }
+            Err(error) if error.needs_person => {
+                shared.set_link(LinkState::Refused { message: error.message, remedy: error.remedy });
+                REFUSED_WAIT
+            }
+            Err(error) => {
+                shared.set_link(LinkState::Offline { detail: error.message, held: false });
+                back_off.next_wait(random_byte())
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.connect_now.notified() => back_off.reset(),
+            _ = held.changed() => {}
+            _ = stopping.changed() => {}
+        }
+    }
+}
+
+async fn attempt(shared: &Arc<Shared>) -> Result<Remote, LinkError> {
+    // A refusal stays in sight while it is tried again.
+    if !matches!(shared.link.borrow().state, LinkState::Refused { .. }) {
+        shared.set_link(LinkState::Connecting);
+    }
+    let remote = shared.connector.connect().await?;
+    let unreachable = |error: crate::remote::RemoteError| LinkError {
+        needs_person: !error.is_link_loss(),
+        message: format!("the home on the server cannot be prepared: {error}"),
+        remedy: "make the directory writable for this user, then run `roamhome online`".into(),
+    };
+    *lock(&shared.guards) = home::recheck(shared, &remote).await.map_err(unreachable)?;
+    let clock = home::measure_clock(shared, &remote).await.map_err(unreachable)?;
+    *lock(&shared.clock) = clock;
+    Ok(remote)
+}
+
+/// Online until the connection ends or somebody ends it.
+async fn serve(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    held: &mut tokio::sync::watch::Receiver<bool>,
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) {
+    refresh_space(shared, remote).await;
+    *lock(&shared.remote) = Some(remote.clone());
+    shared.set_link(LinkState::Online);
+    // The receiver lives as long as the engine; a failed send means that it stops.
+    let _unheard = shared.requests.send(Request::Reconnected);
+    tokio::select! {
+        () = remote.closed() => {}
+        _ = held.changed() => {}
+        _ = stopping.changed() => {}
+    }
+    *lock(&shared.remote) = None;
+    remote.close();
+    if !*shared.held.borrow() {
+        shared.set_link(LinkState::Offline { detail: "the connection was lost".into(), held: false });
+    }
+}
+
+/// Asks for the server's room; without the extension it stays unknown.
+pub(super) async fn refresh_space(shared: &Shared, remote: &Remote) {
+    if !remote.features().statvfs {
+        return;
+    }
+    if let Ok(vfs) = remote.interactive().statvfs().await {
+        *lock(&shared.space) =
+            Some(Space { total_bytes: vfs.total_bytes, available_bytes: vfs.available_bytes });
+    }
+}
+
+fn random_byte() -> u8 {
+    let mut byte = [0];
+    // Without randomness the jitter is lost, nothing else.
+    getrandom::fill(&mut byte).map_or(128, |()| byte[0])
+}

@@ -1,0 +1,106 @@
+//! How an engine is set up, and the door through which it gets a connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::remote::Remote;
+use crate::sync::{GuardLimits, Prefer};
+use crate::tree::Time;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct LinkError {
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// Trying again would not help: a person has to act.
+    pub needs_person: bool,
+}
+
+/// Makes connections; called again after each loss.
+#[async_trait]
+pub trait Connect: Send + Sync {
+    /// Connects, authenticates and opens the home's directory.
+    async fn connect(&self) -> Result<Remote, LinkError>;
+}
+
+/// How changed files are published over existing ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Publish {
+    /// Link the old version into the backups, then rename over it: the name never vanishes.
+    #[default]
+    Link,
+    /// Move the old version aside, then create: closes the last race with foreign programs at the price
+    /// of a moment without the name.
+    Aside,
+}
+
+/// Everything that may differ between engines.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// The wall clock.
+    pub now: Arc<dyn Fn() -> Time + Send + Sync>,
+    /// Names this client on the server; letters, digits, `-`.
+    pub client: String,
+    /// Longest wait for something that is not cached, while online.
+    pub fetch_timeout: Duration,
+    /// A file is written back when it was left alone for so long.
+    pub quiet_period: Duration,
+    /// A file held open for writing longer than this is written back as a snapshot.
+    pub max_dirty_age: Duration,
+    /// A full pass runs at least so often.
+    pub reconcile_interval: Duration,
+    /// Trash and backups older than this are removed.
+    pub retention: Duration,
+    /// Decides conflicts whose times overlap.
+    pub prefer: Prefer,
+    /// Keep what a write-back replaced as a backup, too.
+    pub keep_replaced: bool,
+    /// How changed files are published.
+    pub publish: Publish,
+    /// Ask the server to fsync each upload.
+    pub server_fsync: bool,
+    /// Uploads and downloads at once.
+    pub transfers_at_once: usize,
+    /// Directory listings at once.
+    pub listings_at_once: usize,
+    /// When a pass must ask first.
+    pub guard: GuardLimits,
+    /// Owner of what the server brings.
+    pub uid: u32,
+    /// Group of what the server brings.
+    pub gid: u32,
+}
+
+impl EngineOptions {
+    /// The defaults of the configuration, with this clock, client name and owner.
+    pub fn new(
+        now: Arc<dyn Fn() -> Time + Send + Sync>,
+        client: impl Into<String>,
+        uid: u32,
+        gid: u32,
+    ) -> Self {
+        Self {
+            now,
+            client: client.into(),
+            fetch_timeout: Duration::from_secs(30),
+            quiet_period: Duration::from_secs(1),
+            max_dirty_age: Duration::from_secs(30),
+            reconcile_interval: Duration::from_secs(300),
+            retention: Duration::from_secs(30 * 86_400),
+            prefer: Prefer::default(),
+            keep_replaced: false,
+            publish: Publish::default(),
+            server_fsync: true,
+            transfers_at_once: 64,
+            listings_at_once: 64,
+            guard: GuardLimits::default(),
+            uid,
+            gid,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Passes: observe → plan → guard → execute → settle, again until nothing is left to do.
+//!
+//! One task runs them, so there is never more than one. Write-back is a pass that does not look at the
+//! server first: what it assumes is checked by every change that it makes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::execute::{self, RoundStats};
+use super::gather::{self, Gathered};
+use super::scan::{self, ScanError};
+use super::shared::{Shared, lock};
+use super::{home, keep};
+use crate::remote::Remote;
+use crate::replica::ReplicaError;
+use crate::sync::{self, Plan, Policy};
+use crate::tree::{Kind, NodeId, Place, RelPath, Time, Version};
+
+/// A pass plans again while it gets something done, but not for ever.
+const ROUNDS_MAX: usize = 40;
+
+/// The longest wait before what could not be written back is tried again.
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
+/// What a pass covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Write back what is dirty.
+    Push {
+        /// Do not wait for files to be left alone: send them as they are now.
+        now: bool,
+    },
+    /// Look at the whole server first.
+    Full {
+        /// A person answered the guards' questions with yes.
+        force_guard: bool,
+    },
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PassReport {
+    /// Counts the passes of this replica.
+    pub id: u64,
+    /// When it ended, local time.
+    pub at: Time,
+    /// Whether the server was looked at.
+    pub full: bool,
+    /// Directories listed.
+    pub directories: u64,
+    /// Steps that were done.
+    pub done: u64,
+    /// Steps that failed or found something else; they are planned again.
+    pub failed: u64,
+    /// Conflicts among the steps done.
+    pub conflicts: u64,
+    /// Questions that kept the pass from doing its work.
+    pub guards: Vec<String>,
+    /// Places that wait for a program to close a file.
+    pub waiting: u64,
+}
+
+/// Why a pass did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// There is no link.
+    #[error("the server cannot be reached: {0}")]
+    Offline(String),
+    /// The link or the replica failed on the way; what was done is folded.
+    #[error("{0}")]
+    Failed(String),
+    /// The engine stops.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl From<ScanError> for PassError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Remote(error) if error.is_link_loss() => Self::Offline(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ReplicaError> for PassError {
+    fn from(error: ReplicaError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// To the task that runs passes.
+pub(super) enum Request {
+    /// The link came up.
+    Reconnected,
+    /// Run a pass and tell how it ended.
+    Pass(Scope, oneshot::Sender<Result<PassReport, PassError>>),
+    /// Look and plan, and change nothing.
+    DryRun(oneshot::Sender<Result<DryRun, PassError>>),
+}
+
+/// What a pass would do.
+#[derive(Debug, Clone, Default)]
+pub struct DryRun {
+    /// A line for each step.
+    pub lines: Vec<String>,
+    /// Questions that it would ask first.
+    pub guards: Vec<String>,
+}
+
+/// Runs passes until the engine stops: when asked, when something is dirty and quiet, on reconnect, and on
+/// the timer.
+pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiver<Request>) {
+    let mut stopping = shared.stopping.subscribe();
+    let mut next_full = Instant::now() + shared.options.reconcile_interval;
+    let mut push_at: Option<Instant> = None;
+    let mut retry = shared.options.quiet_period;
+    while !*stopping.borrow() {
+        let push_due = async {
+            match push_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let scope = tokio::select! {
+            _ = stopping.changed() => break,
+            request = requests.recv() => match request {
+                None => break,
+                Some(Request::Reconnected) => Scope::Full { force_guard: false },
+                Some(Request::DryRun(reply)) => {
+                    // Who asked may be gone.
+                    let _unheard = reply.send(dry_run(&shared).await);
+                    continue;
+                }
+                Some(Request::Pass(scope, reply)) => {
+                    let _unheard = reply.send(pass(&shared, scope).await);
+                    continue;
+                }
+            },
+            () = shared.dirty.notified() => {
+                push_at.get_or_insert(Instant::now() + shared.options.quiet_period);
+                continue;
+            }
+            () = push_due => Scope::Push { now: false },
+            () = tokio::time::sleep_until(next_full) => Scope::Full { force_guard: false },
+        };
+        if matches!(scope, Scope::Full { .. }) {
+            next_full = Instant::now() + shared.options.reconcile_interval;
+        }
+        push_at = None;
+        if shared.online().is_none() {
+            continue;
+        }
+        let outcome = pass(&shared, scope).await;
+        let clean = matches!(&outcome, Ok(report) if report.failed == 0);
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, ?scope, "pass");
+        }
+        retry = if clean { shared.options.quiet_period } else { (retry * 2).min(RETRY_LAST) };
+        let left = shared.replica.view(|view| view.dirty(1)).is_ok_and(|dirty| !dirty.is_empty());
+        if left {
+            push_at = Some(Instant::now() + retry);
+        }
+    }
+}
+
+static PASSES: AtomicU64 = AtomicU64::new(1);
+
+/// One pass, whole.
+async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
+    let remote = connection(shared)?;
+    let full = matches!(scope, Scope::Full { .. });
+    let force = matches!(scope, Scope::Full { force_guard: true });
+    let mut report =
+        PassReport { id: PASSES.fetch_add(1, Ordering::Relaxed), full, ..PassReport::default() };
+    if force && !lock(&shared.guards).is_empty() {
+        unite(shared, &remote).await?;
+    }
+    let home_guards = home::recheck(shared, &remote).await.map_err(ScanError::from)?;
+    if home_guards.is_empty() {
+        run_rounds(shared, &remote, scope, force, &mut report).await?;
+    } else {
+        report.guards = home_guards;
+    }
+    lock(&shared.guards).clone_from(&report.guards);
+    report.at = shared.now();
+    if full && report.guards.is_empty() {
+        keep::tidy(shared, &remote).await.map_err(ScanError::from)?;
+        super::linker::refresh_space(shared, &remote).await;
+    }
+    *lock(&shared.last_pass) = Some(report.clone());
+    Ok(report)
+}
+
+async fn run_rounds(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    scope: Scope,
+    force: bool,
+    report: &mut PassReport,
+) -> Result<(), PassError> {
+    let mut look = report.full;
+    let mut announced = false;
+    for _ in 0..ROUNDS_MAX {
+        if look {
+            report.directories += scan::walk(shared).await?.directories;
+        }
+        let (gathered, plan) = planned(shared, scope)?;
+        report.waiting = plan.waiting.len() as u64;
+        if !force {
+            let known = shared.replica.counts()?.nodes;
+            let guards = sync::guard(&plan, known, &shared.options.guard);
+            if !guards.is_empty() {
+                report.guards = guards.iter().map(ToString::to_string).collect();
+                return Ok(());
+            }
+        }
+        if plan.phases.is_empty() && plan.needs_content.is_empty() {
+            return Ok(());
+        }
+        if !announced && execute::changes_the_server(&plan) {
+            home::announce(shared, remote).await.map_err(ScanError::from)?;
+            announced = true;
+        }
+        let stats = execute::run(shared, remote, &gathered, &plan).await?;
+        add(report, &stats);
+        // New directories hold what was never looked at.
+        look = report.full && stats.new_directories > 0;
+        if stats.done == 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn add(report: &mut PassReport, stats: &RoundStats) {
+    report.done += stats.done;
+    report.failed = stats.failed;
+    report.conflicts += stats.conflicts;
+}
+
+/// Looks and plans, and changes nothing on either side.
+async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
+    let remote = connection(shared)?;
+    let mut guards = home::recheck(shared, &remote).await.map_err(ScanError::from)?;
+    if !guards.is_empty() {
+        return Ok(DryRun { lines: Vec::new(), guards });
+    }
+    scan::walk(shared).await?;
+    let (_, plan) = planned(shared, Scope::Push { now: true })?;
+    let known = shared.replica.counts()?.nodes;
+    guards.extend(sync::guard(&plan, known, &shared.options.guard).iter().map(ToString::to_string));
+    let lines = shared.replica.view(|view| {
+        let mut lines = Vec::new();
+        for step in plan.phases.iter().flat_map(|phase| &phase.steps) {
+            lines.push(execute::describe(view, step)?);
+        }
+        Ok::<_, ReplicaError>(lines)
+    })?;
+    Ok(DryRun { lines, guards })
+}
+
+fn connection(shared: &Shared) -> Result<Remote, PassError> {
+    shared.online().ok_or_else(|| {
+        let view = shared.link.borrow();
+        PassError::Offline(format!("{} {}", view.state.word(), view.state.detail()))
+    })
+}
+
+/// Gathers what differs and plans.
+fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaError> {
+    let now = shared.now();
+    let patient = matches!(scope, Scope::Push { now: false } | Scope::Full { force_guard: false });
+    let gathered = shared.replica.view(|view| {
+        let mut places = Vec::new();
+        for (place, since) in view.dirty(usize::MAX)? {
+            if !patient || is_ripe(shared, view, &place, since, now)? {
+                places.push(place);
+            }
+        }
+        places.extend(view.observations()?.into_iter().map(|(place, _)| place));
+        gather::gather(view, shared.replica.opens(), places)
+    })?;
+    let policy = Policy { prefer: shared.options.prefer, clock: *lock(&shared.clock) };
+    let plan = sync::plan(&gathered.input, &policy);
+    Ok((gathered, plan))
+}
+
+/// Whether a dirty place was left alone long enough to be sent, or is dirty for too long to wait.
+fn is_ripe(
+    shared: &Shared,
+    view: &crate::replica::View<'_>,
+    place: &Place,
+    since: Time,
+    now: Time,
+) -> Result<bool, ReplicaError> {
+    let elapsed = |from: Time| Duration::from_nanos(now.0.saturating_sub(from.0).max(0) as u64);
+    // A clock that jumped back makes everything look young; it must not keep anything here.
+    if since > now {
+        return Ok(true);
+    }
+    let Some(id) = view.child(place.parent, &place.name)? else {
+        return Ok(elapsed(since) >= shared.options.quiet_period);
+    };
+    let last = view.node(id)?.map_or(since, |node| node.ctime.max(since).min(now));
+    let writing = shared.replica.opens().writers(id) > 0;
+    Ok(elapsed(since) >= shared.options.max_dirty_age
+        || (!writing && elapsed(last) >= shared.options.quiet_period))
+}
+
+/// A person accepted the server's directory as it is: base is forgotten, so that both sides are united and
+/// nothing is deleted on either; then the home counts as ours.
+async fn unite(shared: &Arc<Shared>, remote: &Remote) -> Result<(), PassError> {
+    if home::recheck(shared, remote).await.map_err(ScanError::from)?.is_empty() {
+        return Ok(());
+    }
+    let now = shared.now();
+    let mut todo = vec![NodeId::ROOT];
+    while let Some(dir) = todo.pop() {
+        shared.replica.update(|tx| {
+            for (name, base) in tx.base_children(dir)? {
+                let place = Place::new(dir, name);
+                if base.version.kind == Kind::Dir {
+                    todo.push(base.node);
+                }
+                tx.set_base(place.clone(), None)?;
+                tx.mark_dirty(place, now)?;
+            }
+            for (name, _) in tx.observations_in(dir)? {
+                tx.observe(Place::new(dir, name), None)?;
+            }
+            Ok::<_, ReplicaError>(())
+        })?;
+    }
+    home::accept(shared, remote).await.map_err(ScanError::from)?;
+    Ok(())
+}
+
+/// Everything that is still unsent, with its path, for `flush` to report.
+pub(super) fn unsent(shared: &Shared) -> Result<Vec<(RelPath, Option<Version>)>, ReplicaError> {
+    shared.replica.view(|view| {
+        let mut left = Vec::new();
+        for (place, _) in view.dirty(usize::MAX)? {
+            let path = match view.local_path_of(&place)? {
+                Some(path) => path,
+                None => view.base_path_of(&place)?.unwrap_or_default(),
+            };
+            let node = view.child(place.parent, &place.name)?;
+            let node = node.map(|id| view.node(id)).transpose()?.flatten();
+            left.push((path, node.map(|node| node.version())));
+        }
+        Ok(left)
+    })
+}

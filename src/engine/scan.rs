@@ -1,0 +1,288 @@
+//! Observing the server: listings compared with base, directory by directory.
+//!
+//! What differs from base is stored as an observation. A directory that was never listed is filled at
+//! once: there is nothing here yet that could be in the way.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::apply::{self, NewNode};
+use super::shared::{Shared, lock};
+use super::{Done, FetchError};
+use crate::remote::{DirEntry, ErrorKind, RemoteError, Session, layout};
+use crate::replica::{Observation, ReplicaError, Tx};
+use crate::tree::{BaseEntry, Kind, Name, NodeId, Place, RelPath, Time, Version};
+
+/// Versions younger than this when they were seen may hide a later change within the same second.
+const RACY_SECS: i64 = 2;
+
+/// Why a directory could not be observed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ScanError {
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+/// What a walk over the server did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct WalkStats {
+    pub(super) directories: u64,
+    pub(super) failed_directories: u64,
+}
+
+/// One listing, ready to be compared.
+struct Listing {
+    dir: NodeId,
+    entries: BTreeMap<Name, (Version, Time)>,
+    /// Names that hold something we never touch (devices, sockets on the server).
+    untouchable: HashSet<Name>,
+    seen_at: Time,
+}
+
+/// Lists every directory that base knows, from the root down, many at a time. A directory that cannot be
+/// listed is a problem of that directory; only the loss of the link ends the walk.
+pub(super) async fn walk(shared: &Arc<Shared>) -> Result<WalkStats, ScanError> {
+    let mut stats = WalkStats::default();
+    let mut waiting = vec![NodeId::ROOT];
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < shared.options.listings_at_once.max(1) {
+            let Some(dir) = waiting.pop() else { break };
+            running.push(async move { (dir, observe(shared, dir, false).await) });
+        }
+        let Some((dir, outcome)) = running.next().await else { return Ok(stats) };
+        stats.directories += 1;
+        match outcome {
+            Ok(()) => waiting.extend(base_directories(shared, dir)?),
+            Err(ScanError::Remote(error)) if !error.is_link_loss() => {
+                stats.failed_directories += 1;
+                apply::note_problem(shared, dir, &error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The mount asks for a directory that was never listed.
+pub(super) fn list_for_mount(shared: &Arc<Shared>, dir: NodeId, done: Done) {
+    let first = {
+        let mut listing = lock(&shared.listing);
+        let waiters = listing.entry(dir).or_default();
+        waiters.push(done);
+        waiters.len() == 1
+    };
+    if !first {
+        return;
+    }
+    let shared = Arc::clone(shared);
+    shared.runtime.clone().spawn(async move {
+        let outcome = match super::fetch::reachable(&shared).await {
+            Ok(()) => observe(&shared, dir, true).await.map_err(|error| {
+                tracing::warn!(%error, ?dir, "listing");
+                fetch_error(&error)
+            }),
+            Err(error) => Err(error),
+        };
+        let waiters = lock(&shared.listing).remove(&dir).unwrap_or_default();
+        for done in waiters {
+            done(outcome);
+        }
+    });
+}
+
+/// What a failed request means to a program that waits.
+pub(super) fn fetch_error(error: &ScanError) -> FetchError {
+    match error {
+        ScanError::Remote(error) => match error.kind {
+            ErrorKind::NotFound => FetchError::Gone,
+            ErrorKind::PermissionDenied => FetchError::Forbidden,
+            ErrorKind::Disconnected | ErrorKind::Timeout | ErrorKind::Protocol => {
+                FetchError::Unreachable
+            }
+            ErrorKind::Failure | ErrorKind::Unsupported => FetchError::Failed,
+        },
+        ScanError::Replica(ReplicaError::NoSpace { .. }) => FetchError::NoSpace,
+        ScanError::Replica(_) => FetchError::Failed,
+    }
+}
+
+/// Lists one directory and stores what differs from base; fills it if it was never listed.
+pub(super) async fn observe(
+    shared: &Arc<Shared>,
+    dir: NodeId,
+    waited_for: bool,
+) -> Result<(), ScanError> {
+    let Some(path) = shared.replica.view(|view| view.base_path(dir))? else {
+        return Ok(());
+    };
+    let Some(remote) = shared.online() else {
+        return Err(RemoteError::new(ErrorKind::Disconnected, "list", &path, "offline").into());
+    };
+    let session = if waited_for { remote.interactive() } else { remote.bulk() };
+    let entries = match session.list(&path).await {
+        Ok(entries) => entries,
+        Err(error) if error.kind == ErrorKind::NotFound && !path.is_root() => {
+            return Ok(observe_gone(shared, dir)?);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let listing = interpret(shared, dir, &path, session.as_ref(), entries).await?;
+    let places = shared.replica.update(|tx| store(shared, tx, listing))?;
+    for place in &places {
+        shared.entry_changed(place);
+    }
+    Ok(())
+}
+
+/// Turns what the server sent into versions; asks where the symlinks point.
+async fn interpret(
+    shared: &Shared,
+    dir: NodeId,
+    path: &RelPath,
+    session: &dyn Session,
+    entries: Vec<DirEntry>,
+) -> Result<Listing, RemoteError> {
+    let mut listing = Listing {
+        dir,
+        entries: BTreeMap::new(),
+        untouchable: HashSet::new(),
+        seen_at: shared.server_now(),
+    };
+    let mut links = FuturesUnordered::new();
+    for entry in entries {
+        if dir == NodeId::ROOT && entry.name.as_bytes() == layout::HIDDEN_DIR {
+            continue;
+        }
+        let mtime = Time::new(entry.stat.mtime, 0);
+        match entry.stat.kind {
+            Kind::File => {
+                let version =
+                    Version::file(entry.stat.size, entry.stat.mtime, entry.stat.mode);
+                listing.entries.insert(entry.name, (version, mtime));
+            }
+            Kind::Dir => {
+                listing.entries.insert(entry.name, (Version::dir(entry.stat.mode), mtime));
+            }
+            Kind::Symlink => {
+                let link = path.join(&entry.name);
+                links.push(async move { (entry.name, mtime, session.readlink(&link).await) });
+            }
+            Kind::Fifo | Kind::Socket | Kind::Other => {
+                listing.untouchable.insert(entry.name);
+            }
+        }
+    }
+    while let Some((name, mtime, target)) = links.next().await {
+        match target {
+            Ok(target) => {
+                listing.entries.insert(name, (Version::symlink(target), mtime));
+            }
+            Err(error) if error.is_link_loss() => return Err(error),
+            // Replaced or removed since the listing: the next one tells.
+            Err(_) => {
+                listing.untouchable.insert(name);
+            }
+        }
+    }
+    Ok(listing)
+}
+
+/// Compares a listing with base in one transaction. Returns the places that the mount now shows anew.
+fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place>, ReplicaError> {
+    let dir = listing.dir;
+    let Some(mut parent) = tx.node(dir)? else { return Ok(Vec::new()) };
+    let first = !parent.listed;
+    let base: BTreeMap<Name, BaseEntry> = tx.base_children(dir)?.into_iter().collect();
+    let racy_from = listing.seen_at.secs() - RACY_SECS;
+    let mut shown = Vec::new();
+    for (name, (version, mtime)) in &listing.entries {
+        let place = Place::new(dir, name.clone());
+        if version.kind == Kind::File && version.mtime >= racy_from {
+            lock(&shared.racy).insert(place.clone());
+        }
+        match base.get(name) {
+            Some(base) if base.version.same(version) => forget(tx, &place)?,
+            None if tx.child(dir, name)?.is_none() && first => {
+                let new = NewNode { version, mtime: *mtime };
+                apply::adopt_into(&shared.options, shared.now(), tx, &place, &new, &mut parent)?;
+                shown.push(place);
+            }
+            None if is_scoped(tx, &place)? => {}
+            _ => observe_at(tx, &place, Some(version), listing.seen_at)?,
+        }
+    }
+    for name in base.keys() {
+        let place = Place::new(dir, name.clone());
+        if !listing.entries.contains_key(name) && !listing.untouchable.contains(name) {
+            observe_at(tx, &place, None, listing.seen_at)?;
+        }
+    }
+    for (name, _) in tx.observations_in(dir)? {
+        let gone = !listing.entries.contains_key(&name) && !base.contains_key(&name);
+        if gone {
+            tx.observe(Place::new(dir, name), None)?;
+        }
+    }
+    if first {
+        parent.listed = true;
+        tx.put_node(parent)?;
+    }
+    Ok(shown)
+}
+
+fn is_scoped(tx: &Tx<'_>, place: &Place) -> Result<bool, ReplicaError> {
+    let Some(id) = tx.child(place.parent, &place.name)? else { return Ok(false) };
+    Ok(tx.node(id)?.is_some_and(|node| node.scoped || !node.kind.travels()))
+}
+
+/// The observation equals base: nothing to remember.
+fn forget(tx: &mut Tx<'_>, place: &Place) -> Result<(), ReplicaError> {
+    if tx.observation(place)?.is_some() {
+        tx.observe(place.clone(), None)?;
+    }
+    Ok(())
+}
+
+fn observe_at(
+    tx: &mut Tx<'_>,
+    place: &Place,
+    version: Option<&Version>,
+    seen_at: Time,
+) -> Result<(), ReplicaError> {
+    if tx.observation(place)?.is_some_and(|old| old.version.as_ref() == version) {
+        return Ok(());
+    }
+    tx.observe(place.clone(), Some(Observation { version: version.cloned(), seen_at }))
+}
+
+/// The directory itself is gone from the server.
+fn observe_gone(shared: &Shared, dir: NodeId) -> Result<(), ReplicaError> {
+    let seen_at = shared.server_now();
+    shared.replica.update(|tx| {
+        for place in tx.base_places(dir)? {
+            observe_at(tx, &place, None, seen_at)?;
+        }
+        Ok(())
+    })
+}
+
+/// The directories below `dir` that were not seen to be gone.
+fn base_directories(shared: &Shared, dir: NodeId) -> Result<Vec<NodeId>, ReplicaError> {
+    shared.replica.view(|view| {
+        let mut found = Vec::new();
+        for (name, base) in view.base_children(dir)? {
+            if base.version.kind == Kind::Dir {
+                let place = Place::new(dir, name);
+                let seen = view.observation(&place)?;
+                if seen.is_none_or(|o| o.version.is_some_and(|v| v.kind == Kind::Dir)) {
+                    found.push(base.node);
+                }
+            }
+        }
+        Ok(found)
+    })
+}

@@ -1,0 +1,143 @@
+//! What the engine's tasks share, and the small things that all of them ask.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::link::{LinkState, LinkView};
+use super::reconcile::{PassReport, Request};
+use super::status::Transfers;
+use super::{Connect, Done, EngineOptions, Events, Space};
+use crate::remote::Remote;
+use crate::replica::Replica;
+use crate::sync::ClockOffset;
+use crate::tree::{Name, NodeId, Place, RelPath, Time, Version};
+
+/// A second name in the server's staging directory for a version of ours that replaced another: kept until
+/// a later observation shows it in place, so that a racing client cannot destroy its last name.
+#[derive(Debug, Clone)]
+pub(super) struct SecondName {
+    pub(super) path: RelPath,
+    pub(super) version: Version,
+}
+
+/// The engine's state. Every lock is held for moments only, never across an await.
+pub(super) struct Shared {
+    pub(super) replica: Arc<Replica>,
+    pub(super) options: EngineOptions,
+    pub(super) connector: Arc<dyn Connect>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) events: OnceLock<Arc<dyn Events>>,
+    /// The link as last seen; the linker writes, everybody reads or waits.
+    pub(super) link: watch::Sender<LinkView>,
+    /// The connection while online.
+    pub(super) remote: Mutex<Option<Remote>>,
+    /// Held down by a person.
+    pub(super) held: watch::Sender<bool>,
+    /// Wakes the linker at once, for `online` and a resumed machine.
+    pub(super) connect_now: Notify,
+    /// To the one task that runs passes.
+    pub(super) requests: mpsc::UnboundedSender<Request>,
+    /// Something became dirty.
+    pub(super) dirty: Notify,
+    /// Fetches under way and who waits for them.
+    pub(super) hydrating: Mutex<HashMap<NodeId, Vec<Done>>>,
+    /// First listings under way and who waits for them.
+    pub(super) listing: Mutex<HashMap<NodeId, Vec<Done>>>,
+    pub(super) transfers: Transfers,
+    pub(super) clock: Mutex<ClockOffset>,
+    pub(super) space: Mutex<Option<Space>>,
+    pub(super) last_pass: Mutex<Option<PassReport>>,
+    /// The question that a guard asks, while it is unanswered.
+    pub(super) guards: Mutex<Vec<String>>,
+    pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
+    /// Places whose observed version was too young to be told from a later change within its second.
+    pub(super) racy: Mutex<HashSet<Place>>,
+    /// Nothing new starts any more.
+    pub(super) stopping: watch::Sender<bool>,
+}
+
+/// Locks, ignoring poison: every critical section here leaves its data whole at each step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(
+        runtime: tokio::runtime::Handle,
+        replica: Arc<Replica>,
+        connector: Arc<dyn Connect>,
+        options: EngineOptions,
+        requests: mpsc::UnboundedSender<Request>,
+    ) -> Self {
+        let since = (options.now)();
+        Self {
+            replica,
+            options,
+            connector,
+            runtime,
+            events: OnceLock::new(),
+            link: watch::Sender::new(LinkView { state: LinkState::Connecting, since }),
+            remote: Mutex::default(),
+            held: watch::Sender::new(false),
+            connect_now: Notify::new(),
+            requests,
+            dirty: Notify::new(),
+            hydrating: Mutex::default(),
+            listing: Mutex::default(),
+            transfers: Transfers::default(),
+            clock: Mutex::default(),
+            space: Mutex::default(),
+            last_pass: Mutex::default(),
+            guards: Mutex::default(),
+            second_names: Mutex::default(),
+            racy: Mutex::default(),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn now(&self) -> Time {
+        (self.options.now)()
+    }
+
+    /// The local clock corrected to the server's.
+    pub(super) fn server_now(&self) -> Time {
+        Time(self.now().0.saturating_add(lock(&self.clock).offset_ns))
+    }
+
+    /// The connection, if online.
+    pub(super) fn online(&self) -> Option<Remote> {
+        lock(&self.remote).clone()
+    }
+
+    pub(super) fn set_link(&self, state: LinkState) {
+        let now = self.now();
+        self.link.send_if_modified(|view| {
+            let changed = view.state != state;
+            if changed {
+                tracing::info!(state = state.word(), detail = state.detail(), "link");
+                *view = LinkView { state, since: now };
+            }
+            changed
+        });
+    }
+
+    pub(super) fn entry_changed(&self, place: &Place) {
+        if let Some(events) = self.events.get() {
+            events.entry_changed(place.parent, &place.name);
+        }
+    }
+
+    pub(super) fn entry_removed(&self, parent: NodeId, name: &Name, node: NodeId) {
+        if let Some(events) = self.events.get() {
+            events.entry_removed(parent, name, node);
+        }
+    }
+
+    pub(super) fn node_changed(&self, node: NodeId, data: bool) {
+        if let Some(events) = self.events.get() {
+            events.node_changed(node, data);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What the engine tells about itself: transfers under way, the link, what is unsent, the last pass.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::link::LinkView;
+use super::reconcile::PassReport;
+use super::shared::{Shared, lock};
+use crate::replica::{Counts, Problem, ReplicaError};
+use crate::tree::{RelPath, Time};
+
+/// One file under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferView {
+    /// Which file.
+    pub path: RelPath,
+    /// To the server, or from it.
+    pub upload: bool,
+    /// Bytes moved so far.
+    pub done_bytes: u64,
+    /// Bytes in all; 0 if not known yet.
+    pub total_bytes: u64,
+}
+
+/// Everything that `roamhome status` shows.
+#[derive(Debug, Clone)]
+pub struct EngineStatus {
+    /// The link.
+    pub link: LinkView,
+    /// Files under way.
+    pub transfers: Vec<TransferView>,
+    /// What the replica holds and what of it is unsent.
+    pub counts: Counts,
+    /// When the oldest unsent change was made.
+    pub oldest_unsent: Option<Time>,
+    /// The last pass that ended.
+    pub last_pass: Option<PassReport>,
+    /// Shown until solved.
+    pub problems: Vec<Problem>,
+    /// Questions that hold passes up until a person answers.
+    pub guards: Vec<String>,
+}
+
+/// The files under way; a [`Progress`] takes itself off the list when it ends.
+#[derive(Default)]
+pub(super) struct Transfers {
+    list: Arc<Mutex<BTreeMap<u64, Transfer>>>,
+    next: AtomicU64,
+}
+
+struct Transfer {
+    path: RelPath,
+    upload: bool,
+    total: u64,
+    done: Arc<AtomicU64>,
+}
+
+/// One file under way, as the transfer itself reports it.
+pub(super) struct Progress {
+    list: Arc<Mutex<BTreeMap<u64, Transfer>>>,
+    key: u64,
+    done: Arc<AtomicU64>,
+}
+
+impl Transfers {
+    pub(super) fn start(&self, path: RelPath, upload: bool, total: u64) -> Progress {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let done = Arc::new(AtomicU64::new(0));
+        let transfer = Transfer { path, upload, total, done: Arc::clone(&done) };
+        lock(&self.list).insert(key, transfer);
+        Progress { list: Arc::clone(&self.list), key, done }
+    }
+
+    fn view(&self) -> Vec<TransferView> {
+        lock(&self.list)
+            .values()
+            .map(|transfer| TransferView {
+                path: transfer.path.clone(),
+                upload: transfer.upload,
+                done_bytes: transfer.done.load(Ordering::Relaxed),
+                total_bytes: transfer.total,
+            })
+            .collect()
+    }
+}
+
+impl Progress {
+    pub(super) fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        lock(&self.list).remove(&self.key);
+    }
+}
+
+/// Collects the status from memory and the index; asks the server nothing.
+pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
+    let (oldest_unsent, problems) = shared.replica.view(|view| {
+        let oldest = view.dirty(usize::MAX)?.into_iter().map(|(_, since)| since).min();
+        let problems = view.problems()?.into_iter().map(|(_, problem)| problem).collect();
+        Ok::<_, ReplicaError>((oldest, problems))
+    })?;
+    Ok(EngineStatus {
+        link: shared.link.borrow().clone(),
+        transfers: shared.transfers.view(),
+        counts: shared.replica.counts()?,
+        oldest_unsent,
+        last_pass: lock(&shared.last_pass).clone(),
+        problems,
+        guards: lock(&shared.guards).clone(),
+    })
+}
