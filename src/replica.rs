@@ -1,5 +1,25 @@
 //! What this machine has: the index (SQLite and a journal in front of it) and the content store.
 
+mod columns;
+mod content;
+mod error;
+mod hint;
+mod index;
+mod journal;
+mod open;
+mod opens;
+mod overlay;
 mod rows;
+mod schema;
+mod table;
+mod tx;
+mod view;
+mod writer;
 
-pub use rows::{BaseRow, Content, LocalBackup, Node, Observation, Problem, Staged};
+pub use content::{ContentStore, StagingFile};
+pub use error::ReplicaError;
+pub use index::Replica;
+pub use opens::Opens;
+pub use rows::{BaseRow, Content, Counts, LocalBackup, Node, Observation, Problem, Staged};
+pub use tx::Tx;
+pub use view::View;

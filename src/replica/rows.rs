@@ -55,6 +55,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether this is a file with content that the server should get and does not have.
+    pub fn is_unsent(&self) -> bool {
+        self.kind == Kind::File && self.data_changed && !self.scoped && self.nlink > 0
+    }
+
     /// The state that a server could show of this node.
     pub fn version(&self) -> Version {
         match self.kind {
@@ -122,3 +127,95 @@ pub struct Problem {
 
 /// One row of the base tree together with its place.
 pub type BaseRow = (Place, BaseEntry);
+
+/// Numbers kept beside the rows, so that nothing has to be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Counter {
+    /// Every `NodeId` below this may have been given.
+    ReservedNodes,
+    /// Every backup id below this was given.
+    Backups,
+    /// Journals up to this number are in the database.
+    AppliedJournal,
+    /// All nodes.
+    Nodes,
+    /// Regular files.
+    Files,
+    /// Directories.
+    Dirs,
+    /// Files that travel and whose content the server does not have.
+    UnsentFiles,
+    /// The sizes of those.
+    UnsentBytes,
+    /// The sizes of all whole files.
+    ContentBytes,
+    /// Rows of the dirty table.
+    DirtyPlaces,
+}
+
+impl Counter {
+    /// All of them.
+    pub(super) const ALL: [Self; 10] = [
+        Self::ReservedNodes,
+        Self::Backups,
+        Self::AppliedJournal,
+        Self::Nodes,
+        Self::Files,
+        Self::Dirs,
+        Self::UnsentFiles,
+        Self::UnsentBytes,
+        Self::ContentBytes,
+        Self::DirtyPlaces,
+    ];
+
+    /// The name in the database.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::ReservedNodes => "reserved_nodes",
+            Self::Backups => "backups",
+            Self::AppliedJournal => "applied_journal",
+            Self::Nodes => "nodes",
+            Self::Files => "files",
+            Self::Dirs => "dirs",
+            Self::UnsentFiles => "unsent_files",
+            Self::UnsentBytes => "unsent_bytes",
+            Self::ContentBytes => "content_bytes",
+            Self::DirtyPlaces => "dirty_places",
+        }
+    }
+
+    /// What `node` adds to each counter that sums over nodes.
+    pub(super) fn shares(node: Option<&Node>) -> [(Self, u64); 6] {
+        let count = |holds: fn(&Node) -> bool| u64::from(node.is_some_and(holds));
+        let size = node.map_or(0, |node| node.size);
+        let unsent = count(Node::is_unsent);
+        let whole = count(|node| node.kind == Kind::File && node.content == Content::Whole);
+        [
+            (Self::Nodes, count(|_| true)),
+            (Self::Files, count(|node| node.kind == Kind::File)),
+            (Self::Dirs, count(|node| node.kind == Kind::Dir)),
+            (Self::UnsentFiles, unsent),
+            (Self::UnsentBytes, unsent * size),
+            (Self::ContentBytes, whole * size),
+        ]
+    }
+}
+
+/// How much there is, for people.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Everything in the local tree.
+    pub nodes: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+    /// Files whose content the server does not have.
+    pub unsent_files: u64,
+    /// The sizes of those.
+    pub unsent_bytes: u64,
+    /// The sizes of all files whose content is here.
+    pub content_bytes: u64,
+    /// Places that differ from what was last agreed on, in content or otherwise.
+    pub dirty_places: u64,
+}

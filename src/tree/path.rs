@@ -44,6 +44,11 @@ impl Name {
         }
     }
 
+    /// The name that sorts before all others: where ranges over the entries of a directory start.
+    pub fn least() -> Self {
+        Self(Box::new([1]))
+    }
+
     /// The bytes of the name.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -1,0 +1,408 @@
+//! The content store: one file per node, named by its number.
+//!
+//! `content/` holds what the server has too, `unsent/` what only this machine has: eviction looks at the
+//! former alone. A file moves between them by rename, so open descriptors follow. Content may be there
+//! before its row commits and goes after; what has no row is a stray for `check`.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::error::{AtPath, ReplicaError};
+use super::hint::Hints;
+use crate::tree::{NodeId, RelPath, Time};
+
+type Result<T> = std::result::Result<T, ReplicaError>;
+
+/// The files with the content of nodes and backups.
+#[derive(Debug)]
+pub struct ContentStore {
+    clean: PathBuf,
+    unsent: PathBuf,
+    staging: PathBuf,
+    backups: PathBuf,
+    hints: Hints,
+    next_staging: AtomicU64,
+    /// Held while a file changes its name, so that two who move one file do not lose it from sight.
+    moving: Mutex<()>,
+}
+
+/// A file of `staging/` that is removed unless it is installed.
+#[derive(Debug)]
+pub struct StagingFile {
+    /// Open for reading and writing.
+    pub file: File,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Drop for StagingFile {
+    fn drop(&mut self) {
+        // After an installation there is nothing at the path.
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a staging file");
+        }
+    }
+}
+
+impl ContentStore {
+    /// Makes the directories in `state_dir` and empties `staging/`.
+    pub(super) fn open(state_dir: &Path) -> Result<Self> {
+        let store = Self::at(state_dir);
+        for dir in [&store.clean, &store.unsent, &store.staging, &store.backups] {
+            make_dir(dir)?;
+        }
+        for entry in fs::read_dir(&store.staging).at(&store.staging)? {
+            let path = entry.at(&store.staging)?.path();
+            fs::remove_file(&path).at(&path)?;
+        }
+        Ok(store)
+    }
+
+    /// The store in `state_dir`, as it is.
+    pub(super) fn at(state_dir: &Path) -> Self {
+        let unsent = state_dir.join("unsent");
+        Self {
+            clean: state_dir.join("content"),
+            hints: Hints::new(&unsent),
+            unsent,
+            staging: state_dir.join("staging"),
+            backups: state_dir.join("backups"),
+            next_staging: AtomicU64::new(0),
+            moving: Mutex::new(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The content of `node` for reading. Not found if it has no content file, as an empty file may.
+    pub fn open_read(&self, node: NodeId) -> Result<File> {
+        let _guard = self.lock();
+        self.open_either(node)
+    }
+
+    fn open_either(&self, node: NodeId) -> Result<File> {
+        let unsent = path_in(&self.unsent, node);
+        match File::open(&unsent) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let clean = path_in(&self.clean, node);
+                File::open(&clean).at(&clean)
+            }
+            opened => opened.at(&unsent),
+        }
+    }
+
+    /// The content of `node` for reading and writing, in `unsent/` from now on; empty if there was none.
+    pub fn open_unsent(&self, node: NodeId, hint: &RelPath) -> Result<File> {
+        let _guard = self.lock();
+        let path = path_in(&self.unsent, node);
+        rename(&path_in(&self.clean, node), &path, false)?;
+        let file = match open_rw(&path, false) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                make_parent(&path)?;
+                open_rw(&path, true).at(&path)?
+            }
+            opened => opened.at(&path)?,
+        };
+        self.hints.set(&file, node, hint)?;
+        Ok(file)
+    }
+
+    /// Notes the path of a file in `unsent/`, for `rescue`.
+    pub fn set_hint(&self, node: NodeId, hint: &RelPath) -> Result<()> {
+        let _guard = self.lock();
+        let path = path_in(&self.unsent, node);
+        let file = File::open(&path).at(&path)?;
+        self.hints.set(&file, node, hint)
+    }
+
+    /// Moves content to where eviction may find it. `Replica::update` does this by itself when a row's
+    /// `data_changed` becomes false; later a writer may have changed it again.
+    pub fn mark_sent(&self, node: NodeId) -> Result<()> {
+        let _guard = self.lock();
+        let (unsent, clean) = (path_in(&self.unsent, node), path_in(&self.clean, node));
+        rename(&unsent, &clean, true)
+    }
+
+    /// Lets the file follow its row. The row is committed, so a failure is only logged: every reader looks
+    /// in both directories, and `check` sets it right.
+    pub(super) fn follow(&self, node: NodeId, unsent: bool, hint: Option<&RelPath>) {
+        let moved = if unsent {
+            self.move_to_unsent(node, hint)
+        } else {
+            self.mark_sent(node)
+        };
+        if let Err(error) = moved {
+            tracing::warn!(%error, "content is in the wrong directory");
+        }
+    }
+
+    fn move_to_unsent(&self, node: NodeId, hint: Option<&RelPath>) -> Result<()> {
+        let _guard = self.lock();
+        let clean = path_in(&self.clean, node);
+        if !exists(&clean)? {
+            return Ok(());
+        }
+        let path = path_in(&self.unsent, node);
+        rename(&clean, &path, false)?;
+        match hint {
+            Some(hint) => self.hints.set(&File::open(&path).at(&path)?, node, hint),
+            None => Ok(()),
+        }
+    }
+
+    /// An empty file to fill.
+    pub fn new_staging(&self) -> Result<StagingFile> {
+        let number = self.next_staging.fetch_add(1, Ordering::Relaxed);
+        let path = self.staging.join(number.to_string());
+        let file = open_rw(&path, true).at(&path)?;
+        Ok(StagingFile { file, path })
+    }
+
+    /// Makes `staged` the clean content of `node`. Refused if there is unsent content: that has to be kept
+    /// as a backup first.
+    pub fn install(&self, staged: StagingFile, node: NodeId) -> Result<()> {
+        let _guard = self.lock();
+        let unsent = path_in(&self.unsent, node);
+        if exists(&unsent)? {
+            return Err(ReplicaError::io(&unsent, ErrorKind::AlreadyExists));
+        }
+        rename(&staged.path, &path_in(&self.clean, node), true)
+    }
+
+    /// A copy of the content of `node` as it is now. Point in time where the disk can share blocks; elsewhere
+    /// a writer may tear it, which its `data_seq` tells.
+    pub fn snapshot(&self, node: NodeId) -> Result<StagingFile> {
+        let source = self.open_read(node)?;
+        let staged = self.new_staging()?;
+        clone_file(&source, &staged.file).at(&staged.path)?;
+        Ok(staged)
+    }
+
+    /// Moves the content of `node` to a backup; an empty one if it has none.
+    pub fn keep_as_backup(&self, node: NodeId, id: u64) -> Result<()> {
+        let _guard = self.lock();
+        let backup = self.backups.join(id.to_string());
+        for dir in [&self.unsent, &self.clean] {
+            let path = path_in(dir, node);
+            if exists(&path)? {
+                return rename(&path, &backup, true);
+            }
+        }
+        File::create(&backup).map(drop).at(&backup)
+    }
+
+    /// Copies the content of `node` to a backup.
+    pub fn copy_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
+        let staged = self.snapshot(node)?;
+        rename(&staged.path, &self.backups.join(id.to_string()), true)
+    }
+
+    /// A backup's content.
+    pub fn open_backup(&self, id: u64) -> Result<File> {
+        let path = self.backups.join(id.to_string());
+        File::open(&path).at(&path)
+    }
+
+    /// Removes a backup's content.
+    pub fn remove_backup(&self, id: u64) -> Result<()> {
+        remove_file(&self.backups.join(id.to_string()))
+    }
+
+    /// Removes the content of `node` if the server has it too; unsent content stays.
+    pub fn evict(&self, node: NodeId) -> Result<()> {
+        let _guard = self.lock();
+        remove_file(&path_in(&self.clean, node))
+    }
+
+    /// Removes the content of `node`, sent or not. `Tx::remove_node` does so in time.
+    pub fn remove(&self, node: NodeId) -> Result<()> {
+        let _guard = self.lock();
+        remove_file(&path_in(&self.clean, node))?;
+        remove_file(&path_in(&self.unsent, node))
+    }
+
+    /// Makes the content of `node` and its name survive power loss.
+    pub fn sync_file(&self, node: NodeId) -> Result<()> {
+        for dir in [&self.unsent, &self.clean] {
+            let path = path_in(dir, node);
+            match File::open(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                opened => opened.at(&path)?.sync_data().at(&path)?,
+            }
+            return sync_parent(&path);
+        }
+        Ok(())
+    }
+
+    /// Size and modification time of the content of `node`; `None` without a content file.
+    pub(super) fn stat(&self, node: NodeId) -> Result<Option<(u64, Time)>> {
+        for dir in [&self.unsent, &self.clean] {
+            let path = path_in(dir, node);
+            match fs::metadata(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                found => {
+                    let found = found.at(&path)?;
+                    let nanos = u32::try_from(found.mtime_nsec()).unwrap_or_default();
+                    return Ok(Some((found.len(), Time::new(found.mtime(), nanos))));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The content files there are, for `check` and `rescue`: of one kind, in no order.
+    pub(super) fn list(&self, which: Which) -> Result<Vec<(NodeId, PathBuf)>> {
+        let root = match which {
+            Which::Clean => &self.clean,
+            Which::Unsent => &self.unsent,
+        };
+        let mut found = Vec::new();
+        for fan in read_dir(root)? {
+            if !fan.is_dir() {
+                continue;
+            }
+            for path in read_dir(&fan)? {
+                found.extend(number(&path).map(|id| (NodeId(id), path)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The files in `backups/`.
+    pub(super) fn list_backups(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let paths = read_dir(&self.backups)?.into_iter();
+        Ok(paths
+            .filter_map(|path| Some((number(&path)?, path)))
+            .collect())
+    }
+
+    /// The path hints of unsent files.
+    pub(super) fn hints(&self) -> &Hints {
+        &self.hints
+    }
+}
+
+/// A directory of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Clean,
+    Unsent,
+}
+
+fn number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+/// The paths in `dir`; none if there is no such directory.
+fn read_dir(dir: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .at(dir),
+    }
+}
+
+/// Directories fan out by the low byte of the number.
+fn path_in(dir: &Path, node: NodeId) -> PathBuf {
+    dir.join(format!("{:02x}", node.0 & 0xff))
+        .join(node.0.to_string())
+}
+
+pub(super) fn make_dir(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.at(path),
+    }
+}
+
+/// Makes the directory of `path`, durably: a file synced in it later must not lose it.
+fn make_parent(path: &Path) -> Result<()> {
+    let Some(dir) = path.parent() else {
+        return Ok(());
+    };
+    if !exists(dir)? {
+        make_dir(dir)?;
+        sync_parent(dir)?;
+    }
+    Ok(())
+}
+
+pub(super) fn sync_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(dir) => File::open(dir).and_then(|dir| dir.sync_all()).at(dir),
+        None => Ok(()),
+    }
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().at(path)
+}
+
+fn open_rw(path: &Path, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create_new(create)
+        .mode(0o600);
+    options.open(path)
+}
+
+/// Moves a file if it is there; an existing target stays unless `replace`.
+fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
+    if !exists(from)? || !replace && exists(to)? {
+        return Ok(());
+    }
+    make_parent(to)?;
+    fs::rename(from, to).at(from)
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.at(path),
+    }
+}
+
+/// Makes the empty file `to` equal to `from`: shares its blocks, or copies what are not holes.
+pub(super) fn clone_file(from: &File, to: &File) -> io::Result<()> {
+    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    let len = from.metadata()?.len();
+    to.set_len(len)?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    while let Some(start) = seek(from, rustix::fs::SeekFrom::Data(at))? {
+        let end = seek(from, rustix::fs::SeekFrom::Hole(start))?.unwrap_or(len);
+        at = start;
+        while at < end {
+            let most = usize::try_from(end - at).map_or(buffer.len(), |n| n.min(buffer.len()));
+            let read = from.read_at(&mut buffer[..most], at)?;
+            if read == 0 {
+                return Ok(());
+            }
+            to.write_all_at(&buffer[..read], at)?;
+            at += read as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Where data or a hole begins; `None` behind the last.
+fn seek(file: &File, to: rustix::fs::SeekFrom) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, to) {
+        Ok(at) => Ok(Some(at)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

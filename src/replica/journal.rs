@@ -1,0 +1,242 @@
+//! The journal in front of SQLite: a record per update, one `write` each, so that an update which returned
+//! survives the death of this process at once. SQLite gets the same rows a little later, many at a time.
+//!
+//! Each commit takes over one or more whole journals, `journal.N`, and remembers N. Their headers chain
+//! them: number, and how much of the journal before was valid. Replay takes only an unbroken chain from the
+//! last one committed: power loss may keep later writes and drop earlier ones, and changes on top of missing
+//! ones would make no sense. A torn record at the end belongs to an update that never returned.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::error::{AtPath, ReplicaError};
+use super::table::Changes;
+
+const MAGIC: &[u8; 4] = b"RHJ1";
+/// Magic, number, valid length of the journal before.
+const HEADER: usize = 4 + 8 + 8;
+/// Length and checksum before each record.
+const PREFIX: usize = 4 + 4;
+/// Space taken in advance, so that removing files works on a full disk.
+const RESERVED: u64 = 256 * 1024;
+
+/// The journal being written.
+pub(super) struct Journal {
+    dir: PathBuf,
+    path: PathBuf,
+    pub(super) number: u64,
+    pub(super) file: File,
+    /// Bytes of it that hold whole records.
+    len: u64,
+    /// Bytes after `len` could not be cut off: no record may follow them.
+    torn: bool,
+}
+
+impl Journal {
+    /// Starts journal `number`, after one with `previous_len` valid bytes.
+    pub(super) fn create(dir: &Path, number: u64, previous_len: u64) -> Result<Self, ReplicaError> {
+        let path = path_of(dir, number);
+        let mut header = MAGIC.to_vec();
+        header.extend(number.to_le_bytes());
+        header.extend(previous_len.to_le_bytes());
+        let open = || {
+            let mut options = OpenOptions::new();
+            let file = options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
+            reserve(&file);
+            (&file).write_all(&header)?;
+            Ok::<_, io::Error>(file)
+        };
+        Ok(Self {
+            file: open().at(&path)?,
+            dir: dir.to_owned(),
+            path,
+            number,
+            len: header.len() as u64,
+            torn: false,
+        })
+    }
+
+    /// Adds one record. If that fails, the journal is as before.
+    pub(super) fn append(&mut self, changes: &Changes) -> Result<(), ReplicaError> {
+        if self.torn {
+            self.rotate()?;
+        }
+        let mut record = vec![0; PREFIX];
+        record = postcard::to_extend(changes, record)
+            .map_err(io::Error::other)
+            .at(&self.path)?;
+        let body = &record[PREFIX..];
+        let len = u32::try_from(body.len())
+            .map_err(io::Error::other)
+            .at(&self.path)?;
+        let crc = crc32fast::hash(body);
+        record[..4].copy_from_slice(&len.to_le_bytes());
+        record[4..PREFIX].copy_from_slice(&crc.to_le_bytes());
+        if let Err(error) = self.file.write_all(&record) {
+            self.torn = self.cut().is_err();
+            return Err(ReplicaError::io(&self.path, error));
+        }
+        self.len += record.len() as u64;
+        Ok(())
+    }
+
+    /// Removes what lies behind the last whole record.
+    fn cut(&mut self) -> io::Result<()> {
+        use io::Seek;
+        self.file.set_len(self.len)?;
+        self.file.seek(io::SeekFrom::Start(self.len))?;
+        Ok(())
+    }
+
+    /// Goes on in a new file; returns the number of the one that is complete now.
+    pub(super) fn rotate(&mut self) -> Result<u64, ReplicaError> {
+        let complete = self.number;
+        *self = Self::create(&self.dir, complete + 1, self.len)?;
+        Ok(complete)
+    }
+
+    /// Whether anything was written to it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == HEADER as u64
+    }
+}
+
+/// Best effort: some file systems cannot reserve.
+fn reserve(file: &File) {
+    let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+    if let Err(error) = rustix::fs::fallocate(file, flags, 0, RESERVED) {
+        tracing::debug!(%error, "cannot reserve space for the journal");
+    }
+}
+
+fn path_of(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("journal.{number}"))
+}
+
+/// The numbers of all journals in `dir`, in order.
+fn numbers(dir: &Path) -> Result<Vec<u64>, ReplicaError> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir).at(dir)? {
+        let name = entry.at(dir)?.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix("journal."));
+        numbers.extend(number.and_then(|n| n.parse::<u64>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// What journals held that SQLite does not have yet.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    /// The changes, in one.
+    pub(super) changes: Changes,
+    /// The number of the last journal there is.
+    pub(super) last: u64,
+    /// Its valid length.
+    pub(super) last_len: u64,
+    /// The chain was not whole: some journals could not be used.
+    pub(super) broken: bool,
+}
+
+/// Reads all journals after number `applied`.
+pub(super) fn replay(dir: &Path, applied: u64) -> Result<Replayed, ReplicaError> {
+    let mut replayed = Replayed::default();
+    let mut chain: Option<Parsed> = None;
+    let mut expected = applied + 1;
+    let numbers = numbers(dir)?;
+    replayed.last = numbers.last().map_or(applied, |last| applied.max(*last));
+    for number in numbers.into_iter().skip_while(|n| *n <= applied) {
+        let path = path_of(dir, number);
+        let bytes = fs::read(&path).at(&path)?;
+        let parsed = parse(&bytes, number);
+        let previous_len = parsed.as_ref().map(|parsed| parsed.previous_len);
+        let joined = match (&mut chain, previous_len) {
+            (Some(before), Some(len)) => before.keep(len),
+            _ => true,
+        };
+        let Some(parsed) = parsed.filter(|_| joined && number == expected) else {
+            tracing::warn!(path = %path.display(), "a journal cannot be used: it or one before is torn");
+            replayed.broken = true;
+            break;
+        };
+        if let Some(before) = chain.replace(parsed) {
+            before.absorb_into(&mut replayed.changes);
+        }
+        expected += 1;
+    }
+    if let Some(last) = chain {
+        replayed.last_len = last.valid_len();
+        last.absorb_into(&mut replayed.changes);
+    }
+    Ok(replayed)
+}
+
+/// One journal's whole records.
+struct Parsed {
+    previous_len: u64,
+    /// The records, each with the offset after it.
+    records: Vec<(u64, Changes)>,
+}
+
+impl Parsed {
+    fn valid_len(&self) -> u64 {
+        self.records.last().map_or(HEADER as u64, |(end, _)| *end)
+    }
+
+    /// Drops records after `len`; `false` if some before are missing.
+    fn keep(&mut self, len: u64) -> bool {
+        self.records.retain(|(end, _)| *end <= len);
+        self.valid_len() == len
+    }
+
+    fn absorb_into(self, changes: &mut Changes) {
+        for (_, record) in self.records {
+            changes.absorb(record);
+        }
+    }
+}
+
+/// Reads whole records until the first that is not; `None` if there is not even a header.
+fn parse(bytes: &[u8], number: u64) -> Option<Parsed> {
+    let (header, mut rest) = bytes.split_at_checked(HEADER)?;
+    let expected = [&MAGIC[..], &number.to_le_bytes()].concat();
+    let previous_len = header.strip_prefix(&expected[..])?;
+    let mut parsed = Parsed {
+        previous_len: u64::from_le_bytes(previous_len.try_into().ok()?),
+        records: Vec::new(),
+    };
+    let mut end = HEADER as u64;
+    while let Some((record, size)) = parse_record(rest) {
+        rest = &rest[size..];
+        end += size as u64;
+        parsed.records.push((end, record));
+    }
+    Some(parsed)
+}
+
+fn parse_record(bytes: &[u8]) -> Option<(Changes, usize)> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    let (crc, rest) = rest.split_first_chunk()?;
+    let body = rest.get(..u32::from_le_bytes(*len) as usize)?;
+    if body.is_empty() || crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let changes = postcard::from_bytes(body).ok()?;
+    Some((changes, PREFIX + body.len()))
+}
+
+/// Removes journals up to `number`, which are in SQLite now.
+pub(super) fn remove_up_to(dir: &Path, number: u64) -> Result<(), ReplicaError> {
+    for done in numbers(dir)?.into_iter().take_while(|n| *n <= number) {
+        let path = path_of(dir, done);
+        fs::remove_file(&path).at(&path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Opening a replica: who may, what the last run left, and what was in flight when it died.
+
+use std::cell::Cell;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use rustix::fs::FlockOperation;
+
+use super::content::ContentStore;
+use super::error::{AtPath, ReplicaError};
+use super::index::{Phase, Replica, Shared, State};
+use super::journal::{self, Journal, Replayed};
+use super::opens::Opens;
+use super::rows::{Content, Counter, Node};
+use super::schema;
+use super::table::{self, Counters};
+use super::tx::Tx;
+use super::writer::{self, Writer};
+use crate::tree::{Kind, NodeId, Time};
+
+type Result<T> = std::result::Result<T, ReplicaError>;
+
+/// The index's file.
+pub(super) fn index_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("index.db")
+}
+
+impl Replica {
+    /// Whether there is a replica in `state_dir`.
+    pub fn is_known(state_dir: &Path) -> bool {
+        index_path(state_dir).exists()
+    }
+
+    /// Opens the replica in `state_dir`, or makes one there with a root directory. Takes what a killed
+    /// daemon had acknowledged out of its journals, and looks at the content of files it was writing.
+    pub fn open(state_dir: &Path, now: Time) -> Result<Self> {
+        let lock = take_directory(state_dir)?;
+        let content = ContentStore::open(state_dir)?;
+        let index = index_path(state_dir);
+        let mut db = schema::open_writer(&index)?;
+        let state = load(state_dir, &mut db)?;
+        for node in state.pending.nodes().filter(|node| node.kind == Kind::File) {
+            content.follow(node.id, node.data_changed, None);
+        }
+        let shared = Arc::new(Shared {
+            state_dir: state_dir.to_owned(),
+            content,
+            opens: Opens::default(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            tried: Condvar::new(),
+        });
+        let graves = recover(&shared, now)?;
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            db,
+            graves,
+            last_durable: Instant::now(),
+        };
+        let thread = thread::Builder::new()
+            .name("index".into())
+            .spawn(|| writer.run())
+            .at(state_dir)?;
+        Ok(Self {
+            shared,
+            writer: Mutex::new(Some(thread)),
+            _lock: lock,
+        })
+    }
+}
+
+/// Makes sure that the directory is there and ours, and locks it until the file is closed.
+fn take_directory(state_dir: &Path) -> Result<File> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(state_dir).at(state_dir)?;
+    if fs::metadata(state_dir).at(state_dir)?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(ReplicaError::WrongOwner {
+            dir: state_dir.to_owned(),
+        });
+    }
+    let path = state_dir.join("lock");
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut lock = options.open(&path).at(&path)?;
+    if let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(ReplicaError::io(&path, error));
+        }
+        let mut pid = String::new();
+        if lock.read_to_string(&mut pid).is_err() || pid.trim().is_empty() {
+            pid = "?".into();
+        }
+        return Err(ReplicaError::InUse {
+            dir: state_dir.to_owned(),
+            pid: pid.trim().to_owned(),
+        });
+    }
+    lock.set_len(0).at(&path)?;
+    // On a full disk a lock without a number is good enough.
+    match writeln!(lock, "{}", std::process::id()) {
+        Err(e) if e.kind() != ErrorKind::StorageFull => Err(ReplicaError::io(&path, e)),
+        _ => Ok(lock),
+    }
+}
+
+/// The state as database and journals tell it, with a new journal.
+fn load(state_dir: &Path, db: &mut Connection) -> Result<State> {
+    let index = index_path(state_dir);
+    let sql = |e| ReplicaError::sql(&index, e);
+    let applied = table::get::<Counters>(db, &Counter::AppliedJournal).map_err(sql)?;
+    let mut replayed = journal::replay(state_dir, applied.unwrap_or_default())?;
+    if replayed.broken {
+        settle(state_dir, db, &mut replayed)?;
+    }
+    let stored = table::get::<Counters>(db, &Counter::ReservedNodes).map_err(sql)?;
+    let reserved = replayed
+        .changes
+        .counter_put(Counter::ReservedNodes)
+        .or(stored);
+    Ok(State {
+        pending: replayed.changes,
+        committing: Arc::default(),
+        journal: Journal::create(state_dir, replayed.last + 1, replayed.last_len)?,
+        reader: schema::open_reader(&index)?,
+        index,
+        next_node: Cell::new(reserved.unwrap_or_default().max(NodeId::FIRST_FREE.0)),
+        // Even if nothing is pending, the last run's commits may not be durable.
+        updates: 1,
+        durable: 0,
+        wanted: 0,
+        requests: 0,
+        failure: None,
+        failures: 0,
+        phase: Phase::Running,
+    })
+}
+
+/// Commits what could be replayed at once and drops the journals that could not: new ones must not follow
+/// them, or the next start would take them for missing links, too.
+fn settle(state_dir: &Path, db: &mut Connection, replayed: &mut Replayed) -> Result<()> {
+    let changes = std::mem::take(&mut replayed.changes);
+    writer::write(db, &changes, replayed.last, true)
+        .map_err(|e| ReplicaError::sql(&index_path(state_dir), e))?;
+    journal::remove_up_to(state_dir, replayed.last)?;
+    replayed.changes = changes;
+    Ok(())
+}
+
+/// Makes rows and content agree again after a crash. Returns the removed nodes whose content is still there.
+fn recover(shared: &Shared, now: Time) -> Result<Vec<NodeId>> {
+    let mut state = shared.lock();
+    let in_flight = super::view::View::new(&state).in_flight()?;
+    for id in in_flight {
+        shared.update_locked(&mut state, |tx| recover_node(tx, &shared.content, id, now))?;
+    }
+    shared.update_locked(&mut state, |tx| make_root(tx, now))?;
+    super::view::View::new(&state).doomed()
+}
+
+/// A node whose content may be newer than its row.
+fn recover_node(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Time) -> Result<()> {
+    tx.clear_in_flight(id)?;
+    let Some(mut node) = tx.node(id)? else {
+        return Ok(());
+    };
+    if node.nlink == 0 {
+        return tx.remove_node(id);
+    }
+    let Some((size, mtime)) = content.stat(id)? else {
+        return Ok(());
+    };
+    node.size = size;
+    node.mtime = mtime;
+    node.ctime = now;
+    node.content = Content::Whole;
+    node.data_changed = true;
+    node.data_seq += 1;
+    node.hash = None;
+    if !node.scoped {
+        for place in tx.places(id)? {
+            tx.mark_dirty(place, now)?;
+        }
+    }
+    tx.put_node(node)
+}
+
+fn make_root(tx: &mut Tx<'_>, now: Time) -> Result<()> {
+    if tx.node(NodeId::ROOT)?.is_some() {
+        return Ok(());
+    }
+    tx.put_node(Node {
+        id: NodeId::ROOT,
+        kind: Kind::Dir,
+        mode: 0o700,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        size: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        nlink: 2,
+        target: Vec::new(),
+        content: Content::Absent,
+        data_changed: false,
+        data_seq: 0,
+        hash: None,
+        listed: false,
+        scoped: false,
+    })
+}

@@ -1,0 +1,127 @@
+//! The index's tables as SQLite holds them, their version, and the connections.
+//!
+//! Rows are kept small: a file takes a row in `node`, `link` and `base`, under 400 bytes together. Reverse
+//! look-ups are SQLite indexes. Times are nanoseconds since the epoch except in versions, which have the
+//! server's whole seconds; names, paths and link targets are blobs; kinds are file 0, directory 1, symlink 2,
+//! FIFO 3, socket 4, other 5; content is absent 0, partial 1, whole 2.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::ReplicaError;
+
+/// The format written here, SQLite's `user_version`.
+pub(super) const FORMAT: u32 = 1;
+
+/// The steps to each format from the one before; never edited once released, only added to.
+const MIGRATIONS: [&str; FORMAT as usize] = ["
+    CREATE TABLE node (
+        id INTEGER PRIMARY KEY,
+        kind INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
+        size INTEGER NOT NULL, atime INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,
+        nlink INTEGER NOT NULL, target BLOB NOT NULL, content INTEGER NOT NULL,
+        data_changed INTEGER NOT NULL, data_seq INTEGER NOT NULL, hash BLOB,
+        listed INTEGER NOT NULL, scoped INTEGER NOT NULL
+    );
+    CREATE INDEX node_unlisted ON node (id) WHERE kind = 1 AND listed = 0;
+    CREATE TABLE link (
+        parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
+        PRIMARY KEY (parent, name)
+    ) WITHOUT ROWID;
+    CREATE INDEX link_node ON link (node, parent, name);
+    CREATE TABLE base (
+        parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
+        kind INTEGER NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, mode INTEGER NOT NULL,
+        target BLOB NOT NULL, hash BLOB,
+        PRIMARY KEY (parent, name)
+    ) WITHOUT ROWID;
+    CREATE INDEX base_node ON base (node, parent, name);
+    CREATE TABLE remote (
+        parent INTEGER NOT NULL, name BLOB NOT NULL, seen_at INTEGER NOT NULL,
+        kind INTEGER, size INTEGER, mtime INTEGER, mode INTEGER, target BLOB, hash BLOB,
+        PRIMARY KEY (parent, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE dirty (
+        parent INTEGER NOT NULL, name BLOB NOT NULL, since INTEGER NOT NULL,
+        PRIMARY KEY (parent, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE xattr (
+        node INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,
+        PRIMARY KEY (node, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE staged (
+        node INTEGER PRIMARY KEY, name TEXT NOT NULL, data_seq INTEGER NOT NULL,
+        acked_bytes INTEGER NOT NULL
+    );
+    CREATE TABLE backup (
+        id INTEGER PRIMARY KEY, path BLOB NOT NULL,
+        kind INTEGER NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, mode INTEGER NOT NULL,
+        target BLOB NOT NULL, hash BLOB, at INTEGER NOT NULL, why TEXT NOT NULL, unsent INTEGER NOT NULL
+    );
+    CREATE TABLE problem (
+        parent INTEGER NOT NULL, name BLOB NOT NULL, path BLOB NOT NULL, message TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        PRIMARY KEY (parent, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE in_flight (node INTEGER PRIMARY KEY);
+    CREATE TABLE doomed (node INTEGER PRIMARY KEY);
+    CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"];
+
+/// Memory for pages, in KiB, per connection.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// Opens the index at `path`, makes or migrates its tables, and leaves the connection ready to write.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, ReplicaError> {
+    let sql = |e| ReplicaError::sql(path, e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut db = connect(path, flags).map_err(sql)?;
+    let found = format(&db).map_err(sql)?;
+    if found > FORMAT {
+        return Err(ReplicaError::TooNew {
+            path: path.to_owned(),
+            found,
+            known: FORMAT,
+        });
+    }
+    db.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
+    db.pragma_update(None, "synchronous", "NORMAL")
+        .map_err(sql)?;
+    migrate(&mut db, found).map_err(sql)?;
+    Ok(db)
+}
+
+fn format(db: &Connection) -> rusqlite::Result<u32> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn migrate(db: &mut Connection, found: u32) -> rusqlite::Result<()> {
+    for (version, step) in (1_u32..).zip(MIGRATIONS).skip(found as usize) {
+        let tx = db.transaction()?;
+        tx.execute_batch(step)?;
+        tx.pragma_update(None, "user_version", version)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// A connection that only reads an index that `open_writer` has seen.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, ReplicaError> {
+    let open = || {
+        let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        db.pragma_update(None, "query_only", true)?;
+        Ok(db)
+    };
+    open().map_err(|e| ReplicaError::sql(path, e))
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(Duration::from_millis(100))?;
+    db.set_prepared_statement_cache_capacity(64);
+    db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    Ok(db)
+}

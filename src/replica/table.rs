@@ -1,0 +1,339 @@
+//! The tables of the index: what their rows are, and the SQL that every table needs.
+//!
+//! Tables marked `index_of` are not stored: SQLite's indexes of another table hold the same. Their rows
+//! exist in `Changes` only, so that ranges over them see what SQLite does not have yet.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
+use serde::{Deserialize, Serialize};
+
+use super::columns::{Binder, Columns, Reader};
+use super::rows::{Counter, LocalBackup, Node, Observation, Problem, Staged};
+use crate::tree::{BaseEntry, NodeId, Place, Time};
+
+/// Changed rows of one table by key; `None` removes.
+pub(super) type Rows<T> = BTreeMap<<T as Table>::Key, Option<<T as Table>::Value>>;
+
+/// One table of the index.
+pub(super) trait Table {
+    /// What finds a row. Ordered as SQLite orders its columns.
+    type Key: Columns + Ord + Clone;
+    /// The rest of the row.
+    type Value: Columns + Clone;
+
+    /// Its SQL.
+    fn sql() -> &'static Sql;
+    /// Its part of a set of changes.
+    fn rows(changes: &Changes) -> &Rows<Self>;
+    /// Its part of a set of changes, to add to.
+    fn rows_mut(changes: &mut Changes) -> &mut Rows<Self>;
+}
+
+/// Declares the tables and a set of changes to all of them.
+macro_rules! tables {
+    ($( $(#[$doc:meta])* $field:ident: $Table:ident($Key:ty => $Value:ty) = $sql:expr; )*) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $Table;
+
+            impl Table for $Table {
+                type Key = $Key;
+                type Value = $Value;
+
+                fn sql() -> &'static Sql {
+                    static SQL: LazyLock<Sql> = LazyLock::new(|| $sql);
+                    &SQL
+                }
+
+                fn rows(changes: &Changes) -> &Rows<Self> {
+                    &changes.$field
+                }
+
+                fn rows_mut(changes: &mut Changes) -> &mut Rows<Self> {
+                    &mut changes.$field
+                }
+            }
+        )*
+
+        /// Changes to rows of all tables. Applying the same changes twice does no harm.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        pub(super) struct Changes {
+            $( $field: BTreeMap<$Key, Option<$Value>>, )*
+        }
+
+        impl Changes {
+            /// How many rows change.
+            pub(super) fn len(&self) -> usize {
+                0 $( + self.$field.len() )*
+            }
+
+            /// Adds `newer` changes; they win.
+            pub(super) fn absorb(&mut self, newer: Self) {
+                $( self.$field.extend(newer.$field); )*
+            }
+
+            /// Writes them to the database.
+            pub(super) fn apply(&self, db: &Connection) -> Result<()> {
+                $( write_rows::<$Table>(db, &self.$field)?; )*
+                Ok(())
+            }
+        }
+
+        /// The SQL of every table, for a look at the query plans.
+        #[cfg(test)]
+        pub(super) fn all_sql() -> Vec<&'static Sql> {
+            vec![$( $Table::sql() ),*]
+        }
+    };
+}
+
+tables! {
+    /// The local tree's nodes.
+    nodes: Nodes(NodeId => Node) = Sql::whole(
+        "node",
+        &["id"],
+        &[
+            "id", "kind", "mode", "uid", "gid", "size", "atime", "mtime", "ctime", "nlink", "target",
+            "content", "data_changed", "data_seq", "hash", "listed", "scoped",
+        ],
+    );
+    /// The local tree's directory entries.
+    links: Links(Place => NodeId) = Sql::table("link", &["parent", "name"], &["node"]);
+    /// Where a node is linked.
+    links_of: LinksOf((NodeId, Place) => ()) = Sql::index_of("link", &["node", "parent", "name"], "");
+    /// The base tree.
+    base: Base(Place => BaseEntry) = Sql::table(
+        "base",
+        &["parent", "name"],
+        &["node", "kind", "size", "mtime", "mode", "target", "hash"],
+    );
+    /// Where a node stands in the base tree.
+    base_of: BaseOf((NodeId, Place) => ()) = Sql::index_of("base", &["node", "parent", "name"], "");
+    /// What was seen on the server and differs from base.
+    remote: Remote(Place => Observation) = Sql::table(
+        "remote",
+        &["parent", "name"],
+        &["seen_at", "kind", "size", "mtime", "mode", "target", "hash"],
+    );
+    /// Places where local differs from base, and since when.
+    dirty: Dirty(Place => Time) = Sql::table("dirty", &["parent", "name"], &["since"]);
+    /// Directories whose entries on the server were never listed.
+    unlisted: Unlisted(NodeId => ()) = Sql::index_of("node", &["id"], "kind = 1 AND listed = 0");
+    /// Extended attributes.
+    xattrs: Xattrs((NodeId, Vec<u8>) => Vec<u8>) = Sql::table("xattr", &["node", "name"], &["value"]);
+    /// Small things other layers remember.
+    meta: Meta(String => Vec<u8>) = Sql::table("meta", &["name"], &["value"]);
+    /// Uploads under way.
+    staged: StagedUploads(NodeId => Staged) =
+        Sql::table("staged", &["node"], &["name", "data_seq", "acked_bytes"]);
+    /// Content kept in `backups/`.
+    backups: Backups(u64 => LocalBackup) = Sql::whole(
+        "backup",
+        &["id"],
+        &["id", "path", "kind", "size", "mtime", "mode", "target", "hash", "at", "why", "unsent"],
+    );
+    /// What a person should know.
+    problems: Problems(Place => Problem) =
+        Sql::table("problem", &["parent", "name"], &["path", "message", "since"]);
+    /// Nodes whose content may differ from their row.
+    in_flight: InFlight(NodeId => ()) = Sql::table("in_flight", &["node"], &[]);
+    /// Nodes that are gone and whose content goes once that is durable.
+    doomed: Doomed(NodeId => ()) = Sql::table("doomed", &["node"], &[]);
+    /// Numbers kept beside the rows.
+    counters: Counters(Counter => u64) = Sql::table("counter", &["name"], &["value"]);
+}
+
+impl Changes {
+    /// One counter's new value.
+    pub(super) fn counter(counter: Counter, value: u64) -> Self {
+        let mut changes = Self::default();
+        changes.counters.insert(counter, Some(value));
+        changes
+    }
+
+    /// The value these changes give a counter.
+    pub(super) fn counter_put(&self, counter: Counter) -> Option<u64> {
+        self.counters.get(&counter).copied().flatten()
+    }
+
+    /// The nodes doomed by these changes.
+    pub(super) fn doomed(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let doomed = self.doomed.iter().filter(|(_, row)| row.is_some());
+        doomed.map(|(node, _)| *node)
+    }
+
+    /// The nodes put by these changes.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().flatten()
+    }
+}
+
+/// The statements of one table.
+pub(super) struct Sql {
+    /// Key → value.
+    pub(super) get: String,
+    /// First key, key after the last, limit → keys and values in order.
+    pub(super) range: String,
+    /// How to change it; `None` for indexes, which SQLite changes by itself.
+    write: Option<Write>,
+}
+
+struct Write {
+    put: String,
+    delete: String,
+    /// The value's columns hold the key.
+    whole: bool,
+}
+
+impl Sql {
+    /// A table whose key and value take different columns.
+    fn table(table: &str, key: &[&str], value: &[&str]) -> Self {
+        let write = Write::new(table, key, &[key, value].concat(), false);
+        Self::new(table, key, value, "", Some(write))
+    }
+
+    /// A table whose value holds its key.
+    fn whole(table: &str, key: &[&str], value: &[&str]) -> Self {
+        let write = Write::new(table, key, value, true);
+        Self::new(table, key, value, "", Some(write))
+    }
+
+    /// An index of `table`, of the rows for which `only` holds.
+    fn index_of(table: &str, key: &[&str], only: &str) -> Self {
+        Self::new(table, key, &[], only, None)
+    }
+
+    fn new(table: &str, key: &[&str], value: &[&str], only: &str, write: Option<Write>) -> Self {
+        let keys = key.join(", ");
+        let values = if value.is_empty() {
+            "1".to_owned()
+        } else {
+            value.join(", ")
+        };
+        let and_only = if only.is_empty() {
+            String::new()
+        } else {
+            format!(" AND {only}")
+        };
+        let count = key.len();
+        Self {
+            get: format!(
+                "SELECT {values} FROM {table} WHERE {}{and_only}",
+                equals(key)
+            ),
+            range: format!(
+                "SELECT {keys}, {values} FROM {table} WHERE ({keys}) >= ({}) AND ({keys}) < ({}){and_only} \
+                 ORDER BY {keys} LIMIT ?{}",
+                parameters(1, count),
+                parameters(count + 1, count),
+                2 * count + 1,
+            ),
+            write,
+        }
+    }
+}
+
+impl Write {
+    fn new(table: &str, key: &[&str], columns: &[&str], whole: bool) -> Self {
+        let updates: Vec<String> = columns
+            .iter()
+            .filter(|column| !key.contains(column))
+            .map(|column| format!("{column} = excluded.{column}"))
+            .collect();
+        let otherwise = if updates.is_empty() {
+            "NOTHING".to_owned()
+        } else {
+            format!("UPDATE SET {}", updates.join(", "))
+        };
+        Self {
+            put: format!(
+                "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT ({}) DO {otherwise}",
+                columns.join(", "),
+                parameters(1, columns.len()),
+                key.join(", "),
+            ),
+            delete: format!("DELETE FROM {table} WHERE {}", equals(key)),
+            whole,
+        }
+    }
+}
+
+/// `?first, …` for `count` parameters.
+fn parameters(first: usize, count: usize) -> String {
+    let each: Vec<String> = (first..first + count).map(|i| format!("?{i}")).collect();
+    each.join(", ")
+}
+
+/// `a = ?1 AND b = ?2`.
+fn equals(key: &[&str]) -> String {
+    let each: Vec<String> = (1..).zip(key).map(|(i, c)| format!("{c} = ?{i}")).collect();
+    each.join(" AND ")
+}
+
+/// One stored row.
+pub(super) fn get<T: Table>(db: &Connection, key: &T::Key) -> Result<Option<T::Value>> {
+    let mut statement = db.prepare_cached(&T::sql().get)?;
+    key.bind(&mut Binder::new(&mut statement))?;
+    first_row(&mut statement, |from| T::Value::read(from)).optional()
+}
+
+fn first_row<V>(
+    statement: &mut CachedStatement<'_>,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<V>,
+) -> Result<V> {
+    let mut rows = statement.raw_query();
+    match rows.next()? {
+        Some(row) => read(&mut Reader::new(row)),
+        None => Err(rusqlite::Error::QueryReturnedNoRows),
+    }
+}
+
+/// Up to `limit` stored rows with keys from `start` (inclusive) to `end` (exclusive), in order.
+pub(super) fn range<T: Table>(
+    db: &Connection,
+    start: &T::Key,
+    end: &T::Key,
+    limit: usize,
+) -> Result<Vec<(T::Key, T::Value)>> {
+    let mut statement = db.prepare_cached(&T::sql().range)?;
+    let mut binder = Binder::new(&mut statement);
+    start.bind(&mut binder)?;
+    end.bind(&mut binder)?;
+    binder.put(i64::try_from(limit).unwrap_or(i64::MAX))?;
+    let mut rows = statement.raw_query();
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut from = Reader::new(row);
+        found.push((T::Key::read(&mut from)?, T::Value::read(&mut from)?));
+    }
+    Ok(found)
+}
+
+fn write_rows<T: Table>(db: &Connection, rows: &Rows<T>) -> Result<()> {
+    let Some(write) = &T::sql().write else {
+        return Ok(());
+    };
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut put = db.prepare_cached(&write.put)?;
+    let mut delete = db.prepare_cached(&write.delete)?;
+    for (key, value) in rows {
+        let statement = if value.is_some() {
+            &mut put
+        } else {
+            &mut delete
+        };
+        let mut binder = Binder::new(statement);
+        if value.is_none() || !write.whole {
+            key.bind(&mut binder)?;
+        }
+        if let Some(value) = value {
+            value.bind(&mut binder)?;
+        }
+        statement.raw_execute()?;
+    }
+    Ok(())
+}

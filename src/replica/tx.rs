@@ -1,0 +1,248 @@
+//! Changing the index: row changes are gathered here and take effect together, or not at all.
+
+use std::ops::Deref;
+
+use super::error::ReplicaError;
+use super::index::State;
+use super::rows::{Counter, LocalBackup, Node, Observation, Problem, Staged};
+use super::table::{
+    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Links, LinksOf, Meta, Nodes,
+    Problems, Remote, StagedUploads, Table, Unlisted, Xattrs,
+};
+use super::view::View;
+use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time};
+
+/// Node ids are reserved this many at a time; after a crash the rest of them is not used.
+const RESERVE: u64 = 1024;
+
+type Result<T> = std::result::Result<T, ReplicaError>;
+
+/// Changes to come, on top of what they change: reads see them.
+pub struct Tx<'a> {
+    view: View<'a>,
+    moves: Vec<Move>,
+}
+
+/// Content that changes directories together with its row.
+pub(super) struct Move {
+    pub(super) node: NodeId,
+    /// From `content/` to `unsent/`, or back.
+    pub(super) unsent: bool,
+    /// The path hint for `unsent/`.
+    pub(super) hint: Option<RelPath>,
+}
+
+impl<'a> Deref for Tx<'a> {
+    type Target = View<'a>;
+
+    fn deref(&self) -> &View<'a> {
+        &self.view
+    }
+}
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(state: &'a State) -> Self {
+        Self {
+            view: View::new(state),
+            moves: Vec::new(),
+        }
+    }
+
+    /// What has to be written, and the content that has to follow it.
+    pub(super) fn finish(mut self) -> Result<(Changes, Vec<Move>)> {
+        for at in 0..self.moves.len() {
+            if self.moves[at].unsent {
+                self.moves[at].hint = self.local_path(self.moves[at].node)?;
+            }
+        }
+        Ok((self.view.own, self.moves))
+    }
+
+    fn set<T: Table>(&mut self, key: T::Key, value: Option<T::Value>) {
+        T::rows_mut(&mut self.view.own).insert(key, value);
+    }
+
+    /// A new node's id: greater than all before, and never given again.
+    pub fn alloc_node(&mut self) -> Result<NodeId> {
+        let id = self.state.next_node.get();
+        if id >= self.counter(Counter::ReservedNodes)? {
+            self.set::<Counters>(Counter::ReservedNodes, Some(id + RESERVE));
+        }
+        // Advances even if the transaction fails: content may bear the number already.
+        self.state.next_node.set(id + 1);
+        Ok(NodeId(id))
+    }
+
+    /// Adds or replaces a node. Its content file moves to `unsent/` or back with `data_changed`.
+    pub fn put_node(&mut self, node: Node) -> Result<()> {
+        let old = self.node(node.id)?;
+        self.count(old.as_ref(), Some(&node))?;
+        let was_changed = old.as_ref().is_some_and(|old| old.data_changed);
+        if node.kind == Kind::File && was_changed != node.data_changed {
+            self.moves.push(Move {
+                node: node.id,
+                unsent: node.data_changed,
+                hint: None,
+            });
+        }
+        let unlisted = node.kind == Kind::Dir && !node.listed;
+        self.set::<Unlisted>(node.id, unlisted.then_some(()));
+        self.set::<Nodes>(node.id, Some(node));
+        Ok(())
+    }
+
+    /// Removes a node with all that belongs to it; its places are the caller's. Its content goes once that
+    /// is durable.
+    pub fn remove_node(&mut self, id: NodeId) -> Result<()> {
+        let Some(old) = self.node(id)? else {
+            return Ok(());
+        };
+        self.count(Some(&old), None)?;
+        for (name, _) in self.xattrs(id)? {
+            self.set::<Xattrs>((id, name), None);
+        }
+        self.set::<StagedUploads>(id, None);
+        self.set::<InFlight>(id, None);
+        self.set::<Unlisted>(id, None);
+        self.set::<Nodes>(id, None);
+        if old.kind == Kind::File {
+            self.moves.retain(|to_move| to_move.node != id);
+            self.set::<Doomed>(id, Some(()));
+        }
+        Ok(())
+    }
+
+    /// Lets `place` name `node`. Rows only: the caller keeps `nlink` and times.
+    pub fn link(&mut self, place: Place, node: NodeId) -> Result<()> {
+        self.unlink(&place)?;
+        self.set::<LinksOf>((node, place.clone()), Some(()));
+        self.set::<Links>(place, Some(node));
+        Ok(())
+    }
+
+    /// Lets `place` name nothing. Rows only.
+    pub fn unlink(&mut self, place: &Place) -> Result<()> {
+        if let Some(node) = self.get::<Links>(place)? {
+            self.set::<LinksOf>((node, place.clone()), None);
+            self.set::<Links>(place.clone(), None);
+        }
+        Ok(())
+    }
+
+    /// Sets what is agreed on at `place`.
+    pub fn set_base(&mut self, place: Place, entry: Option<BaseEntry>) -> Result<()> {
+        if let Some(old) = self.base(&place)? {
+            self.set::<BaseOf>((old.node, place.clone()), None);
+        }
+        if let Some(entry) = &entry {
+            self.set::<BaseOf>((entry.node, place.clone()), Some(()));
+        }
+        self.set::<Base>(place, entry);
+        Ok(())
+    }
+
+    /// Remembers what was seen on the server at `place`; `None` if it is as in base.
+    pub fn observe(&mut self, place: Place, seen: Option<Observation>) -> Result<()> {
+        self.set::<Remote>(place, seen);
+        Ok(())
+    }
+
+    /// Says that local differs from base at `place`. The earliest `since` stays until it is cleared.
+    pub fn mark_dirty(&mut self, place: Place, since: Time) -> Result<()> {
+        if !self.is_dirty(&place)? {
+            self.add(Counter::DirtyPlaces, 0, 1)?;
+            self.set::<Dirty>(place, Some(since));
+        }
+        Ok(())
+    }
+
+    /// Says that local and base agree at `place`.
+    pub fn clear_dirty(&mut self, place: &Place) -> Result<()> {
+        if self.is_dirty(place)? {
+            self.add(Counter::DirtyPlaces, 1, 0)?;
+            self.set::<Dirty>(place.clone(), None);
+        }
+        Ok(())
+    }
+
+    /// Sets or removes an extended attribute.
+    pub fn set_xattr(&mut self, node: NodeId, name: &[u8], value: Option<Vec<u8>>) -> Result<()> {
+        self.set::<Xattrs>((node, name.to_vec()), value);
+        Ok(())
+    }
+
+    /// Remembers a value.
+    pub fn set_meta(&mut self, name: &str, value: Option<Vec<u8>>) -> Result<()> {
+        self.set::<Meta>(name.to_owned(), value);
+        Ok(())
+    }
+
+    /// Remembers an upload under way.
+    pub fn set_staged(&mut self, node: NodeId, staged: Option<Staged>) -> Result<()> {
+        self.set::<StagedUploads>(node, staged);
+        Ok(())
+    }
+
+    /// A new backup's id, never given again.
+    pub fn alloc_backup(&mut self) -> Result<u64> {
+        let id = self.counter(Counter::Backups)?;
+        self.set::<Counters>(Counter::Backups, Some(id + 1));
+        Ok(id)
+    }
+
+    /// Remembers content kept in `backups/`.
+    pub fn add_backup(&mut self, backup: LocalBackup) -> Result<()> {
+        self.set::<Backups>(backup.id, Some(backup));
+        Ok(())
+    }
+
+    /// Forgets content kept in `backups/`; its file is the caller's.
+    pub fn remove_backup(&mut self, id: u64) -> Result<()> {
+        self.set::<Backups>(id, None);
+        Ok(())
+    }
+
+    /// Sets or removes what a person should know about `place`.
+    pub fn set_problem(&mut self, place: Place, problem: Option<Problem>) -> Result<()> {
+        self.set::<Problems>(place, problem);
+        Ok(())
+    }
+
+    /// Says that a node's content may differ from its row, or that it is gone at its last close: start-up
+    /// looks at both.
+    pub fn mark_in_flight(&mut self, node: NodeId) -> Result<()> {
+        self.set::<InFlight>(node, Some(()));
+        Ok(())
+    }
+
+    /// Says that a node's row holds again.
+    pub fn clear_in_flight(&mut self, node: NodeId) -> Result<()> {
+        self.set::<InFlight>(node, None);
+        Ok(())
+    }
+
+    pub(super) fn bury(&mut self, node: NodeId) {
+        self.set::<Doomed>(node, None);
+    }
+
+    pub(super) fn set_counter(&mut self, counter: Counter, value: u64) {
+        self.set::<Counters>(counter, Some(value));
+    }
+
+    /// Replaces what `old` adds to the counters by what `new` adds.
+    fn count(&mut self, old: Option<&Node>, new: Option<&Node>) -> Result<()> {
+        let shares = Counter::shares(old).into_iter().zip(Counter::shares(new));
+        for ((counter, less), (_, more)) in shares {
+            self.add(counter, less, more)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, counter: Counter, less: u64, more: u64) -> Result<()> {
+        if less != more {
+            let value = self.counter(counter)?;
+            self.set_counter(counter, value.saturating_add(more).saturating_sub(less));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! Reading the index.
+
+use std::ops::Bound;
+
+use super::error::ReplicaError;
+use super::index::State;
+use super::overlay::Layers;
+use super::rows::{Counter, LocalBackup, Node, Observation, Problem, Staged};
+use super::table::{
+    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Links, LinksOf, Meta, Nodes,
+    Problems, Remote, StagedUploads, Table, Unlisted, Xattrs,
+};
+use crate::tree::{BaseEntry, Name, NodeId, Place, RelPath, Time};
+
+/// Directories deeper than this are taken for a cycle; Linux paths cannot name half as many.
+const DEEPEST: usize = 4096;
+
+/// Greater than every node.
+const BEYOND: NodeId = NodeId(i64::MAX as u64);
+
+/// A consistent look at the index: nothing changes while it is held.
+pub struct View<'a> {
+    pub(super) state: &'a State,
+    /// What the transaction that reads has changed itself.
+    pub(super) own: Changes,
+}
+
+/// The first place of a directory's range; that of the next directory ends it.
+fn first_place(parent: NodeId) -> Place {
+    Place::new(parent, Name::least())
+}
+
+fn next(node: NodeId) -> NodeId {
+    NodeId(node.0 + 1)
+}
+
+type Result<T> = std::result::Result<T, ReplicaError>;
+
+impl<'a> View<'a> {
+    pub(super) fn new(state: &'a State) -> Self {
+        Self {
+            state,
+            own: Changes::default(),
+        }
+    }
+
+    fn layers(&self) -> Layers<'_> {
+        Layers {
+            changes: [&self.own, &self.state.pending, &self.state.committing],
+            db: &self.state.reader,
+        }
+    }
+
+    pub(super) fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>> {
+        let found = self.layers().get::<T>(key);
+        found.map_err(|e| self.state.sql_error(e))
+    }
+
+    fn range<T: Table>(
+        &self,
+        start: Bound<T::Key>,
+        end: &T::Key,
+        limit: usize,
+    ) -> Result<Vec<(T::Key, T::Value)>> {
+        let found = self.layers().range::<T>(start, end, limit);
+        found.map_err(|e| self.state.sql_error(e))
+    }
+
+    /// All rows of a table keyed by place, or those in one directory.
+    fn in_places<T: Table<Key = Place>>(
+        &self,
+        parent: Option<NodeId>,
+        limit: usize,
+    ) -> Result<Vec<(Place, T::Value)>> {
+        let start = first_place(parent.unwrap_or(NodeId(0)));
+        let end = first_place(parent.map_or(BEYOND, next));
+        self.range::<T>(Bound::Included(start), &end, limit)
+    }
+
+    fn in_directory<T: Table<Key = Place>>(&self, dir: NodeId) -> Result<Vec<(Name, T::Value)>> {
+        let rows = self.in_places::<T>(Some(dir), usize::MAX)?;
+        Ok(rows.into_iter().map(|(p, value)| (p.name, value)).collect())
+    }
+
+    fn places_in<T: Table<Key = (NodeId, Place), Value = ()>>(
+        &self,
+        node: NodeId,
+    ) -> Result<Vec<Place>> {
+        let start = (node, first_place(NodeId(0)));
+        let end = (next(node), first_place(NodeId(0)));
+        let rows = self.range::<T>(Bound::Included(start), &end, usize::MAX)?;
+        Ok(rows.into_iter().map(|((_, place), ())| place).collect())
+    }
+
+    fn by_node<T: Table<Key = NodeId>>(&self, limit: usize) -> Result<Vec<(NodeId, T::Value)>> {
+        self.range::<T>(Bound::Included(NodeId(0)), &BEYOND, limit)
+    }
+
+    /// A node of the local tree.
+    pub fn node(&self, id: NodeId) -> Result<Option<Node>> {
+        self.get::<Nodes>(&id)
+    }
+
+    /// What a directory of the local tree names so.
+    pub fn child(&self, dir: NodeId, name: &Name) -> Result<Option<NodeId>> {
+        self.get::<Links>(&Place::new(dir, name.clone()))
+    }
+
+    /// Up to `limit` entries of a directory of the local tree in the order of their names, those after
+    /// `after`.
+    pub fn children(
+        &self,
+        dir: NodeId,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<(Name, NodeId)>> {
+        let start = match after {
+            Some(name) => Bound::Excluded(Place::new(dir, name.clone())),
+            None => Bound::Included(first_place(dir)),
+        };
+        let rows = self.range::<Links>(start, &first_place(next(dir)), limit)?;
+        Ok(rows.into_iter().map(|(p, node)| (p.name, node)).collect())
+    }
+
+    /// The places that name a node of the local tree.
+    pub fn places(&self, node: NodeId) -> Result<Vec<Place>> {
+        self.places_in::<LinksOf>(node)
+    }
+
+    /// What was last agreed on at a place.
+    pub fn base(&self, place: &Place) -> Result<Option<BaseEntry>> {
+        self.get::<Base>(place)
+    }
+
+    /// The entries of a directory of the base tree.
+    pub fn base_children(&self, dir: NodeId) -> Result<Vec<(Name, BaseEntry)>> {
+        self.in_directory::<Base>(dir)
+    }
+
+    /// Where a node stands in the base tree.
+    pub fn base_places(&self, node: NodeId) -> Result<Vec<Place>> {
+        self.places_in::<BaseOf>(node)
+    }
+
+    /// What was seen on the server at a place, if it differs from base.
+    pub fn observation(&self, place: &Place) -> Result<Option<Observation>> {
+        self.get::<Remote>(place)
+    }
+
+    /// All that was seen on the server and differs from base.
+    pub fn observations(&self) -> Result<Vec<(Place, Observation)>> {
+        self.in_places::<Remote>(None, usize::MAX)
+    }
+
+    /// What was seen in one directory of the server and differs from base.
+    pub fn observations_in(&self, dir: NodeId) -> Result<Vec<(Name, Observation)>> {
+        self.in_directory::<Remote>(dir)
+    }
+
+    /// Up to `limit` places where local differs from base, and since when (local time).
+    pub fn dirty(&self, limit: usize) -> Result<Vec<(Place, Time)>> {
+        self.in_places::<Dirty>(None, limit)
+    }
+
+    /// Whether local differs from base there.
+    pub fn is_dirty(&self, place: &Place) -> Result<bool> {
+        Ok(self.get::<Dirty>(place)?.is_some())
+    }
+
+    /// An extended attribute.
+    pub fn xattr(&self, node: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.get::<Xattrs>(&(node, name.to_vec()))
+    }
+
+    /// All extended attributes of a node.
+    pub fn xattrs(&self, node: NodeId) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let start = Bound::Included((node, Vec::new()));
+        let rows = self.range::<Xattrs>(start, &(next(node), Vec::new()), usize::MAX)?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, name), value)| (name, value))
+            .collect())
+    }
+
+    /// A remembered value.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.get::<Meta>(&name.to_owned())
+    }
+
+    /// The upload under way of a node.
+    pub fn staged(&self, node: NodeId) -> Result<Option<Staged>> {
+        self.get::<StagedUploads>(&node)
+    }
+
+    /// All uploads under way.
+    pub fn all_staged(&self) -> Result<Vec<(NodeId, Staged)>> {
+        self.by_node::<StagedUploads>(usize::MAX)
+    }
+
+    /// All content kept on this machine.
+    pub fn backups(&self) -> Result<Vec<LocalBackup>> {
+        let rows = self.range::<Backups>(Bound::Included(0), &BEYOND.0, usize::MAX)?;
+        Ok(rows.into_iter().map(|(_, backup)| backup).collect())
+    }
+
+    /// All that a person should know.
+    pub fn problems(&self) -> Result<Vec<(Place, Problem)>> {
+        self.in_places::<Problems>(None, usize::MAX)
+    }
+
+    /// Up to `limit` directories whose entries on the server were never listed.
+    pub fn unlisted(&self, limit: usize) -> Result<Vec<NodeId>> {
+        let rows = self.by_node::<Unlisted>(limit)?;
+        Ok(rows.into_iter().map(|(node, ())| node).collect())
+    }
+
+    pub(super) fn in_flight(&self) -> Result<Vec<NodeId>> {
+        let rows = self.by_node::<InFlight>(usize::MAX)?;
+        Ok(rows.into_iter().map(|(node, ())| node).collect())
+    }
+
+    pub(super) fn doomed(&self) -> Result<Vec<NodeId>> {
+        let rows = self.by_node::<Doomed>(usize::MAX)?;
+        Ok(rows.into_iter().map(|(node, ())| node).collect())
+    }
+
+    pub(super) fn counter(&self, counter: Counter) -> Result<u64> {
+        Ok(self.get::<Counters>(&counter)?.unwrap_or_default())
+    }
+
+    /// A path of a node in the local tree; one of them if it has several, `None` if it has none.
+    pub fn local_path(&self, node: NodeId) -> Result<Option<RelPath>> {
+        self.path(node, |node| self.places(node))
+    }
+
+    /// The path of a place in the local tree.
+    pub fn local_path_of(&self, place: &Place) -> Result<Option<RelPath>> {
+        let parent = self.local_path(place.parent)?;
+        Ok(parent.map(|path| path.join(&place.name)))
+    }
+
+    /// The path of a directory in the base tree. `NodeId::STAGING` is the server's staging directory.
+    pub fn base_path(&self, dir: NodeId) -> Result<Option<RelPath>> {
+        self.path(dir, |node| self.base_places(node))
+    }
+
+    /// The path of a place in the base tree.
+    pub fn base_path_of(&self, place: &Place) -> Result<Option<RelPath>> {
+        let parent = self.base_path(place.parent)?;
+        Ok(parent.map(|path| path.join(&place.name)))
+    }
+
+    /// Walks from `node` up to the root.
+    fn path(
+        &self,
+        mut node: NodeId,
+        places: impl Fn(NodeId) -> Result<Vec<Place>>,
+    ) -> Result<Option<RelPath>> {
+        let mut names = Vec::new();
+        while node != NodeId::ROOT {
+            if node == NodeId::STAGING {
+                let staging = RelPath::parse(b".roamhome/staging").unwrap_or_default();
+                names.extend(staging.names().iter().rev().cloned());
+                break;
+            }
+            let Some(place) = places(node)?.into_iter().next() else {
+                return Ok(None);
+            };
+            if names.len() == DEEPEST {
+                return Ok(None);
+            }
+            names.push(place.name);
+            node = place.parent;
+        }
+        Ok(Some(names.into_iter().rev().collect()))
+    }
+}

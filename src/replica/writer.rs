@@ -1,0 +1,249 @@
+//! The thread that takes changes from memory into SQLite.
+//!
+//! Lost in order only: a commit contains whole journals, names the last of them, and these are removed only
+//! afterwards. A failed commit is tried again for as long as it takes; meanwhile its rows stay readable in
+//! memory and safe in the journal.
+
+use std::mem;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::error::ReplicaError;
+use super::index::{MANY_PENDING, Phase, Shared, State};
+use super::journal;
+use super::rows::Counter;
+use super::table::Changes;
+use crate::tree::NodeId;
+
+/// How long changes are gathered before a commit.
+const GATHER: Duration = Duration::from_millis(50);
+/// How long content of removed nodes may outlive them, if nobody asks for durability earlier.
+const BURY_WITHIN: Duration = Duration::from_secs(2);
+/// Waits between attempts of a failing commit.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// Attempts of a failing commit when closing.
+const LAST_ATTEMPTS: u32 = 3;
+
+/// The writer's own things.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) db: Connection,
+    /// Nodes whose removal was committed and whose content is still there.
+    pub(super) graves: Vec<NodeId>,
+    pub(super) last_durable: Instant,
+}
+
+/// What one commit takes over.
+struct Batch {
+    changes: Arc<Changes>,
+    /// The last journal in it.
+    journal: u64,
+    /// The acknowledged updates in it.
+    updates: u64,
+}
+
+impl Writer {
+    /// Works until the replica closes.
+    pub(super) fn run(mut self) {
+        while let Some(batch) = self.next_batch() {
+            if !self.commit_until_done(&batch) {
+                return;
+            }
+        }
+        if let Err(error) = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        {
+            tracing::warn!(%error, "cannot checkpoint the index");
+        }
+    }
+
+    /// Waits for work; `None` if there will be none.
+    fn next_batch(&self) -> Option<Batch> {
+        let mut state = self.wait_for_work();
+        loop {
+            let closing = state.phase == Phase::Closing;
+            if closing && state.pending.len() == 0 && state.durable == state.updates {
+                return None;
+            }
+            let error = match take(&mut state) {
+                Ok(batch) => return Some(batch),
+                Err(error) => error,
+            };
+            self.shared.failed(&mut state, error);
+            if closing {
+                return None;
+            }
+            state = self
+                .shared
+                .pause(state, FIRST_BACKOFF, |s| s.phase != Phase::Closing)
+                .0;
+        }
+    }
+
+    fn wait_for_work(&self) -> MutexGuard<'_, State> {
+        let asked = |state: &State| state.wanted > state.durable || state.phase != Phase::Running;
+        let mut state = self.shared.lock();
+        while state.pending.len() == 0 && !asked(&state) {
+            if self.graves.is_empty() {
+                let woken = self.shared.work.wait(state);
+                state = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let timed_out;
+            (state, timed_out) = self.shared.pause(state, BURY_WITHIN, |state| {
+                state.pending.len() == 0 && !asked(state)
+            });
+            if timed_out {
+                return state;
+            }
+        }
+        let gathering = |state: &State| state.pending.len() < MANY_PENDING && !asked(state);
+        self.shared.pause(state, GATHER, gathering).0
+    }
+
+    /// Commits with back-off; `false` if it gave up since the replica closes.
+    fn commit_until_done(&mut self, batch: &Batch) -> bool {
+        let mut backoff = FIRST_BACKOFF;
+        let mut attempts_left = LAST_ATTEMPTS;
+        loop {
+            let result = self.commit(batch);
+            let Err(error) = result else {
+                return true;
+            };
+            tracing::warn!(%error, "cannot commit to the index; trying again");
+            let no_space = matches!(error, ReplicaError::NoSpace { .. });
+            let mut state = self.shared.lock();
+            self.shared.failed(&mut state, error);
+            if state.phase == Phase::Closing {
+                attempts_left -= 1;
+                if attempts_left == 0 {
+                    return false;
+                }
+            }
+            let (requests, phase) = (state.requests, state.phase);
+            let unasked = |state: &State| (state.requests, state.phase) == (requests, phase);
+            drop(self.shared.pause(state, backoff, unasked));
+            backoff = (backoff * 2).min(LAST_BACKOFF);
+            if no_space {
+                // Their removal is in the journal: rather these a little early than a disk that stays full.
+                self.graves.extend(batch.changes.doomed());
+                self.bury();
+            }
+        }
+    }
+
+    /// One attempt.
+    fn commit(&mut self, batch: &Batch) -> Result<(), ReplicaError> {
+        let durable = {
+            let state = self.shared.lock();
+            state.wanted > state.durable
+                || state.phase == Phase::Closing
+                || !self.graves.is_empty() && self.last_durable.elapsed() >= BURY_WITHIN
+        };
+        write(&mut self.db, &batch.changes, batch.journal, durable)
+            .map_err(|e| self.shared.lock().sql_error(e))?;
+        {
+            let mut state = self.shared.lock();
+            let done = mem::take(&mut state.committing);
+            state.failure = None;
+            if durable {
+                state.durable = batch.updates;
+            }
+            drop(state);
+            drop(done);
+            self.shared.tried.notify_all();
+        }
+        if let Err(error) = journal::remove_up_to(&self.shared.state_dir, batch.journal) {
+            tracing::warn!(%error, "cannot remove a journal that is committed");
+        }
+        if durable {
+            self.last_durable = Instant::now();
+            self.bury();
+        }
+        self.graves.extend(batch.changes.doomed());
+        Ok(())
+    }
+
+    /// Removes the content of nodes whose removal is safe.
+    fn bury(&mut self) {
+        for node in mem::take(&mut self.graves) {
+            let removed = self.shared.content.remove(node);
+            let forgotten = removed.and_then(|()| {
+                let mut state = self.shared.lock();
+                self.shared.update_locked(&mut state, |tx| {
+                    tx.bury(node);
+                    Ok(())
+                })
+            });
+            if let Err(error) = forgotten {
+                tracing::warn!(%error, "content of a removed file is left until the next start");
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.lock().phase = Phase::Closed;
+        self.shared.tried.notify_all();
+    }
+}
+
+/// Moves what is pending to where it is committed from.
+fn take(state: &mut State) -> Result<Batch, ReplicaError> {
+    let journal = if state.journal.is_empty() {
+        state.journal.number - 1
+    } else {
+        state.journal.rotate()?
+    };
+    state.committing = Arc::new(mem::take(&mut state.pending));
+    Ok(Batch {
+        changes: Arc::clone(&state.committing),
+        journal,
+        updates: state.updates,
+    })
+}
+
+/// Applies `changes` and notes that they end with `journal`. If `durable`, the commit and all before it
+/// survive power loss.
+pub(super) fn write(
+    db: &mut Connection,
+    changes: &Changes,
+    journal: u64,
+    durable: bool,
+) -> rusqlite::Result<()> {
+    let level = if durable { "FULL" } else { "NORMAL" };
+    db.pragma_update(None, "synchronous", level)?;
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    changes.apply(&tx)?;
+    // Always a change, so that a durable commit has something to make durable.
+    Changes::counter(Counter::AppliedJournal, journal).apply(&tx)?;
+    tx.commit()
+}
+
+impl Shared {
+    /// Tells everybody who waits that a commit failed.
+    fn failed(&self, state: &mut State, error: ReplicaError) {
+        state.failure = Some(error);
+        state.failures += 1;
+        self.tried.notify_all();
+    }
+
+    /// Waits for work for at most `time`, as long as `hold` says so; also returns whether it took that long.
+    fn pause<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        time: Duration,
+        hold: impl Fn(&State) -> bool,
+    ) -> (MutexGuard<'a, State>, bool) {
+        let waited = self
+            .work
+            .wait_timeout_while(state, time, |state| hold(state));
+        let (state, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        (state, result.timed_out())
+    }
+}
