@@ -4,8 +4,16 @@
 //! imitates OpenSSH for tests. `Remote` is the concrete handle that everything else uses: it owns a few
 //! sessions over one connection and counts what it asks.
 
+mod conn;
 mod error;
+mod guard;
+pub mod memory;
 mod session;
+mod sftp;
+mod status;
+mod wire;
 
 pub use error::{ErrorKind, RemoteError};
+pub use memory::MemoryServer;
 pub use session::{DirEntry, Features, FileHandle, Session, SetStat, Stat, StatVfs};
+pub use sftp::{SftpConfig, SftpSession};
