@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use self::disk::{Disk, Errno};
 use self::session::MemorySession;
 use super::wire::Status;
-use super::{ErrorKind, Features, RemoteError, Session, SetStat, Stat};
+use super::{ErrorKind, Features, Remote, RemoteError, Session, SetStat, Stat};
 use crate::tree::{Kind, RelPath, Time};
 
 /// What is to go wrong, once.
@@ -110,6 +110,12 @@ impl MemoryServer {
         shared.sessions.insert(id, ended.clone());
         let features = shared.features;
         Arc::new(MemorySession::new(self.clone(), id, ended, features))
+    }
+
+    /// A connection of one interactive and `bulk` more sessions.
+    pub fn remote(&self, bulk: usize) -> Remote {
+        let rest = (0..bulk).map(|_| self.session()).collect();
+        Remote::new(self.session(), rest, ())
     }
 
     /// Changes what later sessions are offered.
