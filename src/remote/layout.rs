@@ -1,260 +1,359 @@
-//! Names in `.roamhome/`, the one directory on the server that is ours. Pure.
+//! The names in `.roamhome/`, the one directory on the server that is ours.
 //!
 //! ```text
-//! .roamhome/home.toml              identity and format version
-//! .roamhome/staging/<name>         uploads under way
-//! .roamhome/trash/<kept>           what was deleted on purpose
-//! .roamhome/backups/<kept>         what lost a conflict or was replaced
-//! .roamhome/feed/<client>.counter  how often this client published
+//! .roamhome/home.toml                              which home this is
+//! .roamhome/staging/<client>-<node>-<number>       uploads that are not in place yet
+//! .roamhome/trash/<time>-<number>-<why>~<path>     what was removed
+//! .roamhome/backups/<time>-<number>-<why>~<path>   what lost a conflict or was replaced
+//! .roamhome/feed/<client>-<number>                 what clients tell each other
 //! ```
 //!
-//! A kept file is called `<seconds>-<tag>-<path>`, where `/` and `%` of the path are written `%2F` and
-//! `%25`. A path too long for one name is cut at its front and stands whole in `<seconds>-<tag>.origin`.
+//! A put-aside file tells all about itself in its name: when (seconds in UTC, padded so that names sort by time), why,
+//! and the path it had, percent-encoded. A path too long for that keeps its end, behind the hash of the whole.
+
+use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tree::{Name, RelPath};
+use crate::tree::{Name, NodeId, RelPath, Time};
 
-/// The directory, in the home's root.
-pub const HIDDEN_DIR: &[u8] = b".roamhome";
-
-/// The version of this layout. A greater one in `home.toml` is not touched.
+/// The directory at the home's root; hidden from the mount.
+pub const DIRECTORY: &str = ".roamhome";
+/// The version of this layout.
 pub const FORMAT: u32 = 1;
-
-/// The longest file name that servers take, in bytes.
+/// The longest name that servers take.
 const NAME_MAX: usize = 255;
 
-/// Marks a kept file's name whose path was cut.
-const CUT: u8 = b'~';
-
-const ORIGIN_SUFFIX: &str = ".origin";
-
-/// Where kept files are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Shelf {
-    /// What was deleted on purpose.
-    Trash,
-    /// What lost a conflict or was replaced.
-    Backups,
+fn below(parts: &[&str]) -> RelPath {
+    let names = std::iter::once(&DIRECTORY).chain(parts);
+    // Built from constants and from `Aside` and friends, which are names by construction.
+    names
+        .filter_map(|part| Name::new(part.as_bytes()).ok())
+        .collect()
 }
 
-impl Shelf {
-    fn dir_name(self) -> &'static [u8] {
+/// `.roamhome`.
+pub fn directory() -> RelPath {
+    below(&[])
+}
+
+/// `.roamhome/home.toml`.
+pub fn home_toml() -> RelPath {
+    below(&["home.toml"])
+}
+
+/// `.roamhome/staging`.
+pub fn staging() -> RelPath {
+    below(&["staging"])
+}
+
+/// `.roamhome/trash`.
+pub fn trash() -> RelPath {
+    below(&["trash"])
+}
+
+/// `.roamhome/backups`.
+pub fn backups() -> RelPath {
+    below(&["backups"])
+}
+
+/// `.roamhome/feed`.
+pub fn feed() -> RelPath {
+    below(&["feed"])
+}
+
+/// All directories that a home needs, parents first.
+pub fn directories() -> [RelPath; 5] {
+    [directory(), staging(), trash(), backups(), feed()]
+}
+
+/// Whether `path` is ours rather than the user's.
+pub fn is_ours(path: &RelPath) -> bool {
+    path.names()
+        .first()
+        .is_some_and(|n| n.as_bytes() == DIRECTORY.as_bytes())
+}
+
+/// The machine that a name in staging or feed belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClientId(pub u64);
+
+impl std::fmt::Display for ClientId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The staging file of `node`, unique as long as `client` never uses a `number` twice for it.
+pub fn staging_name(client: ClientId, node: NodeId, number: u64) -> String {
+    format!("{client}-{node}-{number}")
+}
+
+/// The client, node and number of a staging name.
+pub fn parse_staging_name(name: &Name) -> Option<(ClientId, NodeId, u64)> {
+    let text = std::str::from_utf8(name.as_bytes()).ok()?;
+    let mut parts = text.split('-');
+    let client = parse_client(parts.next()?)?;
+    let node = NodeId(parts.next()?.parse().ok()?);
+    let number = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some((client, node, number))
+}
+
+/// The path of a staging file.
+pub fn staging_path(name: &str) -> RelPath {
+    below(&["staging", name])
+}
+
+/// The path of a client's feed record.
+pub fn feed_path(client: ClientId, number: u64) -> RelPath {
+    below(&["feed", &format!("{client}-{number:020}")])
+}
+
+/// The client and number of a feed record's name.
+pub fn parse_feed_name(name: &Name) -> Option<(ClientId, u64)> {
+    let text = std::str::from_utf8(name.as_bytes()).ok()?;
+    let (client, number) = text.split_once('-')?;
+    Some((parse_client(client)?, number.parse().ok()?))
+}
+
+fn parse_client(text: &str) -> Option<ClientId> {
+    let valid = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    valid.then(|| u64::from_str_radix(text, 16).ok().map(ClientId))?
+}
+
+/// Why something was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// A user removed it.
+    Removed,
+    /// A newer version of this home's user replaced it.
+    Replaced,
+    /// It lost a conflict.
+    Conflict,
+    /// Somebody changed it in the moment of its replacement.
+    Race,
+}
+
+impl Reason {
+    const ALL: [Self; 4] = [Self::Removed, Self::Replaced, Self::Conflict, Self::Race];
+
+    fn word(self) -> &'static str {
         match self {
-            Self::Trash => b"trash",
-            Self::Backups => b"backups",
+            Self::Removed => "removed",
+            Self::Replaced => "replaced",
+            Self::Conflict => "conflict",
+            Self::Race => "race",
         }
     }
+}
 
-    /// The shelf's directory.
-    pub fn dir(self) -> RelPath {
-        ours(&[self.dir_name()])
+/// Where a put-aside file stood.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// There.
+    Path(RelPath),
+    /// The path was too long for the name; this is its end, and some of the hash of the whole.
+    Long {
+        /// The first 16 hexadecimal digits of the path's BLAKE3 hash.
+        hash: String,
+        /// The last bytes of the path.
+        end: Vec<u8>,
+    },
+}
+
+/// What a name in `trash/` or `backups/` tells.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Aside {
+    /// When, in server time, whole seconds.
+    pub at: Time,
+    /// Tells apart what was put aside in one second; random.
+    pub number: u32,
+    /// Why.
+    pub reason: Reason,
+    /// Where it stood.
+    pub origin: Origin,
+}
+
+impl Aside {
+    /// What was at `path`.
+    pub fn new(at: Time, number: u32, reason: Reason, path: &RelPath) -> Self {
+        let bytes = path.to_bytes();
+        let mut aside = Self {
+            at: Time::new(at.secs().max(0), 0),
+            number,
+            reason,
+            origin: Origin::Path(path.clone()),
+        };
+        if aside.name().len() > NAME_MAX {
+            let hash = blake3::hash(&bytes).to_hex()[..16].to_owned();
+            let mut end = bytes;
+            while {
+                let origin = Origin::Long {
+                    hash: hash.clone(),
+                    end: end.clone(),
+                };
+                aside.origin = origin;
+                aside.name().len() > NAME_MAX
+            } {
+                let excess = aside.name().len() - NAME_MAX;
+                // Each byte dropped shortens the name by one to three.
+                end.drain(..excess.div_ceil(3));
+            }
+        }
+        aside
+    }
+
+    /// The name of its file.
+    pub fn name(&self) -> String {
+        let Self { number, reason, .. } = self;
+        let mut name = format!("{:010}-{number:08x}-{}", self.at.secs(), reason.word());
+        match &self.origin {
+            Origin::Path(path) => {
+                name.push('~');
+                encode(&path.to_bytes(), &mut name);
+            }
+            Origin::Long { hash, end } => {
+                name.push('~');
+                name.push_str(hash);
+                name.push('~');
+                encode(end, &mut name);
+            }
+        }
+        name
+    }
+
+    /// Reads a name; `None` if it is not one of ours.
+    pub fn parse(name: &Name) -> Option<Self> {
+        let text = std::str::from_utf8(name.as_bytes()).ok()?;
+        let (head, origin) = text.split_once('~')?;
+        let mut head = head.split('-');
+        let at = Time::new(head.next()?.parse().ok().filter(|s| *s >= 0)?, 0);
+        let number = u32::from_str_radix(head.next()?, 16).ok()?;
+        let word = head.next()?;
+        let reason = Reason::ALL.into_iter().find(|r| r.word() == word)?;
+        let origin = match origin.split_once('~') {
+            Some((hash, end)) => Origin::Long {
+                hash: hash.to_owned(),
+                end: decode(end)?,
+            },
+            None => Origin::Path(RelPath::parse(&decode(origin)?).ok()?),
+        };
+        let aside = Self {
+            at,
+            number,
+            reason,
+            origin,
+        };
+        // Only what would be written that way is ours.
+        (head.next().is_none() && aside.name() == text).then_some(aside)
     }
 }
 
-/// Where a file is kept, and what must be written beside it first if its path does not fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptPath {
-    /// The kept file.
-    pub file: RelPath,
-    /// A file that holds the whole original path.
-    pub origin: Option<(RelPath, Vec<u8>)>,
+/// The path of what was put into the trash.
+pub fn trash_path(aside: &Aside) -> RelPath {
+    below(&["trash", &aside.name()])
 }
 
-/// What a kept file's name tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptName {
-    /// When it was put there, seconds since the epoch by the server's clock.
-    pub at: i64,
-    /// Makes the name unique.
-    pub tag: String,
-    /// Where it was; `None` if that stands in the `.origin` file beside it.
-    pub path: Option<RelPath>,
+/// The path of a backup.
+pub fn backup_path(aside: &Aside) -> RelPath {
+    below(&["backups", &aside.name()])
 }
 
-/// The content of `home.toml`.
+/// Percent-encodes all but what is plain everywhere. `~` is taken by the names themselves.
+fn encode(bytes: &[u8], to: &mut String) {
+    for byte in bytes {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'+' | b'=' | b',' => {
+                to.push(char::from(*byte));
+            }
+            // Writing to a string cannot fail.
+            _ => drop(write!(to, "%{byte:02X}")),
+        }
+    }
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first != b'%' {
+            bytes.push(*first);
+            rest = after;
+            continue;
+        }
+        let (digits, after) = after.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = after;
+    }
+    Some(bytes)
+}
+
+/// What `home.toml` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HomeToml {
-    /// 128 random bits in hexadecimal.
-    pub identity: String,
-    /// See [`FORMAT`].
+    /// Version of this layout.
     pub format: u32,
+    /// 128 random bits in hexadecimal, given once: which home this is.
+    pub identity: String,
+    /// Counts up now and then; a server that shows a lower number than seen before was rolled back.
+    pub generation: u64,
+}
+
+/// Why a `home.toml` cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HomeTomlError {
+    /// It is damaged.
+    #[error(".roamhome/home.toml is damaged: {0}")]
+    Damaged(String),
+    /// It was written by a newer program.
+    #[error(
+        ".roamhome/home.toml has format {found}, this program knows up to {FORMAT}; update roamhome"
+    )]
+    TooNew {
+        /// Its format.
+        found: u32,
+    },
 }
 
 impl HomeToml {
-    /// A new home with these random bytes as its identity.
-    pub fn found(random: [u8; 16]) -> Self {
-        Self { identity: random.iter().map(|b| format!("{b:02x}")).collect(), format: FORMAT }
+    /// A new home.
+    pub fn new(random: u128) -> Self {
+        Self {
+            format: FORMAT,
+            identity: format!("{random:032x}"),
+            generation: 1,
+        }
     }
 
-    /// Reads the file's text; the error is in words for people.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let home: Self = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    /// Reads the file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, HomeTomlError> {
+        let damaged = |why: &dyn ToString| HomeTomlError::Damaged(why.to_string());
+        let text = std::str::from_utf8(bytes).map_err(|e| damaged(&e))?;
+        let home: Self = toml::from_str(text).map_err(|e| damaged(&e.message()))?;
         if home.format > FORMAT {
-            return Err(format!(
-                "it has format {}, and this roamhome knows formats up to {FORMAT}: install a newer one",
-                home.format
-            ));
+            return Err(HomeTomlError::TooNew { found: home.format });
         }
-        if home.identity.len() < 16 {
-            return Err("its identity is too short".into());
+        let hex = home.identity.bytes().all(|b| b.is_ascii_hexdigit());
+        if home.identity.len() != 32 || !hex {
+            return Err(damaged(&"the identity is not 32 hexadecimal digits"));
         }
         Ok(home)
     }
 
-    /// The file's text.
+    /// The file's content.
     pub fn format(&self) -> String {
-        format!("# The identity of this roamhome home. Do not copy it to another one.\nidentity = \"{}\"\nformat = {}\n", self.identity, self.format)
+        let Self {
+            format,
+            identity,
+            generation,
+        } = self;
+        format!(
+            "# Tells roamhome which home this is. Without it, clients stop until told otherwise.\n\
+             format = {format}\nidentity = \"{identity}\"\ngeneration = {generation}\n"
+        )
     }
-}
-
-/// All directories, parents first.
-pub fn directories() -> Vec<RelPath> {
-    let mut dirs = vec![ours(&[])];
-    dirs.extend([&b"staging"[..], b"trash", b"backups", b"feed"].map(|name| ours(&[name])));
-    dirs
-}
-
-/// The identity file.
-pub fn home_toml() -> RelPath {
-    ours(&[b"home.toml"])
-}
-
-/// The directory of uploads under way.
-pub fn staging_dir() -> RelPath {
-    ours(&[b"staging"])
-}
-
-/// An upload under way.
-pub fn staging(name: &str) -> RelPath {
-    ours(&[b"staging", name.as_bytes()])
-}
-
-/// How often a client published.
-pub fn feed_counter(client: &str) -> RelPath {
-    ours(&[b"feed", format!("{client}.counter").as_bytes()])
-}
-
-/// Where the file at `path` is kept. `tag` is unique among the client's files of that second and has
-/// letters and digits only.
-pub fn kept(shelf: Shelf, at: i64, tag: &str, path: &RelPath) -> KeptPath {
-    let mut name = format!("{at}-{tag}-").into_bytes();
-    let encoded = encode(&path.to_bytes());
-    let room = NAME_MAX.saturating_sub(name.len());
-    if encoded.len() <= room {
-        name.extend(encoded);
-        return KeptPath { file: ours(&[shelf.dir_name(), &name]), origin: None };
-    }
-    name.push(CUT);
-    name.extend(&encoded[encoded.len() - (room - 1)..]);
-    let origin = ours(&[shelf.dir_name(), format!("{at}-{tag}{ORIGIN_SUFFIX}").as_bytes()]);
-    KeptPath {
-        file: ours(&[shelf.dir_name(), &name]),
-        origin: Some((origin, path.to_bytes())),
-    }
-}
-
-/// The file that holds the whole path of a kept file whose name was cut.
-pub fn origin_of(shelf: Shelf, kept: &KeptName) -> RelPath {
-    ours(&[shelf.dir_name(), format!("{}-{}{ORIGIN_SUFFIX}", kept.at, kept.tag).as_bytes()])
-}
-
-/// Reads a kept file's name; `None` for anything else that lies there.
-pub fn parse_kept(name: &Name) -> Option<KeptName> {
-    let bytes = name.as_bytes();
-    if bytes.ends_with(ORIGIN_SUFFIX.as_bytes()) && bytes.iter().filter(|b| **b == b'-').count() < 2 {
-        return None;
-    }
-    let mut parts = bytes.splitn(3, |b| *b == b'-');
-    let at = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-    let tag = std::str::from_utf8(parts.next()?).ok()?.to_owned();
-    let path = match parts.next()? {
-        [CUT, ..] => None,
-        encoded => Some(RelPath::parse(&decode(encoded)?).ok()?),
-    };
-    Some(KeptName { at, tag, path })
-}
-
-fn ours(names: &[&[u8]]) -> RelPath {
-    let all = std::iter::once(HIDDEN_DIR).chain(names.iter().copied());
-    // Only names made here, which are valid; anything else would be cut out, not let through.
-    all.filter_map(|name| Name::new(name).ok()).collect()
-}
-
-/// A leading `~` is written `%7E`, since it marks names that were cut.
-fn encode(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    for (i, b) in path.iter().enumerate() {
-        match b {
-            b'/' => out.extend(b"%2F"),
-            b'%' => out.extend(b"%25"),
-            &CUT if i == 0 => out.extend(b"%7E"),
-            b => out.push(*b),
-        }
-    }
-    out
-}
-
-fn decode(encoded: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(encoded.len());
-    let mut rest = encoded;
-    while let Some((b, after)) = rest.split_first() {
-        if *b == b'%' {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            out.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &after[2..];
-        } else {
-            out.push(*b);
-            rest = after;
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn last(path: &RelPath) -> Name {
-        path.names().last().unwrap().clone()
-    }
-
-    #[test]
-    fn a_kept_name_tells_where_the_file_was() {
-        for path in ["notes.txt", "a/b-c/100%.txt", "~/x", "caf\u{e9}/.hidden", "x.origin"] {
-            let path = RelPath::parse(path.as_bytes()).unwrap();
-            let kept = kept(Shelf::Trash, 1_700_000_000, "k3", &path);
-            let name = parse_kept(&last(&kept.file)).unwrap();
-            assert_eq!(name, KeptName { at: 1_700_000_000, tag: "k3".into(), path: Some(path) });
-            assert_eq!(kept.origin, None);
-        }
-    }
-
-    #[test]
-    fn a_path_too_long_for_a_name_stands_beside_it() {
-        let path = RelPath::parse("directory/".repeat(40).as_bytes()).unwrap();
-        let kept = kept(Shelf::Backups, 5, "t", &path);
-        assert!(last(&kept.file).as_bytes().len() <= NAME_MAX);
-        let name = parse_kept(&last(&kept.file)).unwrap();
-        assert_eq!(name.path, None);
-        let (origin, bytes) = kept.origin.unwrap();
-        assert_eq!((origin_of(Shelf::Backups, &name), path.to_bytes()), (origin.clone(), bytes));
-        assert_eq!(parse_kept(&last(&origin)), None);
-    }
-
-    #[test]
-    fn foreign_names_on_a_shelf_are_not_kept_files() {
-        for name in ["x", "12", "12-t", "x-t-p", "12-t-%zz", "12-t-a%2F..%2Fb"] {
-            assert_eq!(parse_kept(&Name::new(name.as_bytes()).unwrap()), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn home_toml_round_trips_and_newer_formats_are_refused() {
-        let home = HomeToml::found([7; 16]);
-        assert_eq!(HomeToml::parse(&home.format()), Ok(home.clone()));
-        let newer = HomeToml { format: FORMAT + 1, ..home };
-        assert!(HomeToml::parse(&newer.format()).unwrap_err().contains("install a newer one"));
-        assert!(HomeToml::parse("rubbish").is_err());
-    }
-}
+mod tests;

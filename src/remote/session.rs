@@ -79,7 +79,12 @@ pub struct Features {
 
 /// An open file on the server; belongs to the session that opened it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FileHandle(pub Bytes);
+pub struct FileHandle {
+    /// What the server calls it.
+    pub id: Bytes,
+    /// What it was opened as, for errors to name.
+    pub path: RelPath,
+}
 
 /// One SFTP session. Paths are relative to the home's root.
 ///
@@ -144,8 +149,19 @@ pub trait Session: Send + Sync {
     async fn fsetstat(&self, handle: &FileHandle, set: SetStat) -> Result<(), RemoteError>;
     /// `fsync@openssh.com`.
     async fn fsync(&self, handle: &FileHandle) -> Result<(), RemoteError>;
+    /// `copy-data`: copies `len` bytes of `from` at `from_offset` to `to` at `to_offset`, on the server.
+    async fn copy_data(
+        &self,
+        from: &FileHandle,
+        from_offset: u64,
+        len: u64,
+        to: &FileHandle,
+        to_offset: u64,
+    ) -> Result<(), RemoteError>;
     /// Closes an open file.
     async fn close(&self, handle: FileHandle) -> Result<(), RemoteError>;
+    /// Closes an open file without waiting, and whatever comes of it: for callers that gave up.
+    fn abandon(&self, handle: FileHandle);
     /// The server's clock read by creating the file `path` exclusively and removing it: the mtime it got.
     /// Default: built from the methods above.
     async fn probe_time(&self, path: &RelPath) -> Result<Time, RemoteError> {

@@ -1,0 +1,396 @@
+//! Sessions of the memory server.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::disk::{Disk, Errno};
+use super::{MemoryServer, Open, Shared, Trip, refused};
+use crate::remote::{
+    DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat, StatVfs,
+};
+use crate::tree::RelPath;
+
+/// Entries that OpenSSH sends in one reply.
+const ENTRIES_PER_REPLY: u64 = 100;
+
+pub(super) struct MemorySession {
+    server: MemoryServer,
+    id: u64,
+    ended: watch::Sender<bool>,
+    features: Features,
+}
+
+impl Drop for MemorySession {
+    fn drop(&mut self) {
+        self.close_session();
+    }
+}
+
+impl MemorySession {
+    pub(super) fn new(
+        server: MemoryServer,
+        id: u64,
+        ended: watch::Sender<bool>,
+        features: Features,
+    ) -> Self {
+        Self {
+            server,
+            id,
+            ended,
+            features,
+        }
+    }
+
+    /// One request: takes effect at once, is answered after the round trip and unless it is held.
+    async fn ask<T: Send>(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        act: impl FnOnce(&mut Shared, i64) -> Result<T, Errno> + Send,
+    ) -> Result<T, RemoteError> {
+        let (outcome, round_trip) = self.perform(op, path, act);
+        let outcome = outcome?;
+        let mut held = self.server.held.subscribe();
+        if round_trip.is_zero() && !*held.borrow() {
+            return outcome;
+        }
+        let answered = async {
+            tokio::time::sleep(round_trip).await;
+            // The sender lives in `self.server`, so this cannot fail.
+            drop(held.wait_for(|held| !*held).await);
+        };
+        tokio::select! {
+            () = self.closed() => Err(self.lost(op, path)),
+            () = answered => outcome,
+        }
+    }
+
+    /// The effect of a request. The outer error is a lost connection.
+    #[allow(clippy::type_complexity)]
+    fn perform<T>(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        act: impl FnOnce(&mut Shared, i64) -> Result<T, Errno>,
+    ) -> (
+        Result<Result<T, RemoteError>, RemoteError>,
+        std::time::Duration,
+    ) {
+        let mut shared = self.server.lock();
+        let round_trip = shared.round_trip;
+        if !shared.sessions.contains_key(&self.id) {
+            return (Err(self.lost(op, path)), round_trip);
+        }
+        let trip = {
+            let number = shared.requests;
+            shared.trips.remove(&number)
+        };
+        shared.requests += 1;
+        shared.count(op, 1);
+        let fail = |kind| RemoteError::new(kind, op, path, "made to fail");
+        if let Some(kind) = shared.refusals.get(path) {
+            return (Ok(Err(fail(*kind))), round_trip);
+        }
+        let now = (shared.clock)().secs();
+        let outcome = match trip {
+            Some(Trip::Fail(kind)) => Ok(Err(fail(kind))),
+            Some(Trip::CutBefore) => {
+                shared.cut();
+                Err(self.lost(op, path))
+            }
+            Some(Trip::CutAfter) => {
+                drop(act(&mut shared, now));
+                shared.cut();
+                Err(self.lost(op, path))
+            }
+            None => Ok(act(&mut shared, now).map_err(|errno| refused(errno, op, path))),
+        };
+        (outcome, round_trip)
+    }
+
+    /// A request that concerns the disk alone.
+    async fn on_disk<T: Send>(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        act: impl FnOnce(&mut Disk, i64) -> Result<T, Errno> + Send,
+    ) -> Result<T, RemoteError> {
+        self.ask(op, path, |shared, now| act(&mut shared.disk, now))
+            .await
+    }
+
+    fn lost(&self, op: &'static str, path: &RelPath) -> RemoteError {
+        RemoteError::new(ErrorKind::Disconnected, op, path, "the connection was cut")
+    }
+
+    fn require(&self, op: &'static str, path: &RelPath, offered: bool) -> Result<(), RemoteError> {
+        if offered {
+            return Ok(());
+        }
+        let message = "the server does not offer this";
+        Err(RemoteError::new(ErrorKind::Unsupported, op, path, message))
+    }
+}
+
+impl Shared {
+    fn count(&mut self, verb: &'static str, times: u64) {
+        *self.calls.entry(verb).or_default() += times;
+    }
+
+    fn open(&mut self, session: u64, inode: u64, write: bool) -> Result<Bytes, Errno> {
+        self.disk.open(inode, write)?;
+        let id = self.take_id();
+        let open = Open {
+            session,
+            inode,
+            write,
+        };
+        self.handles.insert(id, open);
+        Ok(Bytes::copy_from_slice(&id.to_be_bytes()))
+    }
+
+    fn opened(&self, session: u64, handle: &FileHandle) -> Result<&Open, Errno> {
+        let open = handle_id(handle).and_then(|id| self.handles.get(&id));
+        open.filter(|open| open.session == session)
+            .ok_or(Errno::BadHandle)
+    }
+
+    fn writable(&self, session: u64, handle: &FileHandle) -> Result<u64, Errno> {
+        let open = self.opened(session, handle)?;
+        open.write.then_some(open.inode).ok_or(Errno::BadHandle)
+    }
+
+    fn close(&mut self, session: u64, handle: &FileHandle) -> Result<(), Errno> {
+        let inode = self.opened(session, handle)?.inode;
+        if let Some(id) = handle_id(handle) {
+            self.handles.remove(&id);
+        }
+        self.disk.release(inode);
+        Ok(())
+    }
+}
+
+fn handle_id(handle: &FileHandle) -> Option<u64> {
+    Some(u64::from_be_bytes(handle.id[..].try_into().ok()?))
+}
+
+#[async_trait]
+impl Session for MemorySession {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn is_closed(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    async fn closed(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        drop(self.ended.subscribe().wait_for(|ended| *ended).await);
+    }
+
+    fn close_session(&self) {
+        self.server.lock().end_session(self.id);
+    }
+
+    async fn lstat(&self, path: &RelPath) -> Result<Stat, RemoteError> {
+        self.on_disk("lstat", path, |disk, _| {
+            disk.stat(disk.lookup(path, false)?)
+        })
+        .await
+    }
+
+    async fn setstat(&self, path: &RelPath, set: SetStat) -> Result<(), RemoteError> {
+        self.on_disk("setstat", path, |disk, now| {
+            disk.set(disk.lookup(path, true)?, set, now)
+        })
+        .await
+    }
+
+    async fn lsetstat(&self, path: &RelPath, set: SetStat) -> Result<(), RemoteError> {
+        self.require("lsetstat", path, self.features.lsetstat)?;
+        self.on_disk("lsetstat", path, |disk, now| {
+            disk.set(disk.lookup(path, false)?, set, now)
+        })
+        .await
+    }
+
+    async fn list(&self, path: &RelPath) -> Result<Vec<DirEntry>, RemoteError> {
+        let entries = self.ask("opendir", path, |shared, _| {
+            let entries = shared.disk.list(shared.disk.lookup(path, true)?)?;
+            // With `.` and `..`, and one more reply for the end.
+            let replies = (entries.len() as u64 + 2).div_ceil(ENTRIES_PER_REPLY) + 1;
+            shared.count("readdir", replies);
+            shared.count("close", 1);
+            Ok(entries)
+        });
+        let entries = entries.await?.into_iter();
+        Ok(entries
+            .map(|(name, stat)| DirEntry { name, stat })
+            .collect())
+    }
+
+    async fn readlink(&self, path: &RelPath) -> Result<Vec<u8>, RemoteError> {
+        self.on_disk("readlink", path, |disk, _| disk.readlink(path))
+            .await
+    }
+
+    async fn symlink(&self, path: &RelPath, target: &[u8]) -> Result<(), RemoteError> {
+        self.on_disk("symlink", path, |disk, now| disk.symlink(path, target, now))
+            .await
+    }
+
+    async fn mkdir(&self, path: &RelPath, mode: u32) -> Result<(), RemoteError> {
+        self.on_disk("mkdir", path, |disk, now| disk.mkdir(path, mode, now))
+            .await
+    }
+
+    async fn rmdir(&self, path: &RelPath) -> Result<(), RemoteError> {
+        self.on_disk("rmdir", path, |disk, now| disk.rmdir(path, now))
+            .await
+    }
+
+    async fn remove(&self, path: &RelPath) -> Result<(), RemoteError> {
+        self.on_disk("remove", path, |disk, now| disk.unlink(path, now))
+            .await
+    }
+
+    async fn rename(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
+        self.on_disk("rename", from, |disk, now| disk.sftp_rename(from, to, now))
+            .await
+    }
+
+    async fn posix_rename(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
+        self.require("posix-rename", from, self.features.posix_rename)?;
+        self.on_disk("posix-rename", from, |disk, now| disk.rename(from, to, now))
+            .await
+    }
+
+    async fn hardlink(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
+        self.require("hardlink", from, self.features.hardlink)?;
+        self.on_disk("hardlink", from, |disk, now| disk.link(from, to, now))
+            .await
+    }
+
+    async fn statvfs(&self) -> Result<StatVfs, RemoteError> {
+        let path = RelPath::root();
+        self.require("statvfs", &path, self.features.statvfs)?;
+        self.on_disk("statvfs", &path, |disk, _| Ok(disk.statvfs()))
+            .await
+    }
+
+    async fn open_read(&self, path: &RelPath) -> Result<FileHandle, RemoteError> {
+        let id = self.ask("open", path, |shared, _| {
+            let inode = shared.disk.lookup(path, true)?;
+            shared.open(self.id, inode, false)
+        });
+        Ok(FileHandle {
+            id: id.await?,
+            path: path.clone(),
+        })
+    }
+
+    async fn open_write(
+        &self,
+        path: &RelPath,
+        mode: u32,
+        exclusive: bool,
+    ) -> Result<FileHandle, RemoteError> {
+        let id = self.ask("open", path, |shared, now| {
+            let inode = match shared.disk.create_file(path, mode, now) {
+                Err(Errno::Exist) if !exclusive => shared.disk.lookup(path, true)?,
+                created => created?,
+            };
+            shared.open(self.id, inode, true)
+        });
+        Ok(FileHandle {
+            id: id.await?,
+            path: path.clone(),
+        })
+    }
+
+    async fn read(&self, handle: &FileHandle, offset: u64, len: u32) -> Result<Bytes, RemoteError> {
+        let len = len.min(self.features.max_read) as usize;
+        self.ask("read", &handle.path, |shared, _| {
+            let inode = shared.opened(self.id, handle)?.inode;
+            shared.disk.read(inode, offset, len)
+        })
+        .await
+    }
+
+    async fn write(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), RemoteError> {
+        self.ask("write", &handle.path, |shared, now| {
+            let inode = shared.writable(self.id, handle)?;
+            shared.disk.write(inode, offset, &data, now)
+        })
+        .await
+    }
+
+    async fn fstat(&self, handle: &FileHandle) -> Result<Stat, RemoteError> {
+        self.ask("fstat", &handle.path, |shared, _| {
+            shared.disk.stat(shared.opened(self.id, handle)?.inode)
+        })
+        .await
+    }
+
+    async fn fsetstat(&self, handle: &FileHandle, set: SetStat) -> Result<(), RemoteError> {
+        self.ask("fsetstat", &handle.path, |shared, now| {
+            let inode = shared.writable(self.id, handle)?;
+            shared.disk.set(inode, set, now)
+        })
+        .await
+    }
+
+    async fn fsync(&self, handle: &FileHandle) -> Result<(), RemoteError> {
+        self.require("fsync", &handle.path, self.features.fsync)?;
+        self.ask("fsync", &handle.path, |shared, _| {
+            shared.opened(self.id, handle).map(drop)
+        })
+        .await
+    }
+
+    async fn copy_data(
+        &self,
+        from: &FileHandle,
+        from_offset: u64,
+        len: u64,
+        to: &FileHandle,
+        to_offset: u64,
+    ) -> Result<(), RemoteError> {
+        self.require("copy-data", &to.path, self.features.copy_data)?;
+        self.ask("copy-data", &to.path, |shared, now| {
+            let from = shared.opened(self.id, from)?.inode;
+            let to = shared.writable(self.id, to)?;
+            if from == to {
+                return Err(Errno::Inval);
+            }
+            // As in OpenSSH, a length of 0 means up to the end.
+            let len = if len == 0 { u64::MAX } else { len };
+            let data = shared.disk.read(
+                from,
+                from_offset,
+                usize::try_from(len).unwrap_or(usize::MAX),
+            )?;
+            shared.disk.write(to, to_offset, &data, now)
+        })
+        .await
+    }
+
+    async fn close(&self, handle: FileHandle) -> Result<(), RemoteError> {
+        self.ask("close", &handle.path, |shared, _| {
+            shared.close(self.id, &handle)
+        })
+        .await
+    }
+
+    fn abandon(&self, handle: FileHandle) {
+        // A handle of a session that has ended is closed already.
+        drop(self.server.lock().close(self.id, &handle));
+    }
+}

@@ -1,0 +1,437 @@
+//! The [`Session`] that speaks SFTP over a byte stream.
+//!
+//! What the server sends is not trusted: a reply of the wrong type, more data than asked for, a name that is no
+//! `Name` or a listing without end is a protocol error and ends the session.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::convert::{attrs, data_limit, extended, features, mode_attrs, names, offers, set_attrs};
+use super::conn::{Conn, Fault};
+use super::guard::Guard;
+use super::wire::{
+    Attrs, Extended, Limits, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE, Reply, Request,
+    Status, Vfs, extension,
+};
+use super::{DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat};
+use super::{StatVfs, status};
+use crate::tree::RelPath;
+
+mod convert;
+mod list;
+
+/// How to hold a session.
+#[derive(Debug, Clone)]
+pub struct SftpConfig {
+    /// The home's root as the server calls it; empty for the directory that logins start in.
+    pub root: Vec<u8>,
+    /// A server that owes a reply and says nothing for this long is given up.
+    pub silence: Duration,
+    /// Listings with more entries are given up.
+    pub entries_max: usize,
+}
+
+impl Default for SftpConfig {
+    fn default() -> Self {
+        Self {
+            root: Vec::new(),
+            silence: Duration::from_secs(30),
+            entries_max: 1_000_000,
+        }
+    }
+}
+
+/// An SFTP session over a byte stream; ends when dropped.
+pub struct SftpSession {
+    conn: std::sync::Arc<Conn>,
+    features: Features,
+    root: Vec<u8>,
+    entries_max: usize,
+}
+
+impl Drop for SftpSession {
+    fn drop(&mut self) {
+        self.close_session();
+    }
+}
+
+impl SftpSession {
+    /// Greets the server at the other end and asks for its limits. Must be called within a tokio runtime.
+    pub async fn start<R, W>(reader: R, writer: W, config: SftpConfig) -> Result<Self, RemoteError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let started = Conn::start(reader, writer, config.silence).await;
+        let (conn, version) = started.map_err(|f| failed("init", &RelPath::root(), f))?;
+        let mut session = Self {
+            conn,
+            features: features(&version),
+            root: config.root,
+            entries_max: config.entries_max,
+        };
+        if offers(&version, extension::LIMITS) {
+            let limits = session.limits().await?;
+            session.features.max_read = data_limit(limits.read);
+            session.features.max_write = data_limit(limits.write);
+        }
+        Ok(session)
+    }
+
+    /// The root as an absolute path without links, as the server resolves it.
+    pub async fn resolve_root(&self) -> Result<Vec<u8>, RemoteError> {
+        let path = RelPath::root();
+        let request = Request::Realpath(self.absolute(&path));
+        let names = self.ask("realpath", &path, request, names).await?;
+        match &names[..] {
+            [only] if !only.name.is_empty() && !only.name.contains(&0) => Ok(only.name.to_vec()),
+            _ => Err(self.nonsense("realpath", &path, "not one path")),
+        }
+    }
+
+    /// Takes another directory as the home's root.
+    pub fn set_root(&mut self, root: Vec<u8>) {
+        self.root = root;
+    }
+
+    /// Attributes of the home's root, following links.
+    pub async fn stat_root(&self) -> Result<Stat, RemoteError> {
+        let path = RelPath::root();
+        let request = Request::Stat(self.absolute(&path));
+        self.ask("stat", &path, request, attrs).await
+    }
+
+    async fn limits(&self) -> Result<Limits, RemoteError> {
+        let path = RelPath::root();
+        let request = Request::Extended(Extended::Limits);
+        let data = self.ask("limits", &path, request, extended).await?;
+        Limits::decode(data).map_err(|e| self.nonsense("limits", &path, e))
+    }
+
+    /// `path` as the server calls it.
+    fn absolute(&self, path: &RelPath) -> Bytes {
+        let mut whole = self.root.clone();
+        if path.is_root() {
+            if whole.is_empty() {
+                whole.push(b'.');
+            }
+        } else {
+            if !whole.is_empty() && !whole.ends_with(b"/") {
+                whole.push(b'/');
+            }
+            whole.extend(path.to_bytes());
+        }
+        whole.into()
+    }
+
+    /// Sends `request` and takes what is expected out of the reply; `pick` hands back what it did not expect.
+    async fn ask<T>(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        request: Request,
+        pick: impl FnOnce(Reply) -> Result<T, Reply>,
+    ) -> Result<T, RemoteError> {
+        let reply = self.conn.call(request).await;
+        match pick(reply.map_err(|f| failed(op, path, f))?) {
+            Ok(value) => Ok(value),
+            Err(Reply::Status(status, message)) if status != Status::Ok => {
+                let error = status::error(status, &message, op, path);
+                if error.is_link_loss() {
+                    self.conn.end(Fault::disconnected(&error.message));
+                }
+                Err(error)
+            }
+            Err(_) => Err(self.nonsense(op, path, "a reply of the wrong type")),
+        }
+    }
+
+    async fn ask_done(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        request: Request,
+    ) -> Result<(), RemoteError> {
+        let done = |reply| match reply {
+            Reply::Status(Status::Ok, _) => Ok(()),
+            other => Err(other),
+        };
+        self.ask(op, path, request, done).await
+    }
+
+    async fn ask_handle(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        request: Request,
+    ) -> Result<FileHandle, RemoteError> {
+        let handle = |reply| match reply {
+            Reply::Handle(handle) => Ok(handle),
+            other => Err(other),
+        };
+        let id = self.ask(op, path, request, handle).await?;
+        // A copy, since the slice would keep the whole receive buffer alive while the file is open.
+        Ok(FileHandle {
+            id: Bytes::copy_from_slice(&id),
+            path: path.clone(),
+        })
+    }
+
+    /// Ends the session because of what the server sent.
+    fn nonsense(&self, op: &'static str, path: &RelPath, what: impl ToString) -> RemoteError {
+        let fault = Fault::protocol(what);
+        self.conn.end(fault.clone());
+        failed(op, path, fault)
+    }
+}
+
+#[async_trait]
+impl Session for SftpSession {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn is_closed(&self) -> bool {
+        self.conn.is_ended()
+    }
+
+    async fn closed(&self) {
+        self.conn.ended().await;
+    }
+
+    fn close_session(&self) {
+        self.conn.end(Fault::disconnected("the session was ended"));
+    }
+
+    async fn lstat(&self, path: &RelPath) -> Result<Stat, RemoteError> {
+        let request = Request::Lstat(self.absolute(path));
+        self.ask("lstat", path, request, attrs).await
+    }
+
+    async fn setstat(&self, path: &RelPath, set: SetStat) -> Result<(), RemoteError> {
+        let request = Request::Setstat(self.absolute(path), set_attrs(set));
+        self.ask_done("setstat", path, request).await
+    }
+
+    async fn lsetstat(&self, path: &RelPath, set: SetStat) -> Result<(), RemoteError> {
+        let request = Extended::Lsetstat(self.absolute(path), set_attrs(set));
+        self.extended("lsetstat", path, self.features.lsetstat, request)
+            .await
+    }
+
+    async fn list(&self, path: &RelPath) -> Result<Vec<DirEntry>, RemoteError> {
+        let request = Request::Opendir(self.absolute(path));
+        let handle = self.ask_handle("opendir", path, request).await?;
+        let handle = Guard::new(self, handle);
+        self.read_entries(handle.get()).await
+    }
+
+    async fn readlink(&self, path: &RelPath) -> Result<Vec<u8>, RemoteError> {
+        let request = Request::Readlink(self.absolute(path));
+        let names = self.ask("readlink", path, request, names).await?;
+        match &names[..] {
+            [only] if only.name.is_empty() || only.name.contains(&0) => {
+                let message = "the link points nowhere";
+                Err(RemoteError::new(
+                    ErrorKind::Failure,
+                    "readlink",
+                    path,
+                    message,
+                ))
+            }
+            [only] => Ok(only.name.to_vec()),
+            _ => Err(self.nonsense("readlink", path, "not one target")),
+        }
+    }
+
+    async fn symlink(&self, path: &RelPath, target: &[u8]) -> Result<(), RemoteError> {
+        let request = Request::Symlink {
+            target: Bytes::copy_from_slice(target),
+            link: self.absolute(path),
+        };
+        self.ask_done("symlink", path, request).await
+    }
+
+    async fn mkdir(&self, path: &RelPath, mode: u32) -> Result<(), RemoteError> {
+        let request = Request::Mkdir(self.absolute(path), mode_attrs(mode));
+        self.ask_done("mkdir", path, request).await
+    }
+
+    async fn rmdir(&self, path: &RelPath) -> Result<(), RemoteError> {
+        let request = Request::Rmdir(self.absolute(path));
+        self.ask_done("rmdir", path, request).await
+    }
+
+    async fn remove(&self, path: &RelPath) -> Result<(), RemoteError> {
+        let request = Request::Remove(self.absolute(path));
+        self.ask_done("remove", path, request).await
+    }
+
+    async fn rename(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
+        let request = Request::Rename {
+            from: self.absolute(from),
+            to: self.absolute(to),
+        };
+        self.ask_done("rename", from, request).await
+    }
+
+    async fn posix_rename(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
+        let request = Extended::PosixRename {
+            from: self.absolute(from),
+            to: self.absolute(to),
+        };
+        self.extended("posix-rename", from, self.features.posix_rename, request)
+            .await
+    }
+
+    async fn hardlink(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
+        let request = Extended::Hardlink {
+            from: self.absolute(from),
+            to: self.absolute(to),
+        };
+        self.extended("hardlink", from, self.features.hardlink, request)
+            .await
+    }
+
+    async fn statvfs(&self) -> Result<StatVfs, RemoteError> {
+        let path = RelPath::root();
+        self.require("statvfs", &path, self.features.statvfs)?;
+        let request = Request::Extended(Extended::Statvfs(self.absolute(&path)));
+        let data = self.ask("statvfs", &path, request, extended).await?;
+        let vfs = Vfs::decode(data).map_err(|e| self.nonsense("statvfs", &path, e))?;
+        Ok(StatVfs {
+            total_bytes: vfs.blocks.saturating_mul(vfs.fragment_size),
+            available_bytes: vfs.blocks_available.saturating_mul(vfs.fragment_size),
+            files: vfs.files,
+            files_free: vfs.files_free,
+        })
+    }
+
+    async fn open_read(&self, path: &RelPath) -> Result<FileHandle, RemoteError> {
+        let request = Request::Open {
+            path: self.absolute(path),
+            flags: OPEN_READ,
+            attrs: Attrs::default(),
+        };
+        self.ask_handle("open", path, request).await
+    }
+
+    async fn open_write(
+        &self,
+        path: &RelPath,
+        mode: u32,
+        exclusive: bool,
+    ) -> Result<FileHandle, RemoteError> {
+        let exclusive = if exclusive { OPEN_EXCLUSIVE } else { 0 };
+        let request = Request::Open {
+            path: self.absolute(path),
+            flags: OPEN_WRITE | OPEN_CREATE | exclusive,
+            attrs: mode_attrs(mode),
+        };
+        self.ask_handle("open", path, request).await
+    }
+
+    async fn read(&self, handle: &FileHandle, offset: u64, len: u32) -> Result<Bytes, RemoteError> {
+        let request = Request::Read {
+            handle: handle.id.clone(),
+            offset,
+            len,
+        };
+        let pick = |reply| match reply {
+            Reply::Data(data) => Ok(data),
+            Reply::Status(Status::Eof, _) => Ok(Bytes::new()),
+            other => Err(other),
+        };
+        let data = self.ask("read", &handle.path, request, pick).await?;
+        if data.len() > len as usize {
+            return Err(self.nonsense("read", &handle.path, "more data than asked for"));
+        }
+        Ok(data)
+    }
+
+    async fn write(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), RemoteError> {
+        let request = Request::Write {
+            handle: handle.id.clone(),
+            offset,
+            data,
+        };
+        self.ask_done("write", &handle.path, request).await
+    }
+
+    async fn fstat(&self, handle: &FileHandle) -> Result<Stat, RemoteError> {
+        let request = Request::Fstat(handle.id.clone());
+        self.ask("fstat", &handle.path, request, attrs).await
+    }
+
+    async fn fsetstat(&self, handle: &FileHandle, set: SetStat) -> Result<(), RemoteError> {
+        let request = Request::Fsetstat(handle.id.clone(), set_attrs(set));
+        self.ask_done("fsetstat", &handle.path, request).await
+    }
+
+    async fn fsync(&self, handle: &FileHandle) -> Result<(), RemoteError> {
+        let request = Extended::Fsync(handle.id.clone());
+        self.extended("fsync", &handle.path, self.features.fsync, request)
+            .await
+    }
+
+    async fn copy_data(
+        &self,
+        from: &FileHandle,
+        from_offset: u64,
+        len: u64,
+        to: &FileHandle,
+        to_offset: u64,
+    ) -> Result<(), RemoteError> {
+        let request = Extended::CopyData {
+            from: from.id.clone(),
+            from_offset,
+            len,
+            to: to.id.clone(),
+            to_offset,
+        };
+        self.extended("copy-data", &to.path, self.features.copy_data, request)
+            .await
+    }
+
+    async fn close(&self, handle: FileHandle) -> Result<(), RemoteError> {
+        let request = Request::Close(handle.id);
+        self.ask_done("close", &handle.path, request).await
+    }
+
+    fn abandon(&self, handle: FileHandle) {
+        self.conn.forget(Request::Close(handle.id));
+    }
+}
+
+impl SftpSession {
+    async fn extended(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        offered: bool,
+        request: Extended,
+    ) -> Result<(), RemoteError> {
+        self.require(op, path, offered)?;
+        self.ask_done(op, path, Request::Extended(request)).await
+    }
+
+    fn require(&self, op: &'static str, path: &RelPath, offered: bool) -> Result<(), RemoteError> {
+        if offered {
+            return Ok(());
+        }
+        let message = "the server does not offer this";
+        Err(RemoteError::new(ErrorKind::Unsupported, op, path, message))
+    }
+}
+
+fn failed(op: &'static str, path: &RelPath, fault: Fault) -> RemoteError {
+    RemoteError::new(fault.kind, op, path, fault.message)
+}
