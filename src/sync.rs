@@ -5,9 +5,17 @@
 //! to do, in phases; `guard` says whether a person must be asked first; `settle` turns what *happened*
 //! into changes of the base tree.
 
+mod change;
+mod guard;
 mod model;
+mod plan;
+mod settle;
 
+pub use change::{Change, local_change, remote_change};
+pub use guard::{Guard, GuardLimits, HomeIdentity, Side, guard};
 pub use model::{
     Action, ClockOffset, DirState, Input, Keep, LocalEntry, Phase, Plan, Policy, Prefer, Step,
     Triple, Why,
 };
+pub use plan::plan;
+pub use settle::{Fold, Outcome, settle};

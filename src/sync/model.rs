@@ -13,7 +13,8 @@ pub struct LocalEntry {
     pub node: NodeId,
     /// Kind, size, mtime in seconds, mode, target; the hash where known.
     pub version: Version,
-    /// Whether content was written since the base was folded. Meaningless for directories.
+    /// Whether content was written since the base was folded. Meaningless for directories. With hard links
+    /// it may be cleared once the first link is published: size, mtime and hash tell for the others.
     pub data_changed: bool,
     /// Whether all content is in the content store, so that it could be uploaded.
     pub whole: bool,
@@ -47,7 +48,8 @@ pub struct DirState {
 ///
 /// Closed by the caller: `dirs` holds every directory that is a place's parent, and their parents up to the
 /// root, in both trees; where a directory is gone on one side, all its children on the other are triples
-/// too; where a node of a triple stands elsewhere in base or local, that place is a triple too.
+/// too; where a node of a triple stands elsewhere in base or local, that place is a triple too. Places whose
+/// parent is [`NodeId::STAGING`] (moves cut short) are places like others.
 #[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The places that may differ.
@@ -139,6 +141,14 @@ pub enum Action {
         /// Its place in the base tree.
         from: Place,
     },
+    /// On the replica only: the directory was removed and another one stands in its place, while the server
+    /// still has one. What the base tree and the observations hold in `from` belongs to `node` from now on.
+    Unite {
+        /// The directory that the base tree has at the place.
+        from: NodeId,
+        /// The local directory.
+        node: NodeId,
+    },
     /// On the server: make the directory.
     MakeDir {
         /// The local directory.
@@ -173,6 +183,9 @@ pub enum Action {
     Adopt {
         /// What the server has.
         version: Version,
+        /// The base tree's directory that was removed here and comes back under its old identity, since
+        /// something in it stays; `None`: a new node.
+        revive: Option<NodeId>,
     },
     /// On the replica: the server's version replaces the node's content and attributes.
     Refresh {
@@ -204,8 +217,8 @@ pub enum Action {
     },
     /// On neither: both sides are equal, and base takes note. `None`: the place is empty on both sides.
     Agree {
-        /// The common version.
-        version: Option<Version>,
+        /// The common state.
+        entry: Option<BaseEntry>,
     },
     /// Both changed to files of equal size: fetch the server's content and compare; equal is `Agree`, else
     /// the step in `otherwise`.
@@ -222,7 +235,7 @@ pub enum Action {
 /// An action, where, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The place, in the local tree's coordinates after all moves before it.
+    /// The place. On the server it is found by way of the base tree as the steps before have left it.
     pub place: Place,
     /// What to do.
     pub action: Action,
@@ -245,4 +258,21 @@ pub struct Plan {
     pub phases: Vec<Phase>,
     /// Places that wait for a program to close its file.
     pub waiting: Vec<Place>,
+    /// Files whose content must be fetched from their place in the base tree before anything can be planned
+    /// for them: only the server has it, and what is to be done would remove it there.
+    pub needs_content: Vec<NodeId>,
+    /// Places where the server holds something that cannot be carried, such as a device, in the way.
+    pub obstructed: Vec<Place>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do now.
+    pub fn is_empty(&self) -> bool {
+        self.phases.is_empty()
+    }
+
+    /// All steps in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.phases.iter().flat_map(|phase| &phase.steps)
+    }
 }
