@@ -5,6 +5,7 @@
 //! happened is folded into base.
 
 mod apply;
+mod base;
 mod execute;
 mod fetch;
 mod gather;
@@ -53,12 +54,15 @@ impl Engine {
         replica: Arc<Replica>,
         connector: Arc<dyn Connect>,
         options: EngineOptions,
-    ) -> Self {
+    ) -> Result<Self, ReplicaError> {
         let (requests, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(runtime.clone(), replica, connector, options, requests));
+                let client = home::client_id(&replica)?;
+        let shared =
+            Shared::new(runtime.clone(), replica, connector, options, client, requests);
+        let shared = Arc::new(shared);
         runtime.spawn(linker::run(Arc::clone(&shared)));
         runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));
-        Self { shared }
+        Ok(Self { shared })
     }
 
     /// Says whom to tell about changes; once, when the mount is there.
@@ -88,7 +92,10 @@ impl Engine {
             // The caller may have given up.
             let _unheard = done.send(outcome);
         });
-        let root = self.shared.replica.view::<_, ReplicaError>(|view| view.node(NodeId::ROOT));
+        let root = self
+            .shared
+            .replica
+            .view::<_, ReplicaError>(|view| view.node(NodeId::ROOT));
         if root.is_ok_and(|root| root.is_some_and(|root| root.listed)) {
             return Ok(());
         }
@@ -139,7 +146,10 @@ impl Engine {
             }
             // A held or refused link does not come up by waiting.
             let link = self.link().state;
-            if matches!(link, LinkState::Offline { held: true, .. } | LinkState::Refused { .. }) {
+            if matches!(
+                link,
+                LinkState::Offline { held: true, .. } | LinkState::Refused { .. }
+            ) {
                 return Ok((left, Some(link.detail())));
             }
             tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + FLUSH_RETRY)).await;

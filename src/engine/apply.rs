@@ -4,9 +4,9 @@
 //! saw it; if not, nothing happens and the next plan decides anew. Content that makes room is linked into
 //! the local backups before the row changes, and removed after.
 
-use super::EngineOptions;
 use super::shared::Shared;
-use crate::replica::{Content, LocalBackup, Node, Problem, ReplicaError, Tx};
+use super::{EngineOptions, base, gather};
+use crate::replica::{Content, LocalBackup, Node, Opens, Problem, ReplicaError, Tx};
 use crate::sync::Keep;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
@@ -34,11 +34,30 @@ pub(super) fn adopt_into(
     new: &NewNode<'_>,
     parent: &mut Node,
 ) -> Result<NodeId, ReplicaError> {
-    let id = tx.alloc_node();
+    let id = tx.alloc_node()?;
+    adopt_as(options, now, tx, place, new, parent, id)?;
+    Ok(id)
+}
+
+fn adopt_as(
+    options: &EngineOptions,
+    now: Time,
+    tx: &mut Tx<'_>,
+    place: &Place,
+    new: &NewNode<'_>,
+    parent: &mut Node,
+    id: NodeId,
+) -> Result<(), ReplicaError> {
+    // A directory that comes back keeps what base holds in it, so it is not a new one to look into.
+    let revived = tx.base(place)?.is_some_and(|base| base.node == id);
     let node = Node {
         id,
         kind: new.version.kind,
-        mode: if new.version.kind == Kind::Symlink { 0o777 } else { new.version.mode },
+        mode: if new.version.kind == Kind::Symlink {
+            0o777
+        } else {
+            new.version.mode
+        },
         uid: options.uid,
         gid: options.gid,
         size: match new.version.kind {
@@ -50,11 +69,15 @@ pub(super) fn adopt_into(
         ctime: now,
         nlink: if new.version.kind == Kind::Dir { 2 } else { 1 },
         target: new.version.target.clone(),
-        content: if new.version.size == 0 { Content::Whole } else { Content::Absent },
+        content: if new.version.size == 0 {
+            Content::Whole
+        } else {
+            Content::Absent
+        },
         data_changed: false,
         data_seq: 0,
-        hash: None,
-        listed: false,
+                hash: None,
+        listed: revived,
         scoped: false,
     };
     if node.kind == Kind::Dir {
@@ -62,26 +85,38 @@ pub(super) fn adopt_into(
     }
     tx.put_node(node)?;
     tx.link(place.clone(), id)?;
-    tx.set_base(place.clone(), Some(BaseEntry { node: id, version: new.version.clone() }))?;
-    tx.observe(place.clone(), None)?;
-    Ok(id)
+    base::set(tx, place, Some(BaseEntry { node: id, version: new.version.clone() }))?;
+    tx.observe(place.clone(), None)
 }
 
-/// Takes over something new. Stale if a program made something there in the meantime.
+/// Takes over something new, or under its old identity a directory that was removed here. Stale if a
+/// program made something there in the meantime.
 pub(super) fn adopt(
     shared: &Shared,
     place: &Place,
     version: &Version,
+    revive: Option<NodeId>,
 ) -> Result<Applied, ReplicaError> {
     let now = shared.now();
     let applied = shared.replica.update(|tx| {
         if tx.child(place.parent, &place.name)?.is_some() {
             return Ok(Applied::Stale);
         }
-        let Some(mut parent) = tx.node(place.parent)? else { return Ok(Applied::Stale) };
-        let mtime = if version.kind == Kind::File { Time::new(version.mtime, 0) } else { now };
+        let Some(mut parent) = tx.node(place.parent)? else {
+            return Ok(Applied::Stale);
+        };
+        let mtime = if version.kind == Kind::File {
+            Time::new(version.mtime, 0)
+        } else {
+            now
+        };
         let new = NewNode { version, mtime };
-        let id = adopt_into(&shared.options, now, tx, place, &new, &mut parent)?;
+                let id = match revive {
+            Some(id) if tx.node(id)?.is_some() => return Ok(Applied::Stale),
+            Some(id) => id,
+            None => tx.alloc_node()?,
+        };
+        adopt_as(&shared.options, now, tx, place, &new, &mut parent, id)?;
         touch(&mut parent, now);
         tx.put_node(parent)?;
         tx.clear_dirty(place)?;
@@ -108,7 +143,9 @@ pub(super) fn refresh(
     let now = shared.now();
     let read_by_somebody = shared.replica.opens().is_open(id);
     let applied = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else { return Ok(Applied::Stale) };
+        let Some(node) = current(shared, tx, place, id, seq)? else {
+            return Ok(Applied::Stale);
+        };
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
@@ -117,17 +154,19 @@ pub(super) fn refresh(
             overwrite(tx, node, version, now)?;
             id
         } else {
-            detach(tx, place, node, now)?;
-            let Some(mut parent) = tx.node(place.parent)? else { return Ok(Applied::Stale) };
-            let new = NewNode { version, mtime: Time::new(version.mtime, 0) };
+            detach(tx, shared.replica.opens(), place, node, now)?;
+            let Some(mut parent) = tx.node(place.parent)? else {
+                return Ok(Applied::Stale);
+            };
+            let new = NewNode {
+                version,
+                mtime: Time::new(version.mtime, 0),
+            };
             let new_id = adopt_into(&shared.options, now, tx, place, &new, &mut parent)?;
             tx.put_node(parent)?;
             new_id
         };
-        tx.set_base(
-            place.clone(),
-            Some(BaseEntry { node: new_id, version: version.clone() }),
-        )?;
+                base::set(tx, place, Some(BaseEntry { node: new_id, version: version.clone() }))?;
         tx.observe(place.clone(), None)?;
         tx.clear_dirty(place)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
@@ -135,7 +174,7 @@ pub(super) fn refresh(
     finish(shared, &applied, backup.as_ref())?;
     match applied {
         Applied::Done(Some(new_id)) if new_id == id => {
-            shared.replica.content().remove(id)?;
+            discard_content(shared, id)?;
             shared.node_changed(id, true);
         }
         Applied::Done(_) => shared.entry_changed(place),
@@ -163,7 +202,13 @@ pub(super) fn take_attrs(
         }
         node.ctime = now;
         tx.put_node(node)?;
-        tx.set_base(place.clone(), Some(BaseEntry { node: id, version: version.clone() }))?;
+        tx.set_base(
+            place.clone(),
+            Some(BaseEntry {
+                node: id,
+                version: version.clone(),
+            }),
+        )?;
         tx.observe(place.clone(), None)?;
         tx.clear_dirty(place)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(id)))
@@ -185,12 +230,14 @@ pub(super) fn drop_file(
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
     let applied = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else { return Ok(Applied::Stale) };
+        let Some(node) = current(shared, tx, place, id, seq)? else {
+            return Ok(Applied::Stale);
+        };
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
-        detach(tx, place, node, now)?;
-        gone(tx, place)?;
+        detach(tx, shared.replica.opens(), place, node, now)?;
+        gone(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     finish(shared, &applied, backup.as_ref())?;
@@ -209,14 +256,15 @@ pub(super) fn drop_dir(
 ) -> Result<Applied, ReplicaError> {
     let now = shared.now();
     let applied = shared.replica.update(|tx| {
-        if tx.child(place.parent, &place.name)? != Some(id)
-            || !tx.children(id, None, 1)?.is_empty()
+        if tx.child(place.parent, &place.name)? != Some(id) || !tx.children(id, None, 1)?.is_empty()
         {
             return Ok(Applied::Stale);
         }
-        let Some(node) = tx.node(id)? else { return Ok(Applied::Stale) };
-        detach(tx, place, node, now)?;
-        gone(tx, place)?;
+        let Some(node) = tx.node(id)? else {
+            return Ok(Applied::Stale);
+        };
+        detach(tx, shared.replica.opens(), place, node, now)?;
+        gone(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     if applied != Applied::Stale {
@@ -231,27 +279,32 @@ pub(super) fn drop_dir(
 pub(super) fn split(shared: &Shared, from: &Place, dir: NodeId) -> Result<Applied, ReplicaError> {
     let now = shared.now();
     shared.replica.update(|tx| {
-        let Some(entry) = tx.base(from)?.filter(|entry| entry.node == dir) else {
+        if tx.base(from)?.is_none_or(|entry| entry.node != dir) {
             return Ok(Applied::Stale);
-        };
-        let stand_in = tx.alloc_node();
-        for (name, child) in tx.base_children(dir)? {
-            let old = Place::new(dir, name.clone());
-            let new = Place::new(stand_in, name);
-            let seen = tx.observation(&old)?;
-            tx.set_base(old.clone(), None)?;
-            tx.observe(old.clone(), None)?;
-            tx.set_base(new.clone(), Some(child))?;
-            tx.observe(new.clone(), seen)?;
-            tx.mark_dirty(old, now)?;
-            tx.mark_dirty(new, now)?;
         }
-        tx.set_base(from.clone(), Some(BaseEntry { node: stand_in, ..entry }))?;
-        tx.mark_dirty(from.clone(), now)?;
+        let stand_in = tx.alloc_node()?;
+        base::rekey(tx, from, dir, stand_in, now)?;
         for place in tx.places(dir)? {
             tx.mark_dirty(place, now)?;
         }
         Ok(Applied::Done(Some(stand_in)))
+    })
+}
+
+/// Another directory stands where base had one: what base holds in the old one belongs to the new one.
+pub(super) fn unite(
+    shared: &Shared,
+    place: &Place,
+    from: NodeId,
+    node: NodeId,
+) -> Result<Applied, ReplicaError> {
+    let now = shared.now();
+    shared.replica.update(|tx| {
+        if tx.base(place)?.is_none_or(|entry| entry.node != from) {
+            return Ok(Applied::Stale);
+        }
+        base::rekey(tx, place, from, node, now)?;
+        Ok(Applied::Done(Some(node)))
     })
 }
 
@@ -261,7 +314,11 @@ pub(super) fn note_problem(shared: &Shared, dir: NodeId, message: &str) {
     let noted = shared.replica.update(|tx| {
         for place in tx.base_places(dir)? {
             let path = tx.base_path_of(&place)?.unwrap_or_else(RelPath::root);
-            let problem = Problem { path, message: message.to_owned(), since };
+            let problem = Problem {
+                path,
+                message: message.to_owned(),
+                since,
+            };
             tx.set_problem(place, Some(problem))?;
         }
         Ok::<_, ReplicaError>(())
@@ -295,11 +352,15 @@ fn keep_content(
 ) -> Result<Option<LocalBackup>, ReplicaError> {
     let at = shared.now();
     let found = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else { return Ok(None) };
+        let Some(node) = current(shared, tx, place, id, seq)? else {
+            return Ok(None);
+        };
         if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
             return Ok(None);
         }
-        let Some(path) = tx.local_path_of(place)? else { return Ok(None) };
+        let Some(path) = tx.local_path_of(place)? else {
+            return Ok(None);
+        };
         let why = match keep {
             Keep::Replaced => "replaced by a newer version from the server",
             Keep::Backup => "lost a conflict against the server's version",
@@ -310,7 +371,7 @@ fn keep_content(
             version: node.version(),
             at,
             why: why.into(),
-            id: tx.alloc_backup(),
+            id: tx.alloc_backup()?,
             unsent: node.data_changed,
         }))
     })?;
@@ -332,6 +393,18 @@ fn finish(
     Ok(())
 }
 
+/// Removes the content that a refresh replaced, unless newer content came in its place already: the look
+/// and the removal share one critical section with every fetch and every truncation.
+fn discard_content(shared: &Shared, id: NodeId) -> Result<(), ReplicaError> {
+    shared.replica.view(|view| {
+        let absent = view.node(id)?.is_some_and(|node| node.content == Content::Absent);
+        if absent && !shared.replica.opens().is_open(id) {
+            shared.replica.content().remove(id)?;
+        }
+        Ok(())
+    })
+}
+
 fn overwrite(
     tx: &mut Tx<'_>,
     mut node: Node,
@@ -339,13 +412,21 @@ fn overwrite(
     now: Time,
 ) -> Result<(), ReplicaError> {
     node.size = version.size.max(version.target.len() as u64);
-    node.mtime = if node.kind == Kind::File { Time::new(version.mtime, 0) } else { now };
+    node.mtime = if node.kind == Kind::File {
+        Time::new(version.mtime, 0)
+    } else {
+        now
+    };
     node.ctime = now;
     if node.kind != Kind::Symlink {
         node.mode = version.mode;
     }
     node.target.clone_from(&version.target);
-    node.content = if version.size == 0 { Content::Whole } else { Content::Absent };
+    node.content = if version.size == 0 {
+        Content::Whole
+    } else {
+        Content::Absent
+    };
     node.data_changed = false;
     node.data_seq += 1;
     node.hash = None;
@@ -353,12 +434,7 @@ fn overwrite(
 }
 
 /// Takes the node out of the tree; it lives on while a program has it open.
-fn detach(
-    tx: &mut Tx<'_>,
-    place: &Place,
-    mut node: Node,
-    now: Time,
-) -> Result<(), ReplicaError> {
+fn detach(tx: &mut Tx<'_>, place: &Place, mut node: Node, now: Time) -> Result<(), ReplicaError> {
     tx.unlink(place)?;
     if let Some(mut parent) = tx.node(place.parent)? {
         if node.kind == Kind::Dir {
@@ -369,11 +445,11 @@ fn detach(
     }
     let last = node.kind == Kind::Dir || node.nlink <= 1;
     if !last {
-        node.nlink -= 1;
+        node.nlink = node.nlink.saturating_sub(1);
         node.ctime = now;
         return tx.put_node(node);
     }
-    if tx.is_open(node.id) {
+    if opens.is_open(node.id) {
         node.nlink = 0;
         node.ctime = now;
         tx.mark_in_flight(node.id)?;
@@ -382,11 +458,9 @@ fn detach(
     tx.remove_node(node.id)
 }
 
-/// Nothing is at the place any more, on either side.
-fn gone(tx: &mut Tx<'_>, place: &Place) -> Result<(), ReplicaError> {
-    tx.set_base(place.clone(), None)?;
-    tx.observe(place.clone(), None)?;
-    tx.clear_dirty(place)
+/// Nothing is here any more. What the server has there is for the next plan: it agrees, or takes it over.
+fn gone(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
+    if gather::is_clean(tx, place)? { tx.clear_dirty(place) } else { tx.mark_dirty(place.clone(), now) }
 }
 
 fn touch(dir: &mut Node, now: Time) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::apply::{self, Applied};
+use super::base;
 use super::fetch;
 use super::gather::{self, Gathered};
 use super::push::{self, Outgoing, Pushed};
@@ -14,7 +15,7 @@ use super::shared::Shared;
 use crate::remote::Remote;
 use crate::replica::{Observation, Problem, ReplicaError, Tx, View};
 use crate::sync::{self, Action, Fold, Outcome, Plan, Step, Why};
-use crate::tree::{BaseEntry, Kind, NodeId, Place, Version};
+use crate::tree::{Kind, NodeId, Place, Version};
 
 /// What one round of a pass did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,11 +52,15 @@ pub(super) async fn run(
             while running.len() < shared.options.transfers_at_once.max(1) {
                 let Some(step) = steps.next() else { break };
                 running.push(async move {
-                    let ended = run_step(shared, remote, gathered, step).await;
-                    (step, ended)
+                    match resolve(shared, remote, gathered, step).await {
+                        Ok(step) => (step, run_step(shared, remote, gathered, step).await),
+                        Err(error) => (step, Err(error)),
+                    }
                 });
             }
-            let Some((step, ended)) = running.next().await else { break };
+            let Some((step, ended)) = running.next().await else {
+                break;
+            };
             settle(shared, gathered, step, ended, &mut stats)?;
         }
     }
@@ -64,21 +69,44 @@ pub(super) async fn run(
 
 /// Whether any step changes the server.
 pub(super) fn changes_the_server(plan: &Plan) -> bool {
-    plan.phases.iter().flat_map(|phase| &phase.steps).any(|step| {
-        let action = match &step.action {
-            Action::Compare { otherwise, .. } => &otherwise.action,
-            action => action,
-        };
-        matches!(
-            action,
-            Action::Move { .. }
-                | Action::MakeDir { .. }
-                | Action::Publish { .. }
-                | Action::SetAttr { .. }
-                | Action::Remove { .. }
-                | Action::RemoveDir
-        )
-    })
+    plan.phases
+        .iter()
+        .flat_map(|phase| &phase.steps)
+        .any(|step| {
+            let action = match &step.action {
+                Action::Compare { otherwise, .. } => &otherwise.action,
+                action => action,
+            };
+            matches!(
+                action,
+                Action::Move { .. }
+                    | Action::MakeDir { .. }
+                    | Action::Publish { .. }
+                    | Action::SetAttr { .. }
+                    | Action::Remove { .. }
+                    | Action::RemoveDir
+            )
+        })
+}
+
+/// What a comparison leads to: agreement is the step itself, a difference is the step for that case.
+async fn resolve<'a>(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    gathered: &Gathered,
+    step: &'a Step,
+) -> Result<&'a Step, ScanError> {
+    let Action::Compare {
+        node,
+        version,
+        otherwise,
+    } = &step.action
+    else {
+        return Ok(step);
+    };
+    let seq = gathered.seqs.get(node).copied().unwrap_or(0);
+    let equal = compare(shared, remote, &step.place, *node, seq, version).await?;
+    Ok(if equal { step } else { otherwise })
 }
 
 async fn run_step(
@@ -90,13 +118,22 @@ async fn run_step(
     let place = &step.place;
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
     Ok(match &step.action {
-        Action::Move { node: _, from, expected, replaces } => Ended::Server(
+        Action::Move {
+            node: _,
+            from,
+            expected,
+            replaces,
+        } => Ended::Server(
             push::move_node(shared, remote, from, place, expected, replaces.as_ref()).await?,
         ),
         Action::MakeDir { node } => {
             Ended::Server(push::make_dir(shared, remote, place, *node).await?)
         }
-        Action::Publish { node, replaces, keep } => {
+        Action::Publish {
+            node,
+            replaces,
+            keep,
+        } => {
             let out = Outgoing {
                 place,
                 node: *node,
@@ -114,8 +151,14 @@ async fn run_step(
         }
         Action::RemoveDir => Ended::Server(push::remove_dir(shared, remote, place).await?),
         Action::Split { node, from } => Ended::Replica(apply::split(shared, from, *node)?),
-        Action::Adopt { version } => Ended::Replica(apply::adopt(shared, place, version)?),
-        Action::Refresh { node, version, keep } => Ended::Replica(apply::refresh(
+        Action::Adopt { version, revive } => {
+            Ended::Replica(apply::adopt(shared, place, version, *revive)?)
+        }
+        Action::Refresh {
+            node,
+            version,
+            keep,
+        } => Ended::Replica(apply::refresh(
             shared,
             place,
             *node,
@@ -130,19 +173,18 @@ async fn run_step(
             Ended::Replica(apply::drop_file(shared, place, *node, seq(node), *keep)?)
         }
         Action::DropDir { node } => Ended::Replica(apply::drop_dir(shared, place, *node)?),
-        Action::Agree { version } => Ended::Server(Pushed::Done(version.clone())),
-        Action::Compare { node, version, otherwise } => {
-            let equal = compare(shared, remote, place, *node, seq(node), version).await?;
-            match equal {
-                None => Ended::Server(Pushed::Stale),
-                Some(true) => Ended::Server(Pushed::Done(Some(version.clone()))),
-                Some(false) => Box::pin(run_step(shared, remote, gathered, otherwise)).await?,
-            }
+        Action::Agree { entry } => {
+            let version = entry.as_ref().map(|entry| entry.version.clone());
+            Ended::Server(Pushed::Done(version))
         }
+        // Resolved before: both are equal.
+        Action::Compare { version, .. } => Ended::Server(Pushed::Done(Some(version.clone()))),
+        Action::Unite { from, node } => Ended::Replica(apply::unite(shared, place, *from, *node)?),
     })
 }
 
-/// Whether the server's content equals the node's; `None` if either changed under way.
+/// Whether the server's content equals the node's. Changed under way counts as different: what is done
+/// then checks for itself.
 async fn compare(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -150,19 +192,20 @@ async fn compare(
     id: NodeId,
     seq: u64,
     version: &Version,
-) -> Result<Option<bool>, ScanError> {
-    let Some(path) = push::server_path(shared, place)? else { return Ok(None) };
-    let session = remote.bulk();
-    let Some(fetched) = fetch::fetch(shared, remote, &session, &path).await? else {
-        return Ok(None);
+) -> Result<bool, ScanError> {
+    let Some(path) = push::server_path(shared, place)? else {
+        return Ok(false);
+    };
+    let session = remote.bulk().as_ref();
+    let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
+        return Ok(false);
     };
     if !fetched.version.same_content(version) {
-        return Ok(None);
+        return Ok(false);
     }
-    let content = shared.replica.content();
-    let equal = version.size == 0 || content.equals(id, &fetched.file)?;
+    let equal = version.size == 0 || shared.replica.content().equals(id, &fetched.file)?;
     let node = shared.replica.view(|view| view.node(id))?;
-    Ok(node.is_some_and(|node| node.data_seq == seq).then_some(equal))
+    Ok(equal && node.is_some_and(|node| node.data_seq == seq))
 }
 
 /// Folds what happened. Errors of one path become problems of that path.
@@ -174,8 +217,12 @@ fn settle(
     stats: &mut RoundStats,
 ) -> Result<(), ScanError> {
     let outcome = match ended {
-        Ok(Ended::Server(Pushed::Done(version))) => Outcome::Done { version, node: None },
+        Ok(Ended::Server(Pushed::Done(version))) => Outcome::Done {
+            version,
+            node: None,
+        },
         Ok(Ended::Server(Pushed::Saw(seen))) => Outcome::Saw(seen),
+        Ok(Ended::Server(Pushed::SawTarget(seen))) => Outcome::SawTarget(seen),
         Ok(Ended::Server(Pushed::Stale) | Ended::Replica(Applied::Stale)) => Outcome::Failed,
         Ok(Ended::Replica(Applied::Done(_))) => {
             // The replica's own steps fold in their transaction.
@@ -206,17 +253,25 @@ fn settle(
         }
         Ok::<_, ReplicaError>(())
     })?;
-    if done { note(shared, step, None) } else { Ok(()) }
+    if done {
+        note(shared, step, None)
+    } else {
+        Ok(())
+    }
 }
 
 fn count(step: &Step, stats: &mut RoundStats) {
     stats.done += 1;
-    if matches!(step.why, Why::ConflictLocalWins | Why::ConflictRemoteWins | Why::DirectoryStays) {
+    if matches!(
+        step.why,
+        Why::ConflictLocalWins | Why::ConflictRemoteWins | Why::DirectoryStays
+    ) {
         stats.conflicts += 1;
     }
     let directory = match &step.action {
-        Action::Adopt { version } => version.kind == Kind::Dir,
-        Action::Agree { version: Some(version) } => version.kind == Kind::Dir,
+        Action::Adopt { version, .. } => version.kind == Kind::Dir,
+        Action::Agree { entry: Some(entry) } => entry.version.kind == Kind::Dir,
+        Action::Unite { .. } => true,
         _ => false,
     };
     stats.new_directories += u64::from(directory);
@@ -230,7 +285,11 @@ fn note(shared: &Shared, step: &Step, message: Option<String>) -> Result<(), Sca
             Some(message) => {
                 let path = tx.local_path_of(&step.place)?;
                 let path = path.or(tx.base_path_of(&step.place)?).unwrap_or_default();
-                Some(Problem { path, message, since })
+                Some(Problem {
+                    path,
+                    message,
+                    since,
+                })
             }
             None => None,
         };
@@ -250,26 +309,29 @@ fn sent(
     outcome: &Outcome,
 ) -> Result<(), ReplicaError> {
     let (id, version) = match (&step.action, outcome) {
-        (Action::Publish { node, .. } | Action::Compare { node, .. }, Outcome::Done { version: Some(version), .. }) => {
-            (*node, version)
-        }
-        (Action::Agree { version: Some(_) }, Outcome::Done { version: Some(version), .. }) => {
-            match tx.child(step.place.parent, &step.place.name)? {
-                Some(id) => (id, version),
-                None => return Ok(()),
-            }
+        (
+            Action::Publish { node, .. } | Action::Compare { node, .. },
+            Outcome::Done {
+                version: Some(version),
+                ..
+            },
+        ) => (*node, version),
+        (Action::Agree { entry: Some(entry) }, Outcome::Done { .. }) => {
+            (entry.node, &entry.version)
         }
         _ => return Ok(()),
     };
-    let Some(mut node) = tx.node(id)? else { return Ok(()) };
+    let Some(mut node) = tx.node(id)? else {
+        return Ok(());
+    };
     if !node.data_changed || gathered.seqs.get(&id) != Some(&node.data_seq) {
         return Ok(());
     }
     for place in tx.places(id)? {
         let on_server = place == step.place
-            || tx.base(&place)?.is_some_and(|base| {
-                base.node == id && base.version.same_content(version)
-            });
+            || tx
+                .base(&place)?
+                .is_some_and(|base| base.node == id && base.version.same_content(version));
         if !on_server {
             return Ok(());
         }
@@ -286,16 +348,9 @@ fn apply_fold(
     now: crate::tree::Time,
 ) -> Result<(), ReplicaError> {
     match fold {
-        Fold::SetBase { place, entry } => {
-            tx.set_base(place, entry)
-        }
-        Fold::MoveBase { from, to } => {
-            let entry: Option<BaseEntry> = tx.base(&from)?;
-            tx.set_base(from.clone(), None)?;
-            tx.observe(from, None)?;
-            tx.set_base(to.clone(), entry)?;
-            tx.observe(to, None)
-        }
+        Fold::SetBase { place, entry } => base::set(tx, &place, entry),
+        Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to),
+        Fold::Rekey { place, from, to } => base::rekey(tx, &place, from, to, now),
         Fold::Observe { place, version } => {
             let as_base = match (tx.base(&place)?, &version) {
                 (Some(base), Some(version)) => base.version.same(version),
@@ -325,12 +380,18 @@ pub(super) fn describe(view: &View<'_>, step: &Step) -> Result<String, ReplicaEr
     let what = match &step.action {
         Action::Move { from, .. } => {
             let from = view.base_path_of(from)?.unwrap_or_default();
-            return Ok(format!("server   rename {from} to {path}{}", reason(step.why)));
+            return Ok(format!(
+                "server   rename {from} to {path}{}",
+                reason(step.why)
+            ));
         }
         Action::Split { .. } => "replica  move the children one by one into",
+        Action::Unite { .. } => "replica  merge the server's directory into",
         Action::MakeDir { .. } => "server   make directory",
         Action::Publish { replaces: None, .. } => "server   create",
-        Action::Publish { replaces: Some(_), .. } => "server   replace",
+        Action::Publish {
+            replaces: Some(_), ..
+        } => "server   replace",
         Action::SetAttr { .. } => "server   set attributes of",
         Action::Remove { .. } => "server   remove",
         Action::RemoveDir => "server   remove directory",
@@ -348,8 +409,12 @@ pub(super) fn describe(view: &View<'_>, step: &Step) -> Result<String, ReplicaEr
 fn reason(why: Why) -> &'static str {
     match why {
         Why::LocalChange | Why::RemoteChange | Why::BothAgree => "",
-        Why::ConflictLocalWins => " (conflict: this machine's version is newer, the server's becomes a backup)",
-        Why::ConflictRemoteWins => " (conflict: the server's version is newer, this machine's becomes a backup)",
+        Why::ConflictLocalWins => {
+            " (conflict: this machine's version is newer, the server's becomes a backup)"
+        }
+        Why::ConflictRemoteWins => {
+            " (conflict: the server's version is newer, this machine's becomes a backup)"
+        }
         Why::ChangeBeatsRemoval => " (removed on one side, changed on the other: the change stays)",
         Why::DirectoryStays => " (a directory and a file met: the directory stays)",
     }

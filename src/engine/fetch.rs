@@ -7,7 +7,7 @@ use super::link::LinkState;
 use super::scan::{self, ScanError};
 use super::shared::{Shared, lock};
 use super::{Done, FetchError};
-use crate::remote::{DownloadError, ErrorKind, Remote, RemoteError, Session, Stat};
+use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
 use crate::replica::{Content, ReplicaError, StagingFile};
 use crate::tree::{BaseEntry, Hash, Kind, NodeId, Place, RelPath, Time, Version};
 
@@ -58,18 +58,29 @@ pub(super) async fn hydrate(
     waited_for: bool,
 ) -> Result<(), ScanError> {
     for _ in 0..CHANGED_RETRIES {
-        let Some((place, path)) = source(shared, id)? else { return Ok(()) };
+        let Some((place, path, size)) = source(shared, id)? else {
+            return Ok(());
+        };
         let remote = connection(shared, &path)?;
-        let session = if waited_for { remote.interactive() } else { remote.bulk() };
-        let fetched = fetch(shared, &remote, &session, &path).await?;
+        let session = if waited_for {
+            remote.interactive()
+        } else {
+            remote.bulk()
+        };
+        let fetched = fetch(shared, session.as_ref(), &path, size).await?;
         if let Some(fetched) = fetched {
             install(shared, id, &place, fetched)?;
             return Ok(());
         }
     }
     let path = RelPath::root();
-    Err(RemoteError::new(ErrorKind::Failure, "read", &path, "it changes faster than it can be read")
-        .into())
+    Err(RemoteError::new(
+        ErrorKind::Failure,
+        "read",
+        &path,
+        "it changes faster than it can be read",
+    )
+    .into())
 }
 
 /// The connection, or the error that says that there is none.
@@ -80,15 +91,17 @@ fn connection(shared: &Shared, path: &RelPath) -> Result<Remote, RemoteError> {
 }
 
 /// Where the content of a file that is not whole lies on the server.
-fn source(shared: &Shared, id: NodeId) -> Result<Option<(Place, RelPath)>, ReplicaError> {
+fn source(shared: &Shared, id: NodeId) -> Result<Option<(Place, RelPath, u64)>, ReplicaError> {
     shared.replica.view(|view| {
-        let Some(node) = view.node(id)? else { return Ok(None) };
+        let Some(node) = view.node(id)? else {
+            return Ok(None);
+        };
         if node.kind != Kind::File || node.content == Content::Whole {
             return Ok(None);
         }
         for place in view.base_places(id)? {
-            if let Some(path) = view.base_path_of(&place)? {
-                return Ok(Some((place, path)));
+            if let (Some(path), Some(base)) = (view.base_path_of(&place)?, view.base(&place)?) {
+                return Ok(Some((place, path, base.version.size)));
             }
         }
         Ok(None)
@@ -101,44 +114,61 @@ pub(super) struct Fetched {
     pub(super) version: Version,
 }
 
-/// Downloads a file. `None` if it changed under way.
+/// Downloads a file, which is expected to have `size` bytes. `None` if it changed under way.
 pub(super) async fn fetch(
     shared: &Arc<Shared>,
-    remote: &Remote,
-    session: &Arc<dyn Session>,
+    session: &dyn Session,
     path: &RelPath,
+    size: u64,
 ) -> Result<Option<Fetched>, ScanError> {
-    let staging = shared.replica.content().new_staging()?;
-    let progress = shared.transfers.start(path.clone(), false, 0);
-    let file = staging.try_clone_file()?;
+    let mut size = size;
+    for _ in 0..CHANGED_RETRIES {
+        match fetch_once(shared, session, path, size).await {
+            Ok(fetched) => return Ok(Some(fetched)),
+            Err(TransferError::Changed { now, .. }) if now.kind == Kind::File => size = now.size,
+            Err(TransferError::Changed { .. }) => {
+                let gone = "it is no longer a file on the server";
+                return Err(RemoteError::new(ErrorKind::NotFound, "read", path, gone).into());
+            }
+            Err(TransferError::Remote(error)) => return Err(error.into()),
+            Err(TransferError::Local { source, .. }) => {
+                return Err(ReplicaError::io(shared.replica.state_dir(), source).into());
+            }
+        }
+    }
+    Ok(None)
+}
+
+async fn fetch_once(
+    shared: &Arc<Shared>,
+    session: &dyn Session,
+    path: &RelPath,
+    size: u64,
+) -> Result<Fetched, TransferError> {
+    let local = |source| TransferError::Local {
+        path: path.clone(),
+        source,
+    };
+    let staging = shared.replica.content().new_staging();
+    let staging = staging.map_err(|error| local(std::io::Error::other(error)))?;
+    let progress = shared.transfers.start(path.clone(), false, size);
     let mut hasher = OrderedHash::default();
-    let sink = |offset: u64, data: bytes::Bytes| {
-        file.write_all_at(&data, offset)?;
+    let mut sink = |offset: u64, data: bytes::Bytes| {
+        staging.file.write_all_at(&data, offset)?;
         progress.advance(data.len() as u64);
         hasher.add(offset, data);
         Ok(())
     };
-    match remote.download(session, path, sink).await {
-        Ok(Stat { kind: Kind::File, size, mtime, mode, .. }) => {
-            let hash = hasher.finish(size);
-            Ok(Some(Fetched {
-                file: staging,
-                version: Version { hash, ..Version::file(size, mtime, mode) },
-            }))
-        }
-        Ok(_) => Err(RemoteError::new(
-            ErrorKind::NotFound,
-            "read",
-            path,
-            "it is no longer a file on the server",
-        )
-        .into()),
-        Err(DownloadError::Changed) => Ok(None),
-        Err(DownloadError::Remote(error)) => Err(error.into()),
-        Err(DownloadError::Sink(error)) => {
-            Err(ReplicaError::io(staging.path(), error).into())
-        }
-    }
+    let stat = remote::download(session, path, size, 0, &mut sink).await?;
+    let hash = hasher.finish(size);
+    let version = Version {
+        hash,
+        ..Version::file(size, stat.mtime, stat.mode)
+    };
+    Ok(Fetched {
+        file: staging,
+        version,
+    })
 }
 
 /// Puts fetched content in place, if the node still waits for it; base follows what was really read.
@@ -151,8 +181,12 @@ fn install(
     let Fetched { file, version } = fetched;
     let content = shared.replica.content();
     let changed = shared.replica.update(|tx| {
-        let Some(mut node) = tx.node(id)? else { return Ok(false) };
-        let Some(base) = tx.base(place)?.filter(|base| base.node == id) else { return Ok(false) };
+        let Some(mut node) = tx.node(id)? else {
+            return Ok(false);
+        };
+        let Some(base) = tx.base(place)?.filter(|base| base.node == id) else {
+            return Ok(false);
+        };
         if node.content == Content::Whole || node.data_changed {
             return Ok(false);
         }
@@ -167,7 +201,13 @@ fn install(
             node.mtime = Time::new(version.mtime, 0);
         }
         tx.put_node(node)?;
-        let entry = BaseEntry { node: id, version: Version { mode: base.version.mode, ..version } };
+        let entry = BaseEntry {
+            node: id,
+            version: Version {
+                mode: base.version.mode,
+                ..version
+            },
+        };
         tx.set_base(place.clone(), Some(entry))?;
         Ok::<_, ReplicaError>(differs)
     })?;
@@ -222,7 +262,10 @@ mod tests {
         let mut hash = OrderedHash::default();
         hash.add(3, bytes::Bytes::from_static(b"defg"));
         hash.add(0, bytes::Bytes::from_static(b"abc"));
-        assert_eq!(hash.finish(7), Some(Hash(*blake3::hash(b"abcdefg").as_bytes())));
+        assert_eq!(
+            hash.finish(7),
+            Some(Hash(*blake3::hash(b"abcdefg").as_bytes()))
+        );
         let mut gap = OrderedHash::default();
         gap.add(1, bytes::Bytes::from_static(b"x"));
         assert_eq!(gap.finish(2), None);

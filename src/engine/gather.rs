@@ -23,7 +23,12 @@ pub(super) fn gather(
     opens: &Opens,
     places: impl IntoIterator<Item = Place>,
 ) -> Result<Gathered, ReplicaError> {
-    let mut gatherer = Gatherer { view, opens, out: Gathered::default(), todo: Vec::new() };
+    let mut gatherer = Gatherer {
+        view,
+        opens,
+        out: Gathered::default(),
+        todo: Vec::new(),
+    };
     gatherer.todo.extend(places);
     while let Some(place) = gatherer.todo.pop() {
         if !gatherer.out.input.triples.contains_key(&place) {
@@ -69,7 +74,11 @@ impl Gatherer<'_, '_> {
             None => None,
         };
         self.close_over_directories(place.parent)?;
-        for node in base.iter().map(|base| base.node).chain(local.iter().map(|l| l.node)) {
+        for node in base
+            .iter()
+            .map(|base| base.node)
+            .chain(local.iter().map(|l| l.node))
+        {
             self.todo.extend(self.view.base_places(node)?);
             self.todo.extend(self.view.places(node)?);
         }
@@ -81,22 +90,47 @@ impl Gatherer<'_, '_> {
             }
             self.close_over_directories(base.node)?;
         }
-        if let Some(local) = local.as_ref().filter(|local| local.version.kind == Kind::Dir) {
+        if let Some(local) = local
+            .as_ref()
+            .filter(|local| local.version.kind == Kind::Dir)
+        {
             if remote.as_ref().is_some_and(|v| v.kind != Kind::Dir) {
                 self.add_children(local.node)?;
             }
             self.close_over_directories(local.node)?;
         }
-        self.out.input.triples.insert(place, Triple { base, local, remote });
+        self.out.input.triples.insert(
+            place,
+            Triple {
+                base,
+                local,
+                remote,
+            },
+        );
         Ok(())
     }
 
     fn add_children(&mut self, dir: NodeId) -> Result<(), ReplicaError> {
         let mut names: BTreeSet<Name> = BTreeSet::new();
-        names.extend(self.view.base_children(dir)?.into_iter().map(|(name, _)| name));
-        names.extend(all_children(self.view, dir)?.into_iter().map(|(name, _)| name));
-        names.extend(self.view.observations_in(dir)?.into_iter().map(|(name, _)| name));
-        self.todo.extend(names.into_iter().map(|name| Place::new(dir, name)));
+        names.extend(
+            self.view
+                .base_children(dir)?
+                .into_iter()
+                .map(|(name, _)| name),
+        );
+        names.extend(
+            all_children(self.view, dir)?
+                .into_iter()
+                .map(|(name, _)| name),
+        );
+        names.extend(
+            self.view
+                .observations_in(dir)?
+                .into_iter()
+                .map(|(name, _)| name),
+        );
+        self.todo
+            .extend(names.into_iter().map(|name| Place::new(dir, name)));
         Ok(())
     }
 
@@ -111,9 +145,7 @@ impl Gatherer<'_, '_> {
             local: self.view.places(dir)?.into_iter().next(),
         };
         self.out.input.dirs.insert(dir, state.clone());
-        if dir != NodeId::ROOT
-            && state.base != state.local
-        {
+        if dir != NodeId::ROOT && state.base != state.local {
             self.todo.extend(state.local.clone());
             self.todo.extend(state.base.clone());
         }
@@ -128,7 +160,9 @@ impl Gatherer<'_, '_> {
         id: NodeId,
         remote: Option<&Version>,
     ) -> Result<Option<LocalEntry>, ReplicaError> {
-        let Some(node) = self.view.node(id)? else { return Ok(None) };
+        let Some(node) = self.view.node(id)? else {
+            return Ok(None);
+        };
         if node.scoped || !node.kind.travels() {
             return Ok(None);
         }
@@ -148,7 +182,11 @@ impl Gatherer<'_, '_> {
 
     fn holds_scoped(&self, dir: NodeId) -> Result<bool, ReplicaError> {
         for (_, child) in all_children(self.view, dir)? {
-            if self.view.node(child)?.is_some_and(|node| node.scoped || !node.kind.travels()) {
+            if self
+                .view
+                .node(child)?
+                .is_some_and(|node| node.scoped || !node.kind.travels())
+            {
                 return Ok(true);
             }
         }
@@ -165,7 +203,9 @@ fn is_whole(node: &Node) -> bool {
 pub(super) fn is_clean(view: &View<'_>, place: &Place) -> Result<bool, ReplicaError> {
     let base = view.base(place)?;
     let local = match view.child(place.parent, &place.name)? {
-        Some(id) => view.node(id)?.filter(|node| !node.scoped && node.kind.travels()),
+        Some(id) => view
+            .node(id)?
+            .filter(|node| !node.scoped && node.kind.travels()),
         None => None,
     };
     Ok(match (base, local) {

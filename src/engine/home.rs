@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::shared::Shared;
-use crate::remote::layout::{self, HomeToml};
+use crate::remote::layout::{self, ClientId, HomeToml};
 use crate::remote::{ErrorKind, Remote, RemoteError};
 use crate::replica::{Replica, ReplicaError};
 use crate::sync::{ClockOffset, Guard, HomeIdentity};
@@ -18,6 +19,7 @@ use crate::tree::RelPath;
 /// Keys of what the replica remembers about the home.
 const META_IDENTITY: &str = "home.identity";
 const META_PUBLISHED: &str = "home.published";
+const META_CLIENT: &str = "client.id";
 
 /// More than this is no `home.toml` or counter of ours.
 const SMALL_FILE_MAX: u32 = 64 * 1024;
@@ -32,7 +34,9 @@ pub(super) async fn recheck(
     shared: &Arc<Shared>,
     remote: &Remote,
 ) -> Result<Vec<String>, RemoteError> {
-    prepare(shared, remote).await.map(|suspicions| suspicions.iter().map(Guard::to_string).collect())
+    prepare(shared, remote)
+        .await
+        .map(|suspicions| suspicions.iter().map(Guard::to_string).collect())
 }
 
 /// Makes `.roamhome/` where it is missing, compares identities and counters. A replica that never met a
@@ -41,9 +45,12 @@ pub(super) async fn prepare(
     shared: &Arc<Shared>,
     remote: &Remote,
 ) -> Result<Vec<Guard>, RemoteError> {
-    let found = read_small(remote, &layout::home_toml()).await?;
-    let found = found.map(|bytes| HomeToml::parse(&String::from_utf8_lossy(&bytes)));
+    let home_toml = layout::home_toml();
+    let (found, counted) =
+        futures_util::try_join!(read_small(remote, &home_toml), is_counted(shared, remote))?;
+    let found = found.map(|bytes| HomeToml::parse(&bytes));
     let known = meta(&shared.replica, META_IDENTITY);
+    let identity = |identity| Ok(vec![Guard::Identity(identity)]);
     match (known, found) {
         (None, None) => {
             let identity = found_home(remote).await?;
@@ -55,19 +62,14 @@ pub(super) async fn prepare(
             remember(&shared.replica, META_IDENTITY, &home.identity);
             Ok(Vec::new())
         }
-        (Some(known), Some(Ok(home))) if home.identity == known => {
-            make_directories(remote).await?;
-            check_counter(shared, remote).await
-        }
-        (_, Some(Err(detail))) => {
-            Ok(vec![Guard::Identity(HomeIdentity::Unreadable(detail))])
-        }
-        (Some(_), None) => {
-            Ok(vec![Guard::Identity(HomeIdentity::Missing)])
-        }
-        (Some(_), Some(Ok(_))) => {
-            Ok(vec![Guard::Identity(HomeIdentity::Other)])
-        }
+        (Some(known), Some(Ok(home))) if home.identity == known => Ok(if counted {
+            Vec::new()
+        } else {
+            vec![Guard::RolledBack]
+        }),
+        (_, Some(Err(error))) => identity(HomeIdentity::Unreadable(error.to_string())),
+        (Some(_), None) => identity(HomeIdentity::Missing),
+        (Some(_), Some(Ok(_))) => identity(HomeIdentity::Other),
     }
 }
 
@@ -75,7 +77,7 @@ pub(super) async fn prepare(
 /// identity, or founds one. The caller forgets base, so that both sides are united and nothing is deleted.
 pub(super) async fn accept(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
     let found = read_small(remote, &layout::home_toml()).await?;
-    let identity = match found.map(|bytes| HomeToml::parse(&String::from_utf8_lossy(&bytes))) {
+    let identity = match found.map(|bytes| HomeToml::parse(&bytes)) {
         Some(Ok(home)) => {
             make_directories(remote).await?;
             home.identity
@@ -90,22 +92,35 @@ pub(super) async fn accept(shared: &Arc<Shared>, remote: &Remote) -> Result<(), 
     Ok(())
 }
 
-/// Raises this client's counter on the server; called before a pass publishes its first change.
+/// Raises this client's counter on the server; called before a pass publishes its first change. The counter
+/// is the name of a file, so that looking at it costs one request.
 pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
-    let next = published(&shared.replica) + 1;
-    let path = layout::feed_counter(&shared.options.client);
-    let staged = layout::staging(&format!("{}.counter", shared.options.client));
+    let last = published(&shared.replica);
     let session = remote.interactive();
-    remove_if_there(remote, &staged).await?;
-    write_small(remote, &staged, next.to_string().as_bytes()).await?;
-    if remote.features().posix_rename {
-        session.posix_rename(&staged, &path).await?;
-    } else {
-        remove_if_there(remote, &path).await?;
-        session.rename(&staged, &path).await?;
+    let mut next = last + 1;
+    loop {
+        let opened = session
+            .open_write(&counter(shared, next), 0o600, true)
+            .await;
+        match opened {
+            Ok(handle) => {
+                session.close(handle).await?;
+                break;
+            }
+            // Left by a pass that ended before the replica took note.
+            Err(error) if error.kind == ErrorKind::Failure && next < last + 16 => next += 1,
+            Err(error) => return Err(error),
+        }
     }
     remember(&shared.replica, META_PUBLISHED, &next.to_string());
+    if last > 0 {
+        remove_if_there(remote, &counter(shared, last)).await?;
+    }
     Ok(())
+}
+
+fn counter(shared: &Shared, number: u64) -> RelPath {
+    layout::feed_path(shared.client, number)
 }
 
 /// The server's clock against ours: the offset's interval is what the probe's duration and the whole
@@ -114,7 +129,7 @@ pub(super) async fn measure_clock(
     shared: &Arc<Shared>,
     remote: &Remote,
 ) -> Result<ClockOffset, RemoteError> {
-    let probe = layout::staging(&format!("{}.clock", shared.options.client));
+    let probe = layout::staging_path(&format!("{}-clock", shared.client));
     remove_if_there(remote, &probe).await?;
     let before = shared.now().0;
     let server = remote.interactive().probe_time(&probe).await?.0;
@@ -123,30 +138,44 @@ pub(super) async fn measure_clock(
     let lowest = server.saturating_sub(after);
     let highest = server.saturating_add(MTIME_GRAIN_NS).saturating_sub(before);
     let offset_ns = lowest / 2 + highest / 2;
-    Ok(ClockOffset { offset_ns, error_ns: highest.saturating_sub(offset_ns) })
+    Ok(ClockOffset {
+        offset_ns,
+        error_ns: highest.saturating_sub(offset_ns),
+    })
 }
 
-async fn check_counter(shared: &Arc<Shared>, remote: &Remote) -> Result<Vec<Guard>, RemoteError> {
-    let found = read_small(remote, &layout::feed_counter(&shared.options.client)).await?;
-    let found = found
-        .and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse::<u64>().ok())
-        .unwrap_or(0);
-    if found < published(&shared.replica) {
-        return Ok(vec![Guard::RolledBack]);
+/// Whether the server still shows what this client counted last.
+async fn is_counted(shared: &Arc<Shared>, remote: &Remote) -> Result<bool, RemoteError> {
+    let last = published(&shared.replica);
+    if last == 0 {
+        return Ok(true);
     }
-    Ok(Vec::new())
+    match remote.interactive().lstat(&counter(shared, last)).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn found_home(remote: &Remote) -> Result<String, RemoteError> {
     make_directories(remote).await?;
-    let home = HomeToml::found();
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| {
+        RemoteError::new(
+            ErrorKind::Failure,
+            "found",
+            &layout::home_toml(),
+            error.to_string(),
+        )
+    })?;
+    let home = HomeToml::new(u128::from_ne_bytes(random));
     match write_small(remote, &layout::home_toml(), home.format().as_bytes()).await {
         Ok(()) => Ok(home.identity),
         // Another client founded it in the same moment.
         Err(error) if error.kind == ErrorKind::Failure => {
             let found = read_small(remote, &layout::home_toml()).await?;
             found
-                .and_then(|bytes| HomeToml::parse(&String::from_utf8_lossy(&bytes)).ok())
+                .and_then(|bytes| HomeToml::parse(&bytes).ok())
                 .map(|home| home.identity)
                 .ok_or(error)
         }
@@ -156,13 +185,16 @@ async fn found_home(remote: &Remote) -> Result<String, RemoteError> {
 
 async fn make_directories(remote: &Remote) -> Result<(), RemoteError> {
     let session = remote.interactive();
-    for path in layout::directories() {
-        match session.mkdir(&path, 0o700).await {
+    let directories = layout::directories();
+    // One burst: the server works in order, so parents come first.
+    let made = join_all(directories.iter().map(|path| session.mkdir(path, 0o700))).await;
+    for (path, made) in directories.iter().zip(made) {
+        match made {
             Ok(()) => {}
             Err(error) if error.is_link_loss() => return Err(error),
             // Servers do not say EEXIST; a look tells.
             Err(error) => {
-                session.lstat(&path).await.map_err(|_absent| error)?;
+                session.lstat(path).await.map_err(|_absent| error)?;
             }
         }
     }
@@ -193,7 +225,9 @@ pub(super) async fn write_small(
 ) -> Result<(), RemoteError> {
     let session = remote.interactive();
     let handle = session.open_write(path, 0o600, true).await?;
-    let written = session.write(&handle, 0, Bytes::copy_from_slice(data)).await;
+    let written = session
+        .write(&handle, 0, Bytes::copy_from_slice(data))
+        .await;
     let synced = match written {
         Ok(()) if remote.features().fsync => session.fsync(&handle).await,
         other => other,
@@ -210,8 +244,29 @@ pub(super) async fn remove_if_there(remote: &Remote, path: &RelPath) -> Result<(
     }
 }
 
+/// The number that names this machine on the server, made when the replica is.
+pub(super) fn client_id(replica: &Replica) -> Result<ClientId, ReplicaError> {
+    replica.update(|tx| {
+        let known = tx.meta(META_CLIENT)?.and_then(|bytes| bytes.try_into().ok());
+        let bytes: [u8; 8] = match known {
+            Some(bytes) => bytes,
+            None => {
+                let mut bytes = [0; 8];
+                getrandom::fill(&mut bytes).map_err(|error| {
+                    ReplicaError::io(replica.state_dir(), std::io::Error::other(error))
+                })?;
+                tx.set_meta(META_CLIENT, Some(bytes.to_vec()))?;
+                bytes
+            }
+        };
+        Ok(ClientId(u64::from_be_bytes(bytes)))
+    })
+}
+
 fn published(replica: &Replica) -> u64 {
-    meta(replica, META_PUBLISHED).and_then(|text| text.parse().ok()).unwrap_or(0)
+    meta(replica, META_PUBLISHED)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn meta(replica: &Replica, key: &str) -> Option<String> {

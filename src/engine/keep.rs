@@ -5,18 +5,15 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::home;
 use super::reconcile::PassError;
 use super::scan::ScanError;
 use super::shared::{Shared, lock};
-use super::home;
-use crate::remote::layout::{self, KeptPath, Shelf};
-use crate::remote::{DownloadError, ErrorKind, Remote, RemoteError, Session};
+use crate::remote::layout::{self, Aside, Origin, Reason};
+use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
 use crate::replica::{Observation, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{NodeId, RelPath, Time};
-
-/// The end of a second name's file name in staging.
-const SECOND_SUFFIX: &str = ".second";
 
 /// A staged file of ours that is older than this belongs to an upload that died.
 const STALE_STAGING_SECS: i64 = 86_400;
@@ -47,40 +44,37 @@ pub struct KeptItem {
     pub why: String,
 }
 
-/// A name in trash or backups for a version that makes room.
-pub(super) fn kept_path(shared: &Shared, keep: Keep, target: &RelPath) -> KeptPath {
-    let shelf = match keep {
-        Keep::Trash => Shelf::Trash,
-        Keep::Backup | Keep::Replaced => Shelf::Backups,
+/// A path in trash or backups for a version that makes room.
+pub(super) fn kept_path(shared: &Shared, keep: Keep, target: &RelPath) -> RelPath {
+    let reason = match keep {
+        Keep::Trash => Reason::Removed,
+        Keep::Backup => Reason::Conflict,
+        Keep::Replaced => Reason::Replaced,
     };
-    layout::kept(shelf, shared.server_now().secs(), &random_tag(), target)
-}
-
-/// Writes what must lie beside the kept file.
-pub(super) async fn make_room(remote: &Remote, kept: &KeptPath) -> Result<(), RemoteError> {
-    match &kept.origin {
-        Some((path, origin)) => home::write_small(remote, path, origin).await,
-        None => Ok(()),
+    let aside = Aside::new(shared.server_now(), random() as u32, reason, target);
+    if keep == Keep::Trash {
+        layout::trash_path(&aside)
+    } else {
+        layout::backup_path(&aside)
     }
 }
 
-/// A name in staging for an upload.
-pub(super) fn staging_name(shared: &Shared, node: NodeId, seq: u64) -> String {
-    format!("{}-{node}-{seq}-{}", shared.options.client, random_tag())
+/// A path in staging for an upload. Its number is even; a second name's is odd.
+pub(super) fn staging_path(shared: &Shared, node: NodeId) -> RelPath {
+    layout::staging_path(&layout::staging_name(shared.client, node, random() & !1))
 }
 
-/// A name in staging for the second name of an upload.
-pub(super) fn second_name(shared: &Shared, node: NodeId, seq: u64) -> String {
-    staging_name(shared, node, seq) + SECOND_SUFFIX
+/// A path in staging for the second name of an upload.
+pub(super) fn second_path(shared: &Shared, node: NodeId) -> RelPath {
+    layout::staging_path(&layout::staging_name(shared.client, node, random() | 1))
 }
 
-fn random_tag() -> String {
-    let mut bytes = [0; 6];
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        // Names are created exclusively: a repeated tag fails, it does not overwrite.
+/// Numbers need not be secret: names are created exclusively, so a repeated one fails, it does not overwrite.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|error| {
         tracing::warn!(%error, "no randomness");
-    }
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+        std::process::id().into()
+    })
 }
 
 /// Lists a shelf: the server's part, if there is a link, and this machine's.
@@ -102,50 +96,59 @@ pub(super) async fn list(
         }
     }
     if let Some(remote) = shared.online() {
-        items.extend(list_server(&remote, shelf(which)).await.map_err(ScanError::from)?);
+        items.extend(
+            list_server(&remote, shelf(which))
+                .await
+                .map_err(ScanError::from)?,
+        );
     }
     items.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
     Ok(items)
 }
 
-fn shelf(which: KeptWhere) -> Shelf {
+fn shelf(which: KeptWhere) -> RelPath {
     match which {
-        KeptWhere::Backups => Shelf::Backups,
-        KeptWhere::Trash => Shelf::Trash,
+        KeptWhere::Backups => layout::backups(),
+        KeptWhere::Trash => layout::trash(),
     }
 }
 
-async fn list_server(remote: &Remote, shelf: Shelf) -> Result<Vec<KeptItem>, RemoteError> {
-    let mut items = Vec::new();
-    for entry in remote.interactive().list(&shelf.dir()).await? {
-        let Some(kept) = layout::parse_kept(&entry.name) else { continue };
-        let path = match &kept.path {
-            Some(path) => path.clone(),
-            None => {
-                let origin = home::read_small(remote, &layout::origin_of(shelf, &kept)).await?;
-                let origin = origin.and_then(|bytes| RelPath::parse(&bytes).ok());
-                origin.unwrap_or_else(|| std::iter::once(entry.name.clone()).collect())
-            }
+fn id_of(aside: &Aside) -> String {
+    format!("{}-{:08x}", aside.at.secs(), aside.number)
+}
+
+async fn list_server(remote: &Remote, shelf: RelPath) -> Result<Vec<KeptItem>, RemoteError> {
+    let entries = remote.interactive().list(&shelf).await?;
+    let item = |entry: remote::DirEntry| {
+        let aside = Aside::parse(&entry.name)?;
+        let id = id_of(&aside);
+        let path = match aside.origin {
+            Origin::Path(path) => path,
+            // Cut at its front: what is left still tells people which file it was.
+            Origin::Long { end, .. } => RelPath::parse(&end).unwrap_or_default(),
         };
-        items.push(KeptItem {
-            id: format!("{}-{}", kept.at, kept.tag),
+        Some(KeptItem {
+            id,
             path,
-            at: Time::new(kept.at, 0),
+            at: aside.at,
             size: entry.stat.size,
             on_server: true,
-            why: match shelf {
-                Shelf::Trash => "deleted".into(),
-                Shelf::Backups => "lost a conflict or was replaced".into(),
-            },
-        });
-    }
-    Ok(items)
+            why: match aside.reason {
+                Reason::Removed => "deleted",
+                Reason::Replaced => "replaced by a newer version",
+                Reason::Conflict => "lost a conflict",
+                Reason::Race => "changed while it was being replaced",
+            }
+            .into(),
+        })
+    };
+    Ok(entries.into_iter().filter_map(item).collect())
 }
 
 /// What an id names.
 enum Found {
     Local(u64),
-    Server(Remote, RelPath),
+    Server(Remote, RelPath, u64),
 }
 
 async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
@@ -159,13 +162,16 @@ async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
     let remote = shared
         .online()
         .ok_or_else(|| PassError::Offline("what is kept on the server needs the link".into()))?;
-    for shelf in [Shelf::Trash, Shelf::Backups] {
-        let entries = remote.interactive().list(&shelf.dir()).await.map_err(ScanError::from)?;
+    for shelf in [layout::trash(), layout::backups()] {
+        let entries = remote
+            .interactive()
+            .list(&shelf)
+            .await
+            .map_err(ScanError::from)?;
         for entry in entries {
-            let kept = layout::parse_kept(&entry.name);
-            if kept.is_some_and(|kept| format!("{}-{}", kept.at, kept.tag) == id) {
-                let path = shelf.dir().join(&entry.name);
-                return Ok(Found::Server(remote, path));
+            if Aside::parse(&entry.name).is_some_and(|aside| id_of(&aside) == id) {
+                let path = shelf.join(&entry.name);
+                return Ok(Found::Server(remote, path, entry.stat.size));
             }
         }
     }
@@ -173,7 +179,9 @@ async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
 }
 
 fn unknown(id: &str) -> PassError {
-    PassError::Failed(format!("nothing is kept under the id {id}; `list` shows the ids"))
+    PassError::Failed(format!(
+        "nothing is kept under the id {id}; `list` shows the ids"
+    ))
 }
 
 /// The first bytes of a kept file.
@@ -186,12 +194,16 @@ pub(super) async fn show(
         Found::Local(number) => {
             let file = shared.replica.content().open_backup(number)?;
             let mut bytes = vec![0; limit];
-            let length = file.read_at(&mut bytes, 0).map_err(|e| PassError::Failed(e.to_string()))?;
+            let length = file
+                .read_at(&mut bytes, 0)
+                .map_err(|e| PassError::Failed(e.to_string()))?;
             bytes.truncate(length);
             Ok(bytes)
         }
-        Found::Server(remote, path) => {
-            let bytes = home::read_small(&remote, &path).await.map_err(ScanError::from)?;
+        Found::Server(remote, path, _) => {
+            let bytes = home::read_small(&remote, &path)
+                .await
+                .map_err(ScanError::from)?;
             let mut bytes = bytes.map(|bytes| bytes.to_vec()).unwrap_or_default();
             bytes.truncate(limit);
             Ok(bytes)
@@ -204,22 +216,24 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
     let failed = |error: std::io::Error| PassError::Failed(format!("{}: {error}", to.display()));
     let found = find(shared, id).await?;
     let mut file = std::fs::OpenOptions::new();
-    let mut file = file.write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    let mut file = file
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(failed)?;
     match found {
         Found::Local(number) => {
             let mut content = shared.replica.content().open_backup(number)?;
             std::io::copy(&mut content, &mut file).map_err(failed)?;
         }
-        Found::Server(remote, path) => {
-            let session = remote.bulk();
-            let sink = |offset: u64, data: bytes::Bytes| file.write_all_at(&data, offset);
-            match remote.download(&session, &path, sink).await {
+        Found::Server(remote, path, size) => {
+            let mut sink = |offset: u64, data: bytes::Bytes| file.write_all_at(&data, offset);
+            let session = remote.bulk().as_ref();
+            match remote::download(session, &path, size, 0, &mut sink).await {
                 Ok(_) => {}
-                Err(DownloadError::Remote(error)) => return Err(ScanError::from(error).into()),
-                Err(DownloadError::Sink(error)) => return Err(failed(error)),
-                Err(DownloadError::Changed) => {
-                    return Err(PassError::Failed("it changed while it was read".into()));
-                }
+                Err(TransferError::Remote(error)) => return Err(ScanError::from(error).into()),
+                Err(error) => return Err(PassError::Failed(error.to_string())),
             }
         }
     }
@@ -228,9 +242,12 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
 
 /// Removes what is in the server's trash.
 pub(super) async fn empty_trash(shared: &Arc<Shared>) -> Result<u64, PassError> {
-    let remote =
-        shared.online().ok_or_else(|| PassError::Offline("the trash is on the server".into()))?;
-    let removed = expire(&remote, Shelf::Trash, i64::MAX).await.map_err(ScanError::from)?;
+    let remote = shared
+        .online()
+        .ok_or_else(|| PassError::Offline("the trash is on the server".into()))?;
+    let removed = expire(&remote, layout::trash(), i64::MAX)
+        .await
+        .map_err(ScanError::from)?;
     Ok(removed)
 }
 
@@ -241,24 +258,22 @@ pub(super) async fn tidy(shared: &Arc<Shared>, remote: &Remote) -> Result<(), Re
     clear_staging(shared, remote).await?;
     let now = shared.server_now().secs();
     let before = now - i64::try_from(shared.options.retention.as_secs()).unwrap_or(i64::MAX / 2);
-    expire(remote, Shelf::Trash, before).await?;
-    expire(remote, Shelf::Backups, before).await?;
+    expire(remote, layout::trash(), before).await?;
+    expire(remote, layout::backups(), before).await?;
     if let Err(error) = expire_local(shared) {
         tracing::warn!(%error, "removing local backups whose retention ended");
     }
     Ok(())
 }
 
-async fn expire(remote: &Remote, shelf: Shelf, before: i64) -> Result<u64, RemoteError> {
-    let session = remote.bulk();
+async fn expire(remote: &Remote, shelf: RelPath, before: i64) -> Result<u64, RemoteError> {
     let mut removed = 0;
-    for entry in session.list(&shelf.dir()).await? {
-        let Some(kept) = layout::parse_kept(&entry.name) else { continue };
-        if kept.at < before {
-            home::remove_if_there(remote, &shelf.dir().join(&entry.name)).await?;
-            if kept.path.is_none() {
-                home::remove_if_there(remote, &layout::origin_of(shelf, &kept)).await?;
-            }
+    for entry in remote.bulk().list(&shelf).await? {
+        let Some(aside) = Aside::parse(&entry.name) else {
+            continue;
+        };
+        if aside.at.secs() < before {
+            home::remove_if_there(remote, &shelf.join(&entry.name)).await?;
             removed += 1;
         }
     }
@@ -280,8 +295,10 @@ fn expire_local(shared: &Shared) -> Result<(), ReplicaError> {
 /// A second name whose version is the one that a later look found in place has done its duty. If something
 /// else is in place, it holds what a racing client destroyed: it becomes a backup.
 async fn release_second_names(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
-    let names: Vec<_> = std::mem::take(&mut *lock(&shared.second_names)).into_iter().collect();
-    let session = remote.bulk();
+    let names: Vec<_> = std::mem::take(&mut *lock(&shared.second_names))
+        .into_iter()
+        .collect();
+    let session = remote.bulk().as_ref();
     for (place, second) in names {
         let seen = shared.replica.view(|view| {
             let base = view.base(&place)?.map(|base| base.version);
@@ -289,11 +306,13 @@ async fn release_second_names(shared: &Arc<Shared>, remote: &Remote) -> Result<(
             let path = view.base_path_of(&place)?;
             Ok::<_, ReplicaError>((seen.map_or(base, |seen| seen.version), path))
         });
-        let Ok((seen, Some(path))) = seen else { continue };
+        let Ok((seen, Some(path))) = seen else {
+            continue;
+        };
         if seen.is_some_and(|seen| seen.same_content(&second.version)) {
             home::remove_if_there(remote, &second.path).await?;
         } else {
-            keep_second_name(shared, session.as_ref(), &second.path, &path).await?;
+            keep_second_name(shared, session, &second.path, &path).await?;
         }
     }
     Ok(())
@@ -306,41 +325,37 @@ async fn keep_second_name(
     origin: &RelPath,
 ) -> Result<(), RemoteError> {
     let kept = kept_path(shared, Keep::Backup, origin);
-    match session.rename(second, &kept.file).await {
+    match session.rename(second, &kept).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
 /// What this client left in staging before it was restarted: a second name becomes a backup, an old upload
-/// goes.
+/// goes. Passes do not overlap, so nothing of this moment is there.
 async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
-    let session = remote.bulk();
-    let ours = format!("{}-", shared.options.client);
+    let session = remote.bulk().as_ref();
     let now = shared.server_now().secs();
-    for entry in session.list(&layout::staging_dir()).await? {
-        let Some(rest) = entry.name.as_bytes().strip_prefix(ours.as_bytes()) else { continue };
-        let path = layout::staging_dir().join(&entry.name);
-        let in_use = lock(&shared.second_names).values().any(|second| second.path == path)
-            || now.saturating_sub(entry.stat.mtime) < 0;
-        if entry.name.as_bytes().ends_with(SECOND_SUFFIX.as_bytes()) {
-            if !in_use {
-                let origin = origin_of_node(shared, rest);
-                keep_second_name(shared, session.as_ref(), &path, &origin).await?;
-            }
+    for entry in session.list(&layout::staging()).await? {
+        let Some((client, node, number)) = layout::parse_staging_name(&entry.name) else {
+            continue;
+        };
+        if client != shared.client {
+            continue;
+        }
+        let path = layout::staging().join(&entry.name);
+        if number & 1 == 1 {
+            let origin = shared
+                .replica
+                .view::<_, ReplicaError>(|view| view.local_path(node));
+            let origin = origin
+                .ok()
+                .flatten()
+                .unwrap_or_else(|| std::iter::once(entry.name).collect());
+            keep_second_name(shared, session, &path, &origin).await?;
         } else if now.saturating_sub(entry.stat.mtime) > STALE_STAGING_SECS {
             home::remove_if_there(remote, &path).await?;
         }
     }
     Ok(())
-}
-
-/// Where the node of a staging name stands now; its number if it is gone.
-fn origin_of_node(shared: &Shared, rest: &[u8]) -> RelPath {
-    let number = rest.split(|b| *b == b'-').next().unwrap_or_default();
-    let id = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()).map(NodeId);
-    let path = id.and_then(|id| {
-        shared.replica.view::<_, ReplicaError>(|view| view.local_path(id)).ok().flatten()
-    });
-    path.or_else(|| RelPath::parse(number).ok()).unwrap_or_default()
 }

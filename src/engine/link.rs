@@ -45,7 +45,10 @@ impl LinkState {
     /// More words for people; empty when there is nothing to add.
     pub fn detail(&self) -> String {
         match self {
-            Self::Offline { detail, held: false } => detail.clone(),
+            Self::Offline {
+                detail,
+                held: false,
+            } => detail.clone(),
             Self::Offline { held: true, .. } => {
                 "held by `roamhome offline`; `roamhome online` lets it come back".into()
             }
@@ -73,8 +76,9 @@ pub struct BackOff {
 impl BackOff {
     /// The next wait; `random` in 0..=255 spreads it over half to all of the nominal time.
     pub fn next_wait(&mut self, random: u8) -> Duration {
-        let nominal =
-            BACK_OFF_FIRST.saturating_mul(1 << self.failures.min(10)).min(BACK_OFF_LAST);
+        let nominal = BACK_OFF_FIRST
+            .saturating_mul(1 << self.failures.min(10))
+            .min(BACK_OFF_LAST);
         self.failures += 1;
         nominal / 2 + nominal.mul_f64(f64::from(random) / 255.0 / 2.0)
     }

@@ -23,7 +23,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
             return;
         }
         if *held.borrow_and_update() {
-            shared.set_link(LinkState::Offline { detail: String::new(), held: true });
+            shared.set_link(LinkState::Offline {
+                detail: String::new(),
+                held: true,
+            });
             tokio::select! {
                 _ = held.changed() => {}
                 _ = stopping.changed() => {}
@@ -37,11 +40,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 continue;
             }
             Err(error) if error.needs_person => {
-                shared.set_link(LinkState::Refused { message: error.message, remedy: error.remedy });
+                shared.set_link(LinkState::Refused {
+                    message: error.message,
+                    remedy: error.remedy,
+                });
                 REFUSED_WAIT
             }
             Err(error) => {
-                shared.set_link(LinkState::Offline { detail: error.message, held: false });
+                shared.set_link(LinkState::Offline {
+                    detail: error.message,
+                    held: false,
+                });
                 back_off.next_wait(random_byte())
             }
         };
@@ -66,7 +75,9 @@ async fn attempt(shared: &Arc<Shared>) -> Result<Remote, LinkError> {
         remedy: "make the directory writable for this user, then run `roamhome online`".into(),
     };
     *lock(&shared.guards) = home::recheck(shared, &remote).await.map_err(unreachable)?;
-    let clock = home::measure_clock(shared, &remote).await.map_err(unreachable)?;
+    let clock = home::measure_clock(shared, &remote)
+        .await
+        .map_err(unreachable)?;
     *lock(&shared.clock) = clock;
     Ok(remote)
 }
@@ -91,7 +102,10 @@ async fn serve(
     *lock(&shared.remote) = None;
     remote.close();
     if !*shared.held.borrow() {
-        shared.set_link(LinkState::Offline { detail: "the connection was lost".into(), held: false });
+        shared.set_link(LinkState::Offline {
+            detail: "the connection was lost".into(),
+            held: false,
+        });
     }
 }
 
@@ -101,8 +115,10 @@ pub(super) async fn refresh_space(shared: &Shared, remote: &Remote) {
         return;
     }
     if let Ok(vfs) = remote.interactive().statvfs().await {
-        *lock(&shared.space) =
-            Some(Space { total_bytes: vfs.total_bytes, available_bytes: vfs.available_bytes });
+        *lock(&shared.space) = Some(Space {
+            total_bytes: vfs.total_bytes,
+            available_bytes: vfs.available_bytes,
+        });
     }
 }
 

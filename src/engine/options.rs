@@ -44,8 +44,6 @@ pub enum Publish {
 pub struct EngineOptions {
     /// The wall clock.
     pub now: Arc<dyn Fn() -> Time + Send + Sync>,
-    /// Names this client on the server; letters, digits, `-`.
-    pub client: String,
     /// Longest wait for something that is not cached, while online.
     pub fetch_timeout: Duration,
     /// A file is written back when it was left alone for so long.
@@ -77,16 +75,10 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// The defaults of the configuration, with this clock, client name and owner.
-    pub fn new(
-        now: Arc<dyn Fn() -> Time + Send + Sync>,
-        client: impl Into<String>,
-        uid: u32,
-        gid: u32,
-    ) -> Self {
+    /// The defaults of the configuration, with this clock and owner.
+    pub fn new(now: Arc<dyn Fn() -> Time + Send + Sync>, uid: u32, gid: u32) -> Self {
         Self {
             now,
-            client: client.into(),
             fetch_timeout: Duration::from_secs(30),
             quiet_period: Duration::from_secs(1),
             max_dirty_age: Duration::from_secs(30),

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use super::keep;
 use super::shared::{SecondName, Shared, lock};
 use super::{Publish, scan::ScanError};
-use crate::remote::{ErrorKind, Remote, RemoteError, Session, SetStat, Stat, Upload, layout::{self, KeptPath}};
+use crate::remote::{
+    self, ErrorKind, Remote, RemoteError, Session, SetStat, Stat, TransferError, Upload,
+};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Version};
@@ -22,7 +24,9 @@ pub(super) enum Pushed {
     /// It stands: what a look shows there now.
     Done(Option<Version>),
     /// Something else than expected is there; nothing of it was lost.
-    Saw(Option<Version>),
+        Saw(Option<Version>),
+    /// Something is in the way where a move goes.
+    SawTarget(Option<Version>),
     /// The replica changed since the plan was made, or the place has no parent on the server yet.
     Stale,
 }
@@ -37,10 +41,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 /// The base path of a place, if its parent is on the server.
-pub(super) fn server_path(
-    shared: &Shared,
-    place: &Place,
-) -> Result<Option<RelPath>, ReplicaError> {
+pub(super) fn server_path(shared: &Shared, place: &Place) -> Result<Option<RelPath>, ReplicaError> {
     shared.replica.view(|view| view.base_path_of(place))
 }
 
@@ -65,7 +66,10 @@ async fn version_of(
         Kind::File => Version::file(stat.size, stat.mtime, stat.mode),
         Kind::Dir => Version::dir(stat.mode),
         Kind::Symlink => Version::symlink(session.readlink(path).await?),
-        kind => Version { kind, ..Version::dir(stat.mode) },
+        kind => Version {
+            kind,
+            ..Version::dir(stat.mode)
+        },
     })
 }
 
@@ -75,36 +79,35 @@ pub(super) async fn publish(
     remote: &Remote,
     out: &Outgoing<'_>,
 ) -> Result<Pushed, ScanError> {
-    let Some(target) = server_path(shared, out.place)? else { return Ok(Pushed::Stale) };
+    let Some(target) = server_path(shared, out.place)? else {
+        return Ok(Pushed::Stale);
+    };
     let node = shared.replica.view(|view| view.node(out.node))?;
     let Some(node) = node.filter(|node| node.data_seq == out.seq) else {
         return Ok(Pushed::Stale);
     };
-    let session = remote.bulk();
-    let staged_name = keep::staging_name(shared, out.node, out.seq);
-    let staged = layout::staging(&staged_name);
+    let session = remote.bulk().as_ref();
+    let staged = keep::staging_path(shared, out.node);
     let sent = match node.kind {
         Kind::Symlink => {
             session.symlink(&staged, &node.target).await?;
             Some(None)
         }
-        _ => send(shared, remote, &session, &node, &target, &staged).await?,
+        _ => send(shared, session, &node, &target, &staged).await?,
     };
     let Some(hash) = sent else {
-        discard(&session, &staged).await?;
+        discard(session, &staged).await?;
         return Ok(Pushed::Stale);
     };
     let published = match out.replaces {
-        None => create(&session, &staged, &target).await,
-        Some(expected) => {
-            replace(shared, remote, &session, out, expected, &staged, &target).await
-        }
+        None => create(session, &staged, &target).await,
+        Some(expected) => replace(shared, remote, session, out, expected, &staged, &target).await,
     };
     let pushed = match published {
         Ok(pushed) => pushed,
         Err(error) => {
             if !error.is_link_loss() {
-                discard(&session, &staged).await?;
+                discard(session, &staged).await?;
             }
             return Err(error.into());
         }
@@ -118,8 +121,7 @@ pub(super) async fn publish(
 /// Uploads a file's content into staging. `None` if it changed under way; else its hash.
 async fn send(
     shared: &Arc<Shared>,
-    remote: &Remote,
-    session: &Arc<dyn Session>,
+    session: &dyn Session,
     node: &Node,
     target: &RelPath,
     staged: &RelPath,
@@ -132,25 +134,29 @@ async fn send(
     let snapshot = (shared.replica.opens().writers(node.id) > 0)
         .then(|| content.snapshot(node.id))
         .transpose()?;
+    let opened;
     let file = match &snapshot {
-        Some(snapshot) => snapshot.try_clone()?,
+        Some(snapshot) => Some(&snapshot.file),
         None if node.size == 0 => None,
-        None => Some(content.open_read(node.id)?),
+        None => {
+            opened = content.open_read(node.id)?;
+            Some(&opened)
+        }
     };
-    let size = match (&snapshot, &file) {
-        (Some(_), Some(file)) => crate::replica::file_size(file)?,
-        _ => node.size,
+    let size = match &snapshot {
+        Some(snapshot) => snapshot.len()?,
+        None => node.size,
     };
     let progress = shared.transfers.start(target.clone(), true, size);
     let mut hasher = blake3::Hasher::new();
     let upload = Upload {
-        path: staged,
         size,
+        resume_at: 0,
         mode: node.mode,
         mtime: node.mtime.secs(),
         fsync: shared.options.server_fsync,
     };
-    let source = |offset: u64, len: u32| {
+    let mut source = |offset: u64, len: u32| {
         let mut buffer = vec![0; len as usize];
         if let Some(file) = &file {
             file.read_exact_at(&mut buffer, offset)?;
@@ -159,13 +165,12 @@ async fn send(
         progress.advance(u64::from(len));
         Ok(Bytes::from(buffer))
     };
-    let uploaded = remote.upload(session, &upload, source).await;
-    if let Err(error) = uploaded {
+    let uploaded = remote::upload(session, staged, upload, &mut source, &mut |_acked| {}).await;
+    match uploaded {
+        Ok(()) => {}
+        Err(TransferError::Remote(error)) => return Err(error.into()),
         // A file that shrank while it was read is a change like any other.
-        return match error.into_remote() {
-            Ok(error) => Err(error.into()),
-            Err(_read) => Ok(None),
-        };
+        Err(TransferError::Local { .. } | TransferError::Changed { .. }) => return Ok(None),
     }
     let unchanged = snapshot.is_some()
         || shared
@@ -175,7 +180,7 @@ async fn send(
     Ok(unchanged.then(|| Some(Hash(*hasher.finalize().as_bytes()))))
 }
 
-async fn discard(session: &Arc<dyn Session>, staged: &RelPath) -> Result<(), RemoteError> {
+async fn discard(session: &dyn Session, staged: &RelPath) -> Result<(), RemoteError> {
     match session.remove(staged).await {
         Err(error) if error.is_link_loss() => Err(error),
         _ => Ok(()),
@@ -184,12 +189,12 @@ async fn discard(session: &Arc<dyn Session>, staged: &RelPath) -> Result<(), Rem
 
 /// Gives a staged file its name, if the name is free.
 async fn create(
-    session: &Arc<dyn Session>,
+    session: &dyn Session,
     staged: &RelPath,
     target: &RelPath,
 ) -> Result<Pushed, RemoteError> {
     let (renamed, seen) =
-        futures_util::join!(session.rename(staged, target), look(session.as_ref(), target));
+        futures_util::join!(session.rename(staged, target), look(session, target));
     match (renamed, seen?) {
         (Ok(()), Some(version)) => Ok(Pushed::Done(Some(version))),
         // Published, and removed again by somebody in the same moment.
@@ -207,27 +212,27 @@ async fn create(
 async fn replace(
     shared: &Arc<Shared>,
     remote: &Remote,
-    session: &Arc<dyn Session>,
+    session: &dyn Session,
     out: &Outgoing<'_>,
     expected: &Version,
     staged: &RelPath,
     target: &RelPath,
 ) -> Result<Pushed, RemoteError> {
-    let seen = look(session.as_ref(), target).await?;
+    let seen = look(session, target).await?;
     if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
         discard(session, staged).await?;
         return Ok(Pushed::Saw(seen));
     }
     let features = remote.features();
     let kept = keep::kept_path(shared, out.keep, target);
-    keep::make_room(remote, &kept).await?;
-    let by_link = shared.options.publish == Publish::Link && features.hardlink && features.posix_rename;
+    let by_link =
+        shared.options.publish == Publish::Link && features.hardlink && features.posix_rename;
     if !by_link {
         return replace_aside(session, expected, staged, target, &kept).await;
     }
-    let second = layout::staging(&keep::second_name(shared, out.node, out.seq));
+    let second = keep::second_path(shared, out.node);
     let (linked, doubled) = futures_util::join!(
-        session.hardlink(target, &kept.file),
+        session.hardlink(target, &kept),
         session.hardlink(staged, &second)
     );
     match linked {
@@ -241,23 +246,28 @@ async fn replace(
     }
     let (renamed, seen, backup) = futures_util::join!(
         session.posix_rename(staged, target),
-        look(session.as_ref(), target),
-        look(session.as_ref(), &kept.file)
+        look(session, target),
+        look(session, &kept)
     );
     if let Err(error) = renamed {
         if !error.is_link_loss() {
-            futures_util::try_join!(discard(session, &second), discard(session, &kept.file))?;
+            futures_util::try_join!(discard(session, &second), discard(session, &kept))?;
         }
         return Err(error);
     }
     let raced = !backup?.as_ref().is_some_and(|backup| expected.same(backup));
     if raced {
-        tracing::warn!(path = %target, backup = %kept.file, "somebody changed it while it was replaced; their version is a backup");
+        tracing::warn!(path = %target, backup = %kept, "somebody changed it while it was replaced; their version is a backup");
     } else if out.keep == Keep::Replaced && !shared.options.keep_replaced {
-        discard(session, &kept.file).await?;
+        discard(session, &kept).await?;
     }
-    let Some(version) = seen? else { return Ok(Pushed::Saw(None)) };
-    let name = SecondName { path: second, version: version.clone() };
+    let Some(version) = seen? else {
+        return Ok(Pushed::Saw(None));
+    };
+    let name = SecondName {
+        path: second,
+        version: version.clone(),
+    };
     let older = lock(&shared.second_names).insert(out.place.clone(), name);
     if let Some(older) = older.filter(|_| !raced) {
         // What it named stood in place until just now, when we replaced it knowingly.
@@ -268,13 +278,13 @@ async fn replace(
 
 /// Moves the target aside, looks what it was, and creates. The name is gone for a moment.
 async fn replace_aside(
-    session: &Arc<dyn Session>,
+    session: &dyn Session,
     expected: &Version,
     staged: &RelPath,
     target: &RelPath,
-    kept: &KeptPath,
+    kept: &RelPath,
 ) -> Result<Pushed, RemoteError> {
-    match set_aside(session, expected, target, &kept.file).await? {
+    match set_aside(session, expected, target, kept).await? {
         Pushed::Done(_) => {}
         other => {
             discard(session, staged).await?;
@@ -286,13 +296,12 @@ async fn replace_aside(
 
 /// Moves what is at `target` to `aside`; anything but `expected` is moved back.
 async fn set_aside(
-    session: &Arc<dyn Session>,
+    session: &dyn Session,
     expected: &Version,
     target: &RelPath,
     aside: &RelPath,
 ) -> Result<Pushed, RemoteError> {
-    let (moved, found) =
-        futures_util::join!(session.rename(target, aside), look(session.as_ref(), aside));
+    let (moved, found) = futures_util::join!(session.rename(target, aside), look(session, aside));
     match (moved, found?) {
         (Ok(()), Some(found)) if expected.same(&found) => Ok(Pushed::Done(None)),
         (Ok(()), found) => {
@@ -304,7 +313,7 @@ async fn set_aside(
             Ok(Pushed::Saw(found))
         }
         (Err(error), _) if error.is_link_loss() => Err(error),
-        (Err(error), _) => match look(session.as_ref(), target).await? {
+        (Err(error), _) => match look(session, target).await? {
             None => Ok(Pushed::Saw(None)),
             Some(seen) if expected.same(&seen) => Err(error),
             Some(seen) => Ok(Pushed::Saw(Some(seen))),
@@ -320,15 +329,16 @@ pub(super) async fn remove(
     expected: &Version,
     keep: Keep,
 ) -> Result<Pushed, ScanError> {
-    let Some(target) = server_path(shared, place)? else { return Ok(Pushed::Stale) };
-    let session = remote.bulk();
-    let seen = look(session.as_ref(), &target).await?;
+    let Some(target) = server_path(shared, place)? else {
+        return Ok(Pushed::Stale);
+    };
+    let session = remote.bulk().as_ref();
+    let seen = look(session, &target).await?;
     if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
         return Ok(Pushed::Saw(seen));
     }
     let kept = keep::kept_path(shared, keep, &target);
-    keep::make_room(remote, &kept).await?;
-    Ok(set_aside(&session, expected, &target, &kept.file).await?)
+    Ok(set_aside(session, expected, &target, &kept).await?)
 }
 
 /// Renames on the server what a program renamed here.
@@ -344,38 +354,40 @@ pub(super) async fn move_node(
     else {
         return Ok(Pushed::Stale);
     };
-    let session = remote.bulk();
-    let seen = look(session.as_ref(), &source).await?;
+    let session = remote.bulk().as_ref();
+    let seen = look(session, &source).await?;
     if !seen.as_ref().is_some_and(|seen| unmoved(expected, seen)) {
         return Ok(Pushed::Saw(seen));
     }
     if let Some(replaced) = replaces {
-        let seen = look(session.as_ref(), &target).await?;
-        if !seen.as_ref().is_some_and(|seen| replaced.same(seen)) {
-            return Ok(Pushed::Stale);
+        let seen = look(session, &target).await?;
+                if !seen.as_ref().is_some_and(|seen| replaced.same(seen)) {
+            return Ok(Pushed::SawTarget(seen));
         }
         let kept = keep::kept_path(shared, Keep::Replaced, &target);
-        keep::make_room(remote, &kept).await?;
-        match set_aside(&session, replaced, &target, &kept.file).await? {
-            Pushed::Done(_) => {}
-            _ => return Ok(Pushed::Stale),
+        match set_aside(session, replaced, &target, &kept).await? {
+                        Pushed::Done(_) => {}
+            Pushed::Saw(seen) => return Ok(Pushed::SawTarget(seen)),
+            other => return Ok(other),
         }
     }
-    let (renamed, found) = futures_util::join!(
-        session.rename(&source, &target),
-        look(session.as_ref(), &target)
-    );
+    let (renamed, found) =
+        futures_util::join!(session.rename(&source, &target), look(session, &target));
     match (renamed, found?) {
         (Ok(()), found) => Ok(Pushed::Done(found)),
         (Err(error), _) if error.is_link_loss() => Err(error.into()),
-        (Err(_), Some(_)) => Ok(Pushed::Stale),
+        (Err(_), seen @ Some(_)) => Ok(Pushed::SawTarget(seen)),
         (Err(error), None) => Err(error.into()),
     }
 }
 
 /// Whether what is to be moved is what base knows; a directory may have got another mode.
 fn unmoved(expected: &Version, seen: &Version) -> bool {
-    if expected.kind == Kind::Dir { seen.kind == Kind::Dir } else { expected.same(seen) }
+    if expected.kind == Kind::Dir {
+        seen.kind == Kind::Dir
+    } else {
+        expected.same(seen)
+    }
 }
 
 /// Makes a directory; one that is there already serves as well.
@@ -385,15 +397,17 @@ pub(super) async fn make_dir(
     place: &Place,
     node: NodeId,
 ) -> Result<Pushed, ScanError> {
-    let Some(target) = server_path(shared, place)? else { return Ok(Pushed::Stale) };
+    let Some(target) = server_path(shared, place)? else {
+        return Ok(Pushed::Stale);
+    };
     let Some(node) = shared.replica.view(|view| view.node(node))? else {
         return Ok(Pushed::Stale);
     };
-    let session = remote.bulk();
+    let session = remote.bulk().as_ref();
     // Writable for us until it is filled; the next plan sets the mode if it is to be another.
     let (made, seen) = futures_util::join!(
         session.mkdir(&target, node.mode | 0o700),
-        look(session.as_ref(), &target)
+        look(session, &target)
     );
     match (made, seen?) {
         (Ok(()), Some(version)) => Ok(Pushed::Done(Some(version))),
@@ -409,12 +423,14 @@ pub(super) async fn remove_dir(
     remote: &Remote,
     place: &Place,
 ) -> Result<Pushed, ScanError> {
-    let Some(target) = server_path(shared, place)? else { return Ok(Pushed::Stale) };
-    let session = remote.bulk();
+    let Some(target) = server_path(shared, place)? else {
+        return Ok(Pushed::Stale);
+    };
+    let session = remote.bulk().as_ref();
     match session.rmdir(&target).await {
         Ok(()) => Ok(Pushed::Done(None)),
         Err(error) if error.is_link_loss() => Err(error.into()),
-        Err(_) => Ok(match look(session.as_ref(), &target).await? {
+        Err(_) => Ok(match look(session, &target).await? {
             None => Pushed::Done(None),
             seen => Pushed::Saw(seen),
         }),
@@ -429,17 +445,23 @@ pub(super) async fn set_attr(
     node: NodeId,
     expected: &Version,
 ) -> Result<Pushed, ScanError> {
-    let Some(target) = server_path(shared, place)? else { return Ok(Pushed::Stale) };
+    let Some(target) = server_path(shared, place)? else {
+        return Ok(Pushed::Stale);
+    };
     let Some(node) = shared.replica.view(|view| view.node(node))? else {
         return Ok(Pushed::Stale);
     };
-    let session = remote.bulk();
-    let seen = look(session.as_ref(), &target).await?;
+    let session = remote.bulk().as_ref();
+    let seen = look(session, &target).await?;
     if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
         return Ok(Pushed::Saw(seen));
     }
     let mtime = (node.kind == Kind::File).then(|| node.mtime.secs());
-    let set = SetStat { mode: Some(node.mode), mtime, ..SetStat::default() };
+    let set = SetStat {
+        mode: Some(node.mode),
+        mtime,
+        ..SetStat::default()
+    };
     // Never through a link: `lsetstat` where there is one, and the kind was looked at just before.
     let done = if remote.features().lsetstat {
         session.lsetstat(&target, set).await

@@ -160,8 +160,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
         if let Err(error) = &outcome {
             tracing::warn!(%error, ?scope, "pass");
         }
-        retry = if clean { shared.options.quiet_period } else { (retry * 2).min(RETRY_LAST) };
-        let left = shared.replica.view(|view| view.dirty(1)).is_ok_and(|dirty| !dirty.is_empty());
+        retry = if clean {
+            shared.options.quiet_period
+        } else {
+            (retry * 2).min(RETRY_LAST)
+        };
+        let left = shared
+            .replica
+            .view(|view| view.dirty(1))
+            .is_ok_and(|dirty| !dirty.is_empty());
         if left {
             push_at = Some(Instant::now() + retry);
         }
@@ -175,12 +182,17 @@ async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassErro
     let remote = connection(shared)?;
     let full = matches!(scope, Scope::Full { .. });
     let force = matches!(scope, Scope::Full { force_guard: true });
-    let mut report =
-        PassReport { id: PASSES.fetch_add(1, Ordering::Relaxed), full, ..PassReport::default() };
+    let mut report = PassReport {
+        id: PASSES.fetch_add(1, Ordering::Relaxed),
+        full,
+        ..PassReport::default()
+    };
     if force && !lock(&shared.guards).is_empty() {
         unite(shared, &remote).await?;
     }
-    let home_guards = home::recheck(shared, &remote).await.map_err(ScanError::from)?;
+    let home_guards = home::recheck(shared, &remote)
+        .await
+        .map_err(ScanError::from)?;
     if home_guards.is_empty() {
         run_rounds(shared, &remote, scope, force, &mut report).await?;
     } else {
@@ -223,7 +235,9 @@ async fn run_rounds(
             return Ok(());
         }
         if !announced && execute::changes_the_server(&plan) {
-            home::announce(shared, remote).await.map_err(ScanError::from)?;
+            home::announce(shared, remote)
+                .await
+                .map_err(ScanError::from)?;
             announced = true;
         }
         let stats = execute::run(shared, remote, &gathered, &plan).await?;
@@ -246,14 +260,23 @@ fn add(report: &mut PassReport, stats: &RoundStats) {
 /// Looks and plans, and changes nothing on either side.
 async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     let remote = connection(shared)?;
-    let mut guards = home::recheck(shared, &remote).await.map_err(ScanError::from)?;
+    let mut guards = home::recheck(shared, &remote)
+        .await
+        .map_err(ScanError::from)?;
     if !guards.is_empty() {
-        return Ok(DryRun { lines: Vec::new(), guards });
+        return Ok(DryRun {
+            lines: Vec::new(),
+            guards,
+        });
     }
     scan::walk(shared).await?;
     let (_, plan) = planned(shared, Scope::Push { now: true })?;
     let known = shared.replica.counts()?.nodes;
-    guards.extend(sync::guard(&plan, known, &shared.options.guard).iter().map(ToString::to_string));
+    guards.extend(
+        sync::guard(&plan, known, &shared.options.guard)
+            .iter()
+            .map(ToString::to_string),
+    );
     let lines = shared.replica.view(|view| {
         let mut lines = Vec::new();
         for step in plan.phases.iter().flat_map(|phase| &phase.steps) {
@@ -274,7 +297,10 @@ fn connection(shared: &Shared) -> Result<Remote, PassError> {
 /// Gathers what differs and plans.
 fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaError> {
     let now = shared.now();
-    let patient = matches!(scope, Scope::Push { now: false } | Scope::Full { force_guard: false });
+    let patient = matches!(
+        scope,
+        Scope::Push { now: false } | Scope::Full { force_guard: false }
+    );
     let gathered = shared.replica.view(|view| {
         let mut places = Vec::new();
         for (place, since) in view.dirty(usize::MAX)? {
@@ -285,7 +311,10 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
         places.extend(view.observations()?.into_iter().map(|(place, _)| place));
         gather::gather(view, shared.replica.opens(), places)
     })?;
-    let policy = Policy { prefer: shared.options.prefer, clock: *lock(&shared.clock) };
+    let policy = Policy {
+        prefer: shared.options.prefer,
+        clock: *lock(&shared.clock),
+    };
     let plan = sync::plan(&gathered.input, &policy);
     Ok((gathered, plan))
 }
@@ -306,7 +335,9 @@ fn is_ripe(
     let Some(id) = view.child(place.parent, &place.name)? else {
         return Ok(elapsed(since) >= shared.options.quiet_period);
     };
-    let last = view.node(id)?.map_or(since, |node| node.ctime.max(since).min(now));
+    let last = view
+        .node(id)?
+        .map_or(since, |node| node.ctime.max(since).min(now));
     let writing = shared.replica.opens().writers(id) > 0;
     Ok(elapsed(since) >= shared.options.max_dirty_age
         || (!writing && elapsed(last) >= shared.options.quiet_period))
@@ -315,7 +346,11 @@ fn is_ripe(
 /// A person accepted the server's directory as it is: base is forgotten, so that both sides are united and
 /// nothing is deleted on either; then the home counts as ours.
 async fn unite(shared: &Arc<Shared>, remote: &Remote) -> Result<(), PassError> {
-    if home::recheck(shared, remote).await.map_err(ScanError::from)?.is_empty() {
+    if home::recheck(shared, remote)
+        .await
+        .map_err(ScanError::from)?
+        .is_empty()
+    {
         return Ok(());
     }
     let now = shared.now();
@@ -336,7 +371,9 @@ async fn unite(shared: &Arc<Shared>, remote: &Remote) -> Result<(), PassError> {
             Ok::<_, ReplicaError>(())
         })?;
     }
-    home::accept(shared, remote).await.map_err(ScanError::from)?;
+    home::accept(shared, remote)
+        .await
+        .map_err(ScanError::from)?;
     Ok(())
 }
 

@@ -54,7 +54,9 @@ pub(super) async fn walk(shared: &Arc<Shared>) -> Result<WalkStats, ScanError> {
             let Some(dir) = waiting.pop() else { break };
             running.push(async move { (dir, observe(shared, dir, false).await) });
         }
-        let Some((dir, outcome)) = running.next().await else { return Ok(stats) };
+        let Some((dir, outcome)) = running.next().await else {
+            return Ok(stats);
+        };
         stats.directories += 1;
         match outcome {
             Ok(()) => waiting.extend(base_directories(shared, dir)?),
@@ -122,7 +124,11 @@ pub(super) async fn observe(
     let Some(remote) = shared.online() else {
         return Err(RemoteError::new(ErrorKind::Disconnected, "list", &path, "offline").into());
     };
-    let session = if waited_for { remote.interactive() } else { remote.bulk() };
+    let session = if waited_for {
+        remote.interactive()
+    } else {
+        remote.bulk()
+    };
     let entries = match session.list(&path).await {
         Ok(entries) => entries,
         Err(error) if error.kind == ErrorKind::NotFound && !path.is_root() => {
@@ -154,18 +160,19 @@ async fn interpret(
     };
     let mut links = FuturesUnordered::new();
     for entry in entries {
-        if dir == NodeId::ROOT && entry.name.as_bytes() == layout::HIDDEN_DIR {
+        if dir == NodeId::ROOT && entry.name.as_bytes() == layout::DIRECTORY.as_bytes() {
             continue;
         }
         let mtime = Time::new(entry.stat.mtime, 0);
         match entry.stat.kind {
             Kind::File => {
-                let version =
-                    Version::file(entry.stat.size, entry.stat.mtime, entry.stat.mode);
+                let version = Version::file(entry.stat.size, entry.stat.mtime, entry.stat.mode);
                 listing.entries.insert(entry.name, (version, mtime));
             }
             Kind::Dir => {
-                listing.entries.insert(entry.name, (Version::dir(entry.stat.mode), mtime));
+                listing
+                    .entries
+                    .insert(entry.name, (Version::dir(entry.stat.mode), mtime));
             }
             Kind::Symlink => {
                 let link = path.join(&entry.name);
@@ -179,7 +186,9 @@ async fn interpret(
     while let Some((name, mtime, target)) = links.next().await {
         match target {
             Ok(target) => {
-                listing.entries.insert(name, (Version::symlink(target), mtime));
+                listing
+                    .entries
+                    .insert(name, (Version::symlink(target), mtime));
             }
             Err(error) if error.is_link_loss() => return Err(error),
             // Replaced or removed since the listing: the next one tells.
@@ -194,7 +203,9 @@ async fn interpret(
 /// Compares a listing with base in one transaction. Returns the places that the mount now shows anew.
 fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place>, ReplicaError> {
     let dir = listing.dir;
-    let Some(mut parent) = tx.node(dir)? else { return Ok(Vec::new()) };
+    let Some(mut parent) = tx.node(dir)? else {
+        return Ok(Vec::new());
+    };
     let first = !parent.listed;
     let base: BTreeMap<Name, BaseEntry> = tx.base_children(dir)?.into_iter().collect();
     let racy_from = listing.seen_at.secs() - RACY_SECS;
@@ -207,7 +218,10 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
         match base.get(name) {
             Some(base) if base.version.same(version) => forget(tx, &place)?,
             None if tx.child(dir, name)?.is_none() && first => {
-                let new = NewNode { version, mtime: *mtime };
+                let new = NewNode {
+                    version,
+                    mtime: *mtime,
+                };
                 apply::adopt_into(&shared.options, shared.now(), tx, &place, &new, &mut parent)?;
                 shown.push(place);
             }
@@ -235,8 +249,12 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
 }
 
 fn is_scoped(tx: &Tx<'_>, place: &Place) -> Result<bool, ReplicaError> {
-    let Some(id) = tx.child(place.parent, &place.name)? else { return Ok(false) };
-    Ok(tx.node(id)?.is_some_and(|node| node.scoped || !node.kind.travels()))
+    let Some(id) = tx.child(place.parent, &place.name)? else {
+        return Ok(false);
+    };
+    Ok(tx
+        .node(id)?
+        .is_some_and(|node| node.scoped || !node.kind.travels()))
 }
 
 /// The observation equals base: nothing to remember.
@@ -253,10 +271,19 @@ fn observe_at(
     version: Option<&Version>,
     seen_at: Time,
 ) -> Result<(), ReplicaError> {
-    if tx.observation(place)?.is_some_and(|old| old.version.as_ref() == version) {
+    if tx
+        .observation(place)?
+        .is_some_and(|old| old.version.as_ref() == version)
+    {
         return Ok(());
     }
-    tx.observe(place.clone(), Some(Observation { version: version.cloned(), seen_at }))
+    tx.observe(
+        place.clone(),
+        Some(Observation {
+            version: version.cloned(),
+            seen_at,
+        }),
+    )
 }
 
 /// The directory itself is gone from the server.

@@ -10,6 +10,7 @@ use super::reconcile::{PassReport, Request};
 use super::status::Transfers;
 use super::{Connect, Done, EngineOptions, Events, Space};
 use crate::remote::Remote;
+use crate::remote::layout::ClientId;
 use crate::replica::Replica;
 use crate::sync::ClockOffset;
 use crate::tree::{Name, NodeId, Place, RelPath, Time, Version};
@@ -26,6 +27,8 @@ pub(super) struct SecondName {
 pub(super) struct Shared {
     pub(super) replica: Arc<Replica>,
     pub(super) options: EngineOptions,
+    /// Names this machine on the server.
+    pub(super) client: ClientId,
     pub(super) connector: Arc<dyn Connect>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) events: OnceLock<Arc<dyn Events>>,
@@ -69,16 +72,21 @@ impl Shared {
         replica: Arc<Replica>,
         connector: Arc<dyn Connect>,
         options: EngineOptions,
+        client: ClientId,
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
         let since = (options.now)();
         Self {
             replica,
             options,
+            client,
             connector,
             runtime,
             events: OnceLock::new(),
-            link: watch::Sender::new(LinkView { state: LinkState::Connecting, since }),
+            link: watch::Sender::new(LinkView {
+                state: LinkState::Connecting,
+                since,
+            }),
             remote: Mutex::default(),
             held: watch::Sender::new(false),
             connect_now: Notify::new(),

@@ -67,9 +67,18 @@ impl Transfers {
     pub(super) fn start(&self, path: RelPath, upload: bool, total: u64) -> Progress {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let done = Arc::new(AtomicU64::new(0));
-        let transfer = Transfer { path, upload, total, done: Arc::clone(&done) };
+        let transfer = Transfer {
+            path,
+            upload,
+            total,
+            done: Arc::clone(&done),
+        };
         lock(&self.list).insert(key, transfer);
-        Progress { list: Arc::clone(&self.list), key, done }
+        Progress {
+            list: Arc::clone(&self.list),
+            key,
+            done,
+        }
     }
 
     fn view(&self) -> Vec<TransferView> {
@@ -100,8 +109,16 @@ impl Drop for Progress {
 /// Collects the status from memory and the index; asks the server nothing.
 pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
     let (oldest_unsent, problems) = shared.replica.view(|view| {
-        let oldest = view.dirty(usize::MAX)?.into_iter().map(|(_, since)| since).min();
-        let problems = view.problems()?.into_iter().map(|(_, problem)| problem).collect();
+        let oldest = view
+            .dirty(usize::MAX)?
+            .into_iter()
+            .map(|(_, since)| since)
+            .min();
+        let problems = view
+            .problems()?
+            .into_iter()
+            .map(|(_, problem)| problem)
+            .collect();
         Ok::<_, ReplicaError>((oldest, problems))
     })?;
     Ok(EngineStatus {
