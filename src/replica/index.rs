@@ -263,4 +263,6 @@ impl Drop for Replica {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 pub(super) mod tests;

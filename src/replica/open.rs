@@ -156,3 +156,73 @@ fn settle(state_dir: &Path, db: &mut Connection, replayed: &mut Replayed) -> Res
     replayed.changes = changes;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::index::tests::{NOW, open};
+    use super::*;
+
+    fn refused(state_dir: &Path) -> ReplicaError {
+        match Replica::open(state_dir, NOW) {
+            Ok(_) => panic!("it opened"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn a_new_replica_has_a_root_and_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = dir.path().join("deep/state");
+        assert!(!Replica::is_known(&state_dir));
+        let replica = Replica::open(&state_dir, NOW).unwrap();
+        assert!(Replica::is_known(&state_dir));
+        assert_eq!(replica.counts().unwrap().dirs, 1);
+        for entry in fs::read_dir(&state_dir).unwrap() {
+            let found = entry.unwrap().metadata().unwrap();
+            let owned = found.permissions().mode() & 0o077 == 0;
+            assert!(
+                owned || found.is_file(),
+                "the directory itself keeps others out"
+            );
+        }
+        let mode = fs::metadata(&state_dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_replica_in_use_says_by_whom() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let own = std::process::id().to_string();
+        assert!(matches!(refused(dir.path()), ReplicaError::InUse { pid, .. } if pid == own));
+        drop(replica);
+        open(&dir);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(&dir));
+        let index = index_path(dir.path());
+        let db = Connection::open(&index).unwrap();
+        db.pragma_update(None, "user_version", schema::FORMAT + 1)
+            .unwrap();
+        drop(db);
+        let before = fs::read(&index).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(error, ReplicaError::TooNew { .. }), "{error}");
+        assert_eq!(fs::read(&index).unwrap(), before);
+    }
+
+    #[test]
+    fn a_damaged_index_points_to_rescue() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(&dir));
+        fs::write(index_path(dir.path()), [b'x'; 9000]).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(error, ReplicaError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("roamhome rescue"), "{error}");
+    }
+}

@@ -125,3 +125,91 @@ pub(super) fn new_node(id: NodeId, kind: Kind, now: Time) -> Node {
         scoped: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::index::tests::{NOW, killed, make, open, place, update, view};
+    use super::super::open::index_path;
+    use super::*;
+    use crate::tree::{Hash, RelPath};
+
+    #[test]
+    fn content_written_after_the_last_row_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = make(&replica, "a", |node| node.hash = Some(Hash([1; 32])));
+        let hint = RelPath::parse(b"a").unwrap();
+        let mut file = replica.content().open_unsent(id, &hint).unwrap();
+        update(&replica, |tx| tx.mark_in_flight(id));
+        file.write_all(b"more").unwrap();
+        let copy = killed(&replica);
+        let replica = open(&copy);
+        let node = view(&replica, |view| view.node(id)).unwrap();
+        assert_eq!((node.size, node.data_seq, node.hash), (4, 1, None));
+        assert!(node.data_changed && node.content == Content::Whole);
+        assert!(view(&replica, |view| view.is_dirty(&place(NodeId::ROOT, "a"))));
+        assert!(view(&replica, |view| view.in_flight()).is_empty());
+    }
+
+    #[test]
+    fn what_was_removed_while_open_is_gone_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = make(&replica, "a", |node| node.data_changed = true);
+        let hint = RelPath::parse(b"a").unwrap();
+        replica.content().open_unsent(id, &hint).unwrap();
+        update(&replica, |tx| {
+            tx.unlink(&place(NodeId::ROOT, "a"))?;
+            tx.mark_in_flight(id)?;
+            let mut node = tx.node(id)?.unwrap();
+            node.nlink = 0;
+            tx.put_node(node)
+        });
+        let copy = killed(&replica);
+        let replica = open(&copy);
+        assert_eq!(view(&replica, |view| view.node(id)), None);
+        replica.close().unwrap();
+        assert!(replica.content().list(Which::Unsent).unwrap().is_empty());
+    }
+
+    #[test]
+    fn power_loss_that_undid_an_update_leaves_its_content_to_be_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let written = make(&replica, "written", |_| {});
+        let untouched = make(&replica, "untouched", |node| node.mtime = Time(i64::MAX));
+        for (id, bytes) in [(written, &b"new"[..]), (untouched, b"")] {
+            let hint = RelPath::parse(b"x").unwrap();
+            let mut file = replica.content().open_unsent(id, &hint).unwrap();
+            file.write_all(bytes).unwrap();
+        }
+        replica.sync().unwrap();
+        let copy = killed(&replica);
+        let db = rusqlite::Connection::open(index_path(copy.path())).unwrap();
+        db.execute("UPDATE meta SET value = x'00' WHERE name = ?1", [OPENED_IN])
+            .unwrap();
+        drop(db);
+        let replica = open(&copy);
+        assert!(
+            view(&replica, |view| view.node(written))
+                .unwrap()
+                .is_unsent()
+        );
+        assert!(
+            !view(&replica, |view| view.node(untouched))
+                .unwrap()
+                .is_unsent()
+        );
+        let unsent = replica.content().list(Which::Unsent).unwrap();
+        assert_eq!(
+            unsent.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
+            [written]
+        );
+        assert_eq!(
+            NOW,
+            view(&replica, |view| view.node(written)).unwrap().ctime
+        );
+    }
+}
