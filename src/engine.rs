@@ -56,9 +56,15 @@ impl Engine {
         options: EngineOptions,
     ) -> Result<Self, ReplicaError> {
         let (requests, receiver) = mpsc::unbounded_channel();
-                let client = home::client_id(&replica)?;
-        let shared =
-            Shared::new(runtime.clone(), replica, connector, options, client, requests);
+        let client = home::client_id(&replica)?;
+        let shared = Shared::new(
+            runtime.clone(),
+            replica,
+            connector,
+            options,
+            client,
+            requests,
+        );
         let shared = Arc::new(shared);
         runtime.spawn(linker::run(Arc::clone(&shared)));
         runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));

@@ -76,7 +76,7 @@ fn adopt_as(
         },
         data_changed: false,
         data_seq: 0,
-                hash: None,
+        hash: None,
         listed: revived,
         scoped: false,
     };
@@ -85,7 +85,14 @@ fn adopt_as(
     }
     tx.put_node(node)?;
     tx.link(place.clone(), id)?;
-    base::set(tx, place, Some(BaseEntry { node: id, version: new.version.clone() }))?;
+    base::set(
+        tx,
+        place,
+        Some(BaseEntry {
+            node: id,
+            version: new.version.clone(),
+        }),
+    )?;
     tx.observe(place.clone(), None)
 }
 
@@ -111,7 +118,7 @@ pub(super) fn adopt(
             now
         };
         let new = NewNode { version, mtime };
-                let id = match revive {
+        let id = match revive {
             Some(id) if tx.node(id)?.is_some() => return Ok(Applied::Stale),
             Some(id) => id,
             None => tx.alloc_node()?,
@@ -166,7 +173,14 @@ pub(super) fn refresh(
             tx.put_node(parent)?;
             new_id
         };
-                base::set(tx, place, Some(BaseEntry { node: new_id, version: version.clone() }))?;
+        base::set(
+            tx,
+            place,
+            Some(BaseEntry {
+                node: new_id,
+                version: version.clone(),
+            }),
+        )?;
         tx.observe(place.clone(), None)?;
         tx.clear_dirty(place)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
@@ -397,7 +411,9 @@ fn finish(
 /// and the removal share one critical section with every fetch and every truncation.
 fn discard_content(shared: &Shared, id: NodeId) -> Result<(), ReplicaError> {
     shared.replica.view(|view| {
-        let absent = view.node(id)?.is_some_and(|node| node.content == Content::Absent);
+        let absent = view
+            .node(id)?
+            .is_some_and(|node| node.content == Content::Absent);
         if absent && !shared.replica.opens().is_open(id) {
             shared.replica.content().remove(id)?;
         }
@@ -434,7 +450,13 @@ fn overwrite(
 }
 
 /// Takes the node out of the tree; it lives on while a program has it open.
-fn detach(tx: &mut Tx<'_>, place: &Place, mut node: Node, now: Time) -> Result<(), ReplicaError> {
+fn detach(
+    tx: &mut Tx<'_>,
+    opens: &Opens,
+    place: &Place,
+    mut node: Node,
+    now: Time,
+) -> Result<(), ReplicaError> {
     tx.unlink(place)?;
     if let Some(mut parent) = tx.node(place.parent)? {
         if node.kind == Kind::Dir {
@@ -460,7 +482,11 @@ fn detach(tx: &mut Tx<'_>, place: &Place, mut node: Node, now: Time) -> Result<(
 
 /// Nothing is here any more. What the server has there is for the next plan: it agrees, or takes it over.
 fn gone(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
-    if gather::is_clean(tx, place)? { tx.clear_dirty(place) } else { tx.mark_dirty(place.clone(), now) }
+    if gather::is_clean(tx, place)? {
+        tx.clear_dirty(place)
+    } else {
+        tx.mark_dirty(place.clone(), now)
+    }
 }
 
 fn touch(dir: &mut Node, now: Time) {

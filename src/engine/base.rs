@@ -22,11 +22,7 @@ pub(super) fn set(
 }
 
 /// What base and the observations hold at `from` goes to `to`.
-pub(super) fn move_entry(
-    tx: &mut Tx<'_>,
-    from: &Place,
-    to: &Place,
-) -> Result<(), ReplicaError> {
+pub(super) fn move_entry(tx: &mut Tx<'_>, from: &Place, to: &Place) -> Result<(), ReplicaError> {
     let entry = tx.base(from)?;
     let seen = tx.observation(from)?;
     tx.set_base(from.clone(), None)?;

@@ -247,7 +247,9 @@ pub(super) async fn remove_if_there(remote: &Remote, path: &RelPath) -> Result<(
 /// The number that names this machine on the server, made when the replica is.
 pub(super) fn client_id(replica: &Replica) -> Result<ClientId, ReplicaError> {
     replica.update(|tx| {
-        let known = tx.meta(META_CLIENT)?.and_then(|bytes| bytes.try_into().ok());
+        let known = tx
+            .meta(META_CLIENT)?
+            .and_then(|bytes| bytes.try_into().ok());
         let bytes: [u8; 8] = match known {
             Some(bytes) => bytes,
             None => {

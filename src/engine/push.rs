@@ -24,7 +24,7 @@ pub(super) enum Pushed {
     /// It stands: what a look shows there now.
     Done(Option<Version>),
     /// Something else than expected is there; nothing of it was lost.
-        Saw(Option<Version>),
+    Saw(Option<Version>),
     /// Something is in the way where a move goes.
     SawTarget(Option<Version>),
     /// The replica changed since the plan was made, or the place has no parent on the server yet.
@@ -361,12 +361,12 @@ pub(super) async fn move_node(
     }
     if let Some(replaced) = replaces {
         let seen = look(session, &target).await?;
-                if !seen.as_ref().is_some_and(|seen| replaced.same(seen)) {
+        if !seen.as_ref().is_some_and(|seen| replaced.same(seen)) {
             return Ok(Pushed::SawTarget(seen));
         }
         let kept = keep::kept_path(shared, Keep::Replaced, &target);
         match set_aside(session, replaced, &target, &kept).await? {
-                        Pushed::Done(_) => {}
+            Pushed::Done(_) => {}
             Pushed::Saw(seen) => return Ok(Pushed::SawTarget(seen)),
             other => return Ok(other),
         }

@@ -39,6 +39,18 @@ pub struct StagingFile {
     pub path: PathBuf,
 }
 
+impl StagingFile {
+    /// Its length in bytes.
+    pub fn len(&self) -> Result<u64> {
+        Ok(self.file.metadata().at(&self.path)?.len())
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
 impl Drop for StagingFile {
     fn drop(&mut self) {
         // After an installation there is nothing at the path.
@@ -49,6 +61,9 @@ impl Drop for StagingFile {
         }
     }
 }
+
+/// How much of two files is held in memory to compare them, in bytes.
+const COMPARE_CHUNK: usize = 256 * 1024;
 
 impl ContentStore {
     /// Makes the directories in `state_dir` and empties `staging/`.
@@ -186,23 +201,43 @@ impl ContentStore {
         Ok(staged)
     }
 
-    /// Moves the content of `node` to a backup; an empty one if it has none.
-    pub fn keep_as_backup(&self, node: NodeId, id: u64) -> Result<()> {
+    /// Gives the content of `node` a second name as a backup. The caller sees to it that nobody writes to it
+    /// any more.
+    pub fn link_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
         let _guard = self.lock();
         let backup = self.backups.join(id.to_string());
         for dir in [&self.unsent, &self.clean] {
             let path = path_in(dir, node);
             if exists(&path)? {
-                return rename(&path, &backup, true);
+                return fs::hard_link(&path, &backup).at(&backup);
             }
         }
         File::create(&backup).map(drop).at(&backup)
     }
 
-    /// Copies the content of `node` to a backup.
-    pub fn copy_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
-        let staged = self.snapshot(node)?;
-        rename(&staged.path, &self.backups.join(id.to_string()), true)
+    /// Whether the content of `node` equals a staged file's, byte by byte.
+    pub fn equals(&self, node: NodeId, staged: &StagingFile) -> Result<bool> {
+        let ours = self.open_read(node)?;
+        let len = ours.metadata().at(&staged.path)?.len();
+        if len != staged.len()? {
+            return Ok(false);
+        }
+        let (mut left, mut right) = (vec![0; COMPARE_CHUNK], vec![0; COMPARE_CHUNK]);
+        let mut offset = 0;
+        while offset < len {
+            let part = (len - offset).min(COMPARE_CHUNK as u64) as usize;
+            ours.read_exact_at(&mut left[..part], offset)
+                .at(&staged.path)?;
+            staged
+                .file
+                .read_exact_at(&mut right[..part], offset)
+                .at(&staged.path)?;
+            if left[..part] != right[..part] {
+                return Ok(false);
+            }
+            offset += part as u64;
+        }
+        Ok(true)
     }
 
     /// A backup's content.

@@ -77,7 +77,7 @@ pub enum ReplicaError {
 
 impl ReplicaError {
     /// An I/O error at `path`, told apart from a full disk.
-    pub(super) fn io(path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(path: &Path, source: impl Into<io::Error>) -> Self {
         let (path, source) = (path.to_owned(), source.into());
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path },

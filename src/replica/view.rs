@@ -203,6 +203,11 @@ impl<'a> View<'a> {
         Ok(rows.into_iter().map(|(_, backup)| backup).collect())
     }
 
+    /// What a person should know about `place`.
+    pub fn problem(&self, place: &Place) -> Result<Option<Problem>> {
+        self.get::<Problems>(place)
+    }
+
     /// All that a person should know.
     pub fn problems(&self) -> Result<Vec<(Place, Problem)>> {
         self.in_places::<Problems>(None, usize::MAX)
