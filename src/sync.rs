@@ -6,12 +6,16 @@
 //! into changes of the base tree.
 
 mod change;
+mod decide;
+mod forest;
 mod guard;
 mod model;
+mod moves;
 mod plan;
 mod settle;
 
 pub use change::{Change, local_change, remote_change};
+pub use decide::{Context, Decision, Fate, decide, newest};
 pub use guard::{Guard, GuardLimits, HomeIdentity, Side, guard};
 pub use model::{
     Action, ClockOffset, DirState, Input, Keep, LocalEntry, Phase, Plan, Policy, Prefer, Step,

@@ -1,7 +1,325 @@
-//! The whole of a plan.
-use super::{Input, Plan, Policy};
+//! The whole of a plan: moves, then what every place needs, in an order in which nothing is in the way.
+//!
+//! Directories are made before and removed after what is in them. What cannot be done yet is left out: the
+//! plan that follows, when this one was carried out, has it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::tree::{Kind, NodeId, Place};
+
+use super::decide::{Context, Decision, Fate, decide};
+use super::forest::{Forest, Tree};
+use super::moves::{Moves, moves};
+use super::{Action, Input, Phase, Plan, Policy, Step, Triple, Why};
 
 /// Plans what makes both sides equal. A settled input plans nothing.
-pub fn plan(_input: &Input, _policy: &Policy) -> Plan {
-    Plan::default()
+pub fn plan(input: &Input, policy: &Policy) -> Plan {
+    let mut forest = Forest::new(input);
+    let moves = moves(&mut forest);
+    Planner {
+        forest: &forest,
+        moves: &moves,
+        policy,
+        fates: RefCell::new(BTreeMap::new()),
+    }
+    .plan()
 }
+
+struct Planner<'a> {
+    forest: &'a Forest,
+    moves: &'a Moves,
+    policy: &'a Policy,
+    fates: RefCell<BTreeMap<NodeId, Fate>>,
+}
+
+/// The steps other than moves, by when they are due.
+#[derive(Default)]
+struct Steps {
+    /// Base rows change their directories.
+    rekey: Vec<Step>,
+    /// Files that stand where a directory is to be.
+    make_room: Vec<Step>,
+    /// New directories, by depth.
+    make: BTreeMap<usize, Vec<Step>>,
+    /// Files and symlinks, and all that depends on nothing.
+    leaves: Vec<Step>,
+    /// Removed directories, by depth.
+    remove: BTreeMap<usize, Vec<Step>>,
+    /// Directories' permission bits, last since they could forbid the rest.
+    attributes: Vec<Step>,
+}
+
+/// What came of looking at all places.
+#[derive(Default)]
+struct Found {
+    acts: BTreeMap<Place, (Action, Why)>,
+    waiting: BTreeSet<Place>,
+    needs_content: BTreeSet<NodeId>,
+    obstructed: Vec<Place>,
+}
+
+impl Planner<'_> {
+    fn plan(&self) -> Plan {
+        let mut found = self.look();
+        let splits = self.splits();
+        let frozen = self.rekeyed(&found, &splits);
+        found.acts.retain(|place, (action, _)| {
+            matches!(action, Action::Unite { .. }) || !self.is_inside(place, &frozen)
+        });
+        let made = self.made(&found);
+        let mut steps = Steps::default();
+        for (node, from) in splits {
+            if let Some(place) = self.forest.only_place(Tree::Local, node) {
+                steps.rekey.push(Step {
+                    place: place.clone(),
+                    action: Action::Split { node, from },
+                    why: Why::LocalChange,
+                });
+            }
+        }
+        for (place, (action, why)) in found.acts {
+            if self.is_possible(&place, &action, &made) {
+                self.schedule(&mut steps, Step { place, action, why });
+            }
+        }
+        let held = self.moves.held_steps.iter();
+        let unfrozen = held.filter(|step| !self.is_inside(&step.place, &frozen));
+        steps.leaves.extend(unfrozen.cloned());
+        found.needs_content.extend(&self.moves.needs_content);
+        found.waiting.extend(self.moves.waiting.iter().cloned());
+        Plan {
+            phases: self.phases(steps),
+            waiting: found.waiting.into_iter().collect(),
+            needs_content: found.needs_content.into_iter().collect(),
+            obstructed: found.obstructed,
+        }
+    }
+
+    /// Decides about every place that no move holds.
+    fn look(&self) -> Found {
+        let mut found = Found::default();
+        for (place, triple) in self.forest.triples() {
+            if self.moves.held.contains_key(place) {
+                continue;
+            }
+            match self.decide(place, triple) {
+                Decision::Settled | Decision::Later => {}
+                Decision::Act(action, why) => {
+                    found.acts.insert(place.clone(), (action, why));
+                }
+                Decision::Busy => {
+                    found.waiting.insert(place.clone());
+                }
+                Decision::NeedsContent(node) => {
+                    found.needs_content.insert(node);
+                }
+                Decision::Obstructed => found.obstructed.push(place.clone()),
+            }
+        }
+        for (node, dir) in &self.moves.behind {
+            if self.fate(*dir) == Fate::Gone
+                && let Some(place) = self.forest.only_place(Tree::Local, *node)
+            {
+                let remove = (Action::RemoveDir, Why::LocalChange);
+                found.acts.insert(place.clone(), remove);
+            }
+        }
+        found
+    }
+
+    fn decide(&self, place: &Place, triple: &Triple) -> Decision {
+        let local = triple.local.as_ref();
+        let context = Context {
+            inside: self
+                .removed_dir(triple)
+                .map_or(Fate::Gone, |dir| self.fate(dir)),
+            shared: local.is_some_and(|local| self.forest.is_shared(local.node)),
+            fetchable: local.is_some_and(|local| self.forest.is_fetchable(local)),
+            lent: self.forest.is_lent(place),
+        };
+        decide(place, triple, &context, self.policy)
+    }
+
+    /// The directory of the base tree that is gone on one of the sides, if that is so here.
+    fn removed_dir(&self, triple: &Triple) -> Option<NodeId> {
+        let base = triple
+            .base
+            .as_ref()
+            .filter(|base| base.version.kind == Kind::Dir)?;
+        let here = triple
+            .local
+            .as_ref()
+            .is_some_and(|local| local.node == base.node);
+        let remote = triple.remote.as_ref();
+        let there = remote.is_some_and(|remote| remote.kind == Kind::Dir);
+        (here != there).then_some(base.node)
+    }
+
+    /// What will be left inside a directory that is gone on one side.
+    fn fate(&self, dir: NodeId) -> Fate {
+        if let Some(fate) = self.fates.borrow().get(&dir) {
+            return *fate;
+        }
+        // Should the input ever hold a cycle, nothing is removed for it.
+        self.fates.borrow_mut().insert(dir, Fate::Undecided);
+        let inside = self.forest.inside(dir);
+        let fate = inside
+            .map(|(place, triple)| self.fate_of(place, triple))
+            .max()
+            .unwrap_or(Fate::Gone);
+        self.fates.borrow_mut().insert(dir, fate);
+        fate
+    }
+
+    fn fate_of(&self, place: &Place, triple: &Triple) -> Fate {
+        if let Some(fate) = self.moves.held.get(place) {
+            return *fate;
+        }
+        let empty_here = triple.local.is_none();
+        let empty_there = triple.remote.is_none();
+        match self.decide(place, triple) {
+            Decision::Settled if empty_here && empty_there => Fate::Gone,
+            Decision::Later | Decision::Busy | Decision::NeedsContent(_) => Fate::Undecided,
+            Decision::Settled | Decision::Obstructed => Fate::Stays,
+            Decision::Act(action, _) => match action {
+                Action::Remove { .. } | Action::RemoveDir if empty_here => Fate::Gone,
+                Action::Drop { .. } | Action::DropDir { .. } if empty_there => Fate::Gone,
+                Action::Agree { entry: None } => Fate::Gone,
+                _ => Fate::Stays,
+            },
+        }
+    }
+
+    /// All directories whose move is given up.
+    fn splits(&self) -> BTreeMap<NodeId, Place> {
+        let mut splits = self.moves.splits.clone();
+        for (node, dir) in &self.moves.behind {
+            if self.fate(*dir) == Fate::Stays
+                && let Some(from) = self.forest.only_place(Tree::Base, *node)
+            {
+                splits.insert(*node, from.clone());
+            }
+        }
+        splits
+    }
+
+    /// The directories whose base rows go to another directory in this plan.
+    fn rekeyed(&self, found: &Found, splits: &BTreeMap<NodeId, Place>) -> BTreeSet<NodeId> {
+        let united = found.acts.values().flat_map(|(action, _)| match action {
+            Action::Unite { from, node } => vec![*from, *node],
+            _ => Vec::new(),
+        });
+        splits.keys().copied().chain(united).collect()
+    }
+
+    fn is_inside(&self, place: &Place, dirs: &BTreeSet<NodeId>) -> bool {
+        !dirs.is_empty()
+            && [Tree::Base, Tree::Local].into_iter().any(|tree| {
+                let mut ancestors = self.forest.ancestors(tree, place.parent);
+                ancestors.any(|dir| dirs.contains(&dir))
+            })
+    }
+
+    /// The directories that this plan makes on the server.
+    fn made(&self, found: &Found) -> BTreeSet<NodeId> {
+        let wanted = found.acts.iter().filter_map(|(place, (action, _))| {
+            let node = self.to_make(place, action)?;
+            Some((self.forest.depth(Tree::Local, node), place, node))
+        });
+        let mut made = BTreeSet::new();
+        for (_, place, node) in wanted.collect::<BTreeSet<_>>() {
+            if self.is_there(place.parent, &made) {
+                made.insert(node);
+            }
+        }
+        made
+    }
+
+    /// The directory that stands at `place` on the server after the action, and did not before.
+    fn to_make(&self, place: &Place, action: &Action) -> Option<NodeId> {
+        match action {
+            Action::MakeDir { node } => Some(*node),
+            Action::Remove { .. } => {
+                let local = self.forest.at(place)?.local.as_ref()?;
+                let elsewhere = self
+                    .forest
+                    .places(Tree::Base, local.node)
+                    .any(|other| other != place);
+                (local.version.kind == Kind::Dir && !elsewhere).then_some(local.node)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_there(&self, dir: NodeId, made: &BTreeSet<NodeId>) -> bool {
+        made.contains(&dir) || self.forest.server_has(dir)
+    }
+
+    /// Whether the directory that the action works in is there, or is made before.
+    fn is_possible(&self, place: &Place, action: &Action, made: &BTreeSet<NodeId>) -> bool {
+        match action {
+            Action::MakeDir { .. } | Action::Publish { .. } => self.is_there(place.parent, made),
+            Action::SetAttr { .. } | Action::Remove { .. } | Action::RemoveDir => {
+                self.forest.server_has(place.parent)
+            }
+            Action::Adopt { .. } => self.forest.local_has(place.parent),
+            _ => true,
+        }
+    }
+
+    fn schedule(&self, steps: &mut Steps, step: Step) {
+        let parent = step.place.parent;
+        let is_dir = |node: &NodeId| self.forest.dir_place(Tree::Local, *node).is_some();
+        match &step.action {
+            Action::Unite { .. } => steps.rekey.push(step),
+            Action::MakeDir { .. } => {
+                let depth = self.forest.depth(Tree::Local, parent);
+                steps.make.entry(depth).or_default().push(step);
+            }
+            Action::Remove { .. } => match self.to_make(&step.place, &step.action) {
+                Some(node) => {
+                    let depth = self.forest.depth(Tree::Local, parent);
+                    steps.make.entry(depth).or_default().push(Step {
+                        place: step.place.clone(),
+                        action: Action::MakeDir { node },
+                        why: step.why,
+                    });
+                    steps.make_room.push(step);
+                }
+                None => steps.leaves.push(step),
+            },
+            Action::RemoveDir => {
+                let depth = self.forest.depth(Tree::Base, parent);
+                steps.remove.entry(depth).or_default().push(step);
+            }
+            Action::DropDir { .. } => {
+                let depth = self.forest.depth(Tree::Local, parent);
+                steps.remove.entry(depth).or_default().push(step);
+            }
+            Action::SetAttr { node, .. } | Action::TakeAttrs { node, .. } if is_dir(node) => {
+                steps.attributes.push(step);
+            }
+            _ => steps.leaves.push(step),
+        }
+    }
+
+    fn phases(&self, steps: Steps) -> Vec<Phase> {
+        let moves = self.moves.steps.iter().map(|step| vec![step.clone()]);
+        moves
+            .chain([steps.rekey, steps.make_room])
+            .chain(steps.make.into_values())
+            .chain([steps.leaves])
+            .chain(steps.remove.into_values().rev())
+            .chain([steps.attributes])
+            .filter(|steps| !steps.is_empty())
+            .map(|mut steps| {
+                steps.sort_by(|a, b| a.place.cmp(&b.place));
+                Phase { steps }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

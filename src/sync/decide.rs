@@ -1,0 +1,443 @@
+//! What becomes of one place: a total function of its three states.
+//!
+//! - Only one side changed: the other takes it over.
+//! - Both changed to the same: agree. Both changed and differ: the newest wins, the loser is kept.
+//! - Removed on one side, changed on the other: the change wins, and so does a mere change of attributes of a
+//!   file, since keeping too much is the safe side. A removed directory whose attributes changed is removed.
+//! - Directories merge, and a directory stays where something else wants its name.
+//!
+//! Nothing is decided that would remove the last copy of a content: what only the server has is first
+//! fetched, and what a program is writing to waits.
+
+use crate::tree::{BaseEntry, Kind, NodeId, Place, Version};
+
+use super::change::{Change, local_change, may_hold_same_data, remote_change};
+use super::{Action, Keep, LocalEntry, Policy, Prefer, Step, Triple, Why};
+
+/// What will be left of the inside of a directory that one side removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Nothing.
+    Gone,
+    /// Not known before something else is done.
+    Undecided,
+    /// Something.
+    Stays,
+}
+
+/// What a decision needs to know about the rest of the home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    /// What will be left inside the directory that stands here in the base tree or locally.
+    pub inside: Fate,
+    /// Whether the local node has other places.
+    pub shared: bool,
+    /// Whether the server has the local node's content somewhere, so that it can be fetched.
+    pub fetchable: bool,
+    /// Whether the server's file here is the last copy of the content of a node that stands elsewhere.
+    pub lent: bool,
+}
+
+/// What is to be done at a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: it is settled.
+    Settled,
+    /// This.
+    Act(Action, Why),
+    /// Nothing now: it depends on something that this plan does first.
+    Later,
+    /// Nothing until the program that writes here closes the file.
+    Busy,
+    /// Nothing until this node's content was fetched.
+    NeedsContent(NodeId),
+    /// Nothing while the server holds something there that cannot be carried.
+    Obstructed,
+}
+
+use Decision::{Act, Settled};
+
+/// Decides about one place.
+pub fn decide(place: &Place, triple: &Triple, context: &Context, policy: &Policy) -> Decision {
+    let case = Case::new(place, triple, context, policy);
+    match (&triple.local, &triple.remote) {
+        (local, Some(remote)) if !remote.kind.travels() => {
+            if local.is_none() && triple.base.is_none() {
+                Settled
+            } else {
+                Decision::Obstructed
+            }
+        }
+        (None, None) => match triple.base {
+            None => Settled,
+            Some(_) => Act(Action::Agree { entry: None }, Why::BothAgree),
+        },
+        (None, Some(remote)) => case.gone_here(remote),
+        (Some(local), None) if is_dir(&local.version) => case.directory_gone_there(local),
+        (Some(local), None) => case.leaf_gone_there(local),
+        (Some(local), Some(remote)) => match (is_dir(&local.version), is_dir(remote)) {
+            (true, true) => case.directories(local, remote),
+            (true, false) => case.directory_here(local, remote),
+            (false, true) => case.directory_there(local, remote),
+            (false, false) => case.leaves(local, remote),
+        },
+    }
+}
+
+/// Which of two versions wins: the newer in server time, or the preferred where the clocks cannot tell.
+pub fn newest(local: &Version, remote: &Version, policy: &Policy) -> Prefer {
+    const SECOND: i128 = 1_000_000_000;
+    if local.kind != Kind::File || remote.kind != Kind::File {
+        return policy.prefer;
+    }
+    let local_start = i128::from(local.mtime) * SECOND + i128::from(policy.clock.offset_ns);
+    let remote_start = i128::from(remote.mtime) * SECOND;
+    let error = i128::from(policy.clock.error_ns);
+    if local_start - error >= remote_start + SECOND {
+        Prefer::Local
+    } else if remote_start >= local_start + SECOND + error {
+        Prefer::Remote
+    } else {
+        policy.prefer
+    }
+}
+
+fn is_dir(version: &Version) -> bool {
+    version.kind == Kind::Dir
+}
+
+/// One place with all that decides about it.
+struct Case<'a> {
+    place: &'a Place,
+    base: Option<&'a BaseEntry>,
+    here: Change,
+    there: Change,
+    context: &'a Context,
+    policy: &'a Policy,
+}
+
+impl<'a> Case<'a> {
+    fn new(place: &'a Place, triple: &'a Triple, context: &'a Context, policy: &'a Policy) -> Self {
+        Self {
+            place,
+            base: triple.base.as_ref(),
+            here: local_change(triple.base.as_ref(), triple.local.as_ref(), context.shared),
+            there: remote_change(triple.base.as_ref(), triple.remote.as_ref()),
+            context,
+            policy,
+        }
+    }
+
+    /// The base tree's directory here, if any.
+    fn base_dir(&self) -> Option<NodeId> {
+        self.base
+            .filter(|base| is_dir(&base.version))
+            .map(|base| base.node)
+    }
+
+    /// `act` once nothing is left of the directory that makes room, `stay` if something stays in it.
+    fn once_empty(&self, act: Decision, stay: Decision) -> Decision {
+        match self.context.inside {
+            Fate::Gone => act,
+            Fate::Undecided => Decision::Later,
+            Fate::Stays => stay,
+        }
+    }
+
+    /// Takes the server's file away, unless it is the last copy of something.
+    fn remove(&self, remote: &Version, keep: Keep, why: Why) -> Decision {
+        match self.base {
+            Some(base) if self.context.lent => Decision::NeedsContent(base.node),
+            _ => Act(
+                Action::Remove {
+                    expected: remote.clone(),
+                    keep,
+                },
+                why,
+            ),
+        }
+    }
+
+    /// Nothing here, something there.
+    fn gone_here(&self, remote: &Version) -> Decision {
+        let adopt = |revive, why| {
+            Act(
+                Action::Adopt {
+                    version: remote.clone(),
+                    revive,
+                },
+                why,
+            )
+        };
+        match (self.base_dir(), self.there) {
+            (_, Change::Created) => adopt(None, Why::RemoteChange),
+            (Some(node), _) if is_dir(remote) => self.once_empty(
+                Act(Action::RemoveDir, Why::LocalChange),
+                adopt(Some(node), Why::ChangeBeatsRemoval),
+            ),
+            (_, Change::Same) => self.remove(remote, Keep::Trash, Why::LocalChange),
+            _ => adopt(None, Why::ChangeBeatsRemoval),
+        }
+    }
+
+    fn directory_gone_there(&self, local: &LocalEntry) -> Decision {
+        let make = |why| Act(Action::MakeDir { node: local.node }, why);
+        if self.base_dir() != Some(local.node) {
+            make(Why::LocalChange)
+        } else if local.holds_scoped {
+            make(Why::ChangeBeatsRemoval)
+        } else {
+            self.once_empty(
+                Act(Action::DropDir { node: local.node }, Why::RemoteChange),
+                make(Why::ChangeBeatsRemoval),
+            )
+        }
+    }
+
+    fn leaf_gone_there(&self, local: &LocalEntry) -> Decision {
+        let unchanged_here = self.here == Change::Same;
+        if local.busy && self.there != Change::Same {
+            Decision::Busy
+        } else if unchanged_here {
+            self.drop(local, Keep::Trash, Why::RemoteChange)
+        } else if let Some(decision) = self.without_content(local, None) {
+            decision
+        } else {
+            let why = match self.there {
+                Change::Same => Why::LocalChange,
+                _ => Why::ChangeBeatsRemoval,
+            };
+            Act(
+                Action::Publish {
+                    node: local.node,
+                    replaces: None,
+                    keep: Keep::Replaced,
+                },
+                why,
+            )
+        }
+    }
+
+    fn drop(&self, local: &LocalEntry, keep: Keep, why: Why) -> Decision {
+        Act(
+            Action::Drop {
+                node: local.node,
+                keep,
+            },
+            why,
+        )
+    }
+
+    fn directories(&self, local: &LocalEntry, remote: &Version) -> Decision {
+        if let Some(from) = self.base_dir().filter(|from| *from != local.node) {
+            let node = local.node;
+            return Act(Action::Unite { from, node }, Why::BothAgree);
+        }
+        self.attributes(local, remote, self.policy.prefer)
+    }
+
+    fn directory_here(&self, local: &LocalEntry, remote: &Version) -> Decision {
+        let make_room = self.remove(remote, Keep::Backup, Why::DirectoryStays);
+        if self.base_dir() == Some(local.node) {
+            if local.holds_scoped {
+                return make_room;
+            }
+            let drop = Act(Action::DropDir { node: local.node }, Why::RemoteChange);
+            return self.once_empty(drop, make_room);
+        }
+        if self.there == Change::Same {
+            return self.remove(remote, Keep::Trash, Why::LocalChange);
+        }
+        make_room
+    }
+
+    fn directory_there(&self, local: &LocalEntry, remote: &Version) -> Decision {
+        let untouched = matches!(self.here, Change::Same | Change::Attributes);
+        let make_room = if local.busy {
+            Decision::Busy
+        } else if untouched {
+            self.drop(local, Keep::Trash, Why::RemoteChange)
+        } else {
+            self.without_content(local, Some(remote))
+                .unwrap_or_else(|| self.drop(local, Keep::Backup, Why::DirectoryStays))
+        };
+        if self.base_dir().is_none() {
+            return make_room;
+        }
+        self.once_empty(Act(Action::RemoveDir, Why::LocalChange), make_room)
+    }
+
+    /// What to do with a file whose new state here would have to go to the server, or to a backup, but whose
+    /// content is not here. `None` if it is here.
+    fn without_content(&self, local: &LocalEntry, remote: Option<&Version>) -> Option<Decision> {
+        if local.version.kind != Kind::File || local.whole {
+            return None;
+        }
+        if self.context.fetchable {
+            return Some(Decision::NeedsContent(local.node));
+        }
+        // All that is here is what was written into a file of which the rest is lost.
+        let keep = |clean| {
+            if local.data_changed {
+                Keep::Backup
+            } else {
+                clean
+            }
+        };
+        Some(match remote {
+            Some(remote) if !is_dir(remote) => {
+                self.refresh(local, remote, keep(Keep::Replaced), Why::RemoteChange)
+            }
+            _ => self.drop(local, keep(Keep::Trash), Why::RemoteChange),
+        })
+    }
+
+    fn refresh(&self, local: &LocalEntry, remote: &Version, keep: Keep, why: Why) -> Decision {
+        Act(
+            Action::Refresh {
+                node: local.node,
+                version: remote.clone(),
+                keep,
+            },
+            why,
+        )
+    }
+
+    fn publish(&self, local: &LocalEntry, remote: &Version, keep: Keep, why: Why) -> Decision {
+        match self.base {
+            Some(base) if self.context.lent => Decision::NeedsContent(base.node),
+            _ => Act(
+                Action::Publish {
+                    node: local.node,
+                    replaces: Some(remote.clone()),
+                    keep,
+                },
+                why,
+            ),
+        }
+    }
+
+    /// Files and symlinks on both sides.
+    fn leaves(&self, local: &LocalEntry, remote: &Version) -> Decision {
+        if local.busy && self.there != Change::Same {
+            return Decision::Busy;
+        }
+        let content_here = self.here.brings_content();
+        let content_there = self.there.brings_content();
+        match (content_here, content_there) {
+            (false, false) => self.attributes(local, remote, self.policy.prefer),
+            (false, true) => self.refresh(local, remote, Keep::Replaced, Why::RemoteChange),
+            (true, _) if same_symlink(&local.version, remote) => self.agree(local, remote),
+            (true, false) => self
+                .without_content(local, Some(remote))
+                .unwrap_or_else(|| {
+                    self.publish(local, remote, self.keep_replaced(local), Why::LocalChange)
+                }),
+            (true, true) => self
+                .without_content(local, Some(remote))
+                .unwrap_or_else(|| self.conflict(local, remote)),
+        }
+    }
+
+    /// What its user replaced may be forgotten. A hard link's content came through another place, so that
+    /// nobody ever saw what this place's user is about to lose.
+    fn keep_replaced(&self, local: &LocalEntry) -> Keep {
+        let replaced_by_user =
+            local.data_changed || self.base.is_none_or(|base| base.node != local.node);
+        if replaced_by_user && !self.context.shared {
+            Keep::Replaced
+        } else {
+            Keep::Backup
+        }
+    }
+
+    /// Both sides have the same content, or a directory; at most mode and mtime differ.
+    fn attributes(&self, local: &LocalEntry, remote: &Version, prefer: Prefer) -> Decision {
+        if self.here == Change::Same && self.there == Change::Same {
+            return Settled;
+        }
+        if local.version.mode == remote.mode && local.version.mtime == remote.mtime {
+            return self.agree(local, remote);
+        }
+        let (winner, why) = match (self.here, self.there) {
+            (_, Change::Same) => (Prefer::Local, Why::LocalChange),
+            (Change::Same, _) => (Prefer::Remote, Why::RemoteChange),
+            (_, _) if prefer == Prefer::Local => (Prefer::Local, Why::ConflictLocalWins),
+            (_, _) => (Prefer::Remote, Why::ConflictRemoteWins),
+        };
+        let node = local.node;
+        match winner {
+            Prefer::Local => Act(
+                Action::SetAttr {
+                    node,
+                    expected: remote.clone(),
+                },
+                why,
+            ),
+            Prefer::Remote => Act(
+                Action::TakeAttrs {
+                    node,
+                    version: remote.clone(),
+                },
+                why,
+            ),
+        }
+    }
+
+    fn agree(&self, local: &LocalEntry, remote: &Version) -> Decision {
+        let entry = BaseEntry {
+            node: local.node,
+            version: Version {
+                hash: remote.hash.or(local.version.hash),
+                ..remote.clone()
+            },
+        };
+        Act(Action::Agree { entry: Some(entry) }, Why::BothAgree)
+    }
+
+    /// Both sides brought content.
+    fn conflict(&self, local: &LocalEntry, remote: &Version) -> Decision {
+        let prefer = newest(&local.version, remote, self.policy);
+        let files = local.version.kind == Kind::File && remote.kind == Kind::File;
+        let may_be_equal = files && may_hold_same_data(&local.version, remote);
+        let both_known = local.version.hash.is_some() && remote.hash.is_some();
+        if may_be_equal && (both_known || remote.size == 0) {
+            return self.attributes(local, remote, prefer);
+        }
+        let resolved = match prefer {
+            Prefer::Local => self.publish(local, remote, Keep::Backup, Why::ConflictLocalWins),
+            Prefer::Remote => self.refresh(local, remote, Keep::Backup, Why::ConflictRemoteWins),
+        };
+        match resolved {
+            Act(action, why) if may_be_equal => self.compare(local, remote, action, why),
+            resolved => resolved,
+        }
+    }
+
+    fn compare(&self, local: &LocalEntry, remote: &Version, action: Action, why: Why) -> Decision {
+        let otherwise = Step {
+            place: self.place.clone(),
+            action,
+            why,
+        };
+        let compare = Action::Compare {
+            node: local.node,
+            version: remote.clone(),
+            otherwise: Box::new(otherwise),
+        };
+        Act(compare, why)
+    }
+}
+
+fn same_symlink(local: &Version, remote: &Version) -> bool {
+    local.kind == Kind::Symlink && remote.kind == Kind::Symlink && local.target == remote.target
+}
+
+/// Whether `local` shows the state that the server holds as `base`, so that its content can be fetched there.
+pub(super) fn holds_content_of(base: &BaseEntry, local: &LocalEntry, shared: bool) -> bool {
+    base.node == local.node
+        && (local.data_changed || local_change(Some(base), Some(local), shared) != Change::Modified)
+}
+
+#[cfg(test)]
+mod tests;

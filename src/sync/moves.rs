@@ -1,0 +1,387 @@
+//! Local moves, before everything else: a node whose place in the local tree is not its place on the server.
+//!
+//! A move is planned when the server still has at the old place what was agreed on, and nothing of value
+//! stands in the way. Moves free places for other moves, so this goes on until nothing more can move; a
+//! cycle is broken by way of the staging directory. What remains is either put off, because the rest of
+//! this plan makes its way free, or is no move at all: a file is then removed and created, a directory is
+//! split, so that what is inside moves one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::tree::{Kind, Name, NodeId, Place, Version};
+
+use super::decide::Fate;
+use super::forest::{Forest, Tree};
+use super::{Action, Keep, Step, Why};
+
+/// What the pass over the moves found.
+pub(super) struct Moves {
+    /// To be done one after the other.
+    pub(super) steps: Vec<Step>,
+    /// Places that this plan does not touch otherwise, and what that means for the directory they are in.
+    pub(super) held: BTreeMap<Place, Fate>,
+    /// Steps for held places.
+    pub(super) held_steps: Vec<Step>,
+    /// Directories that cannot move as a whole, with their places in the base tree.
+    pub(super) splits: BTreeMap<NodeId, Place>,
+    /// Directories that wait until the directory in their way (in the base tree) is gone.
+    pub(super) behind: BTreeMap<NodeId, NodeId>,
+    /// Nodes whose content has to be fetched first.
+    pub(super) needs_content: BTreeSet<NodeId>,
+    /// Places that wait for a program.
+    pub(super) waiting: BTreeSet<Place>,
+}
+
+/// What stands between a node and its move.
+enum Way {
+    /// Nothing, or a version that may be replaced.
+    Free { replaces: Option<Version> },
+    /// Another move, which comes first.
+    After(NodeId),
+    /// Something that this plan takes away, or makes.
+    Later,
+    /// A leaf that this plan removes: the place is not held.
+    BehindLeaf,
+    /// A directory that this plan removes if nothing stays in it.
+    BehindDir(NodeId),
+    /// Nothing, but it would replace what another node needs.
+    Needs(NodeId),
+    /// Something that stays, or the node is no longer there.
+    Blocked,
+}
+
+/// Plans the moves and applies them to `forest`.
+pub(super) fn moves(forest: &mut Forest) -> Moves {
+    let mut pass = Pass {
+        moved: forest
+            .local_nodes()
+            .filter(|node| is_moved(forest, *node))
+            .collect(),
+        forest,
+        found: Moves {
+            steps: Vec::new(),
+            held: BTreeMap::new(),
+            held_steps: Vec::new(),
+            splits: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            needs_content: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+        },
+    };
+    while pass.move_what_is_free() || pass.break_a_cycle() || pass.give_up_the_blocked() {}
+    pass.put_off_the_rest();
+    pass.found
+}
+
+/// Whether the node has one place in each tree, and not the same.
+fn is_moved(forest: &Forest, node: NodeId) -> bool {
+    match ends(forest, node) {
+        Some((from, to)) => from != to,
+        None => false,
+    }
+}
+
+fn ends(forest: &Forest, node: NodeId) -> Option<(&Place, &Place)> {
+    let from = forest.only_place(Tree::Base, node)?;
+    let to = forest.only_place(Tree::Local, node)?;
+    Some((from, to))
+}
+
+struct Pass<'a> {
+    /// Nodes whose move is neither planned nor given up.
+    moved: BTreeSet<NodeId>,
+    forest: &'a mut Forest,
+    found: Moves,
+}
+
+impl Pass<'_> {
+    fn move_what_is_free(&mut self) -> bool {
+        let mut progress = false;
+        for node in self.moved.clone() {
+            if let Way::Free { replaces } = self.way(node)
+                && let Some((from, to)) = self.ends(node)
+            {
+                self.moved.remove(&node);
+                self.plan_move(node, &from, &to, replaces);
+                progress = true;
+            }
+        }
+        progress
+    }
+
+    /// Moves one node of a cycle to the staging directory.
+    fn break_a_cycle(&mut self) -> bool {
+        let Some(node) = self.find_cycle() else {
+            return false;
+        };
+        let Ok(name) = Name::new(format!("move-{node}").as_bytes()) else {
+            return false;
+        };
+        let Some((from, _)) = self.ends(node) else {
+            return false;
+        };
+        self.plan_move(node, &from, &Place::new(NodeId::STAGING, name), None);
+        true
+    }
+
+    /// A node on a cycle of moves that wait for each other, and not yet in the staging directory.
+    fn find_cycle(&self) -> Option<NodeId> {
+        let mut seen = BTreeSet::new();
+        for start in &self.moved {
+            let mut path = Vec::new();
+            let mut next = Some(*start);
+            while let Some(node) = next.filter(|node| seen.insert(*node)) {
+                path.push(node);
+                next = self.waits_for(node);
+            }
+            let closed = next.and_then(|node| path.iter().position(|other| *other == node));
+            let cycle = closed.map_or(&[][..], |start| &path[start..]);
+            let on_cycle = cycle.iter().copied().find(|node| !self.is_staged(*node));
+            if on_cycle.is_some() {
+                return on_cycle;
+            }
+        }
+        None
+    }
+
+    fn waits_for(&self, node: NodeId) -> Option<NodeId> {
+        match self.way(node) {
+            Way::After(other) => Some(other),
+            _ => None,
+        }
+    }
+
+    fn is_staged(&self, node: NodeId) -> bool {
+        let from = self.forest.only_place(Tree::Base, node);
+        from.is_none_or(|from| from.parent == NodeId::STAGING)
+    }
+
+    /// What cannot move at all is no move any more: others may find their way free then.
+    fn give_up_the_blocked(&mut self) -> bool {
+        let mut progress = false;
+        for node in self.moved.clone() {
+            if !matches!(self.way(node), Way::Blocked) {
+                continue;
+            }
+            let Some((from, to)) = self.ends(node) else {
+                continue;
+            };
+            self.moved.remove(&node);
+            progress = true;
+            if self.is_dir(&to) {
+                self.hold(&from, &to);
+                self.found.splits.insert(node, from);
+            } else if let Some(step) = self.update_in_place(&from, &to) {
+                self.hold(&from, &to);
+                self.found.held_steps.extend(step);
+            }
+        }
+        progress
+    }
+
+    fn put_off_the_rest(&mut self) {
+        for node in std::mem::take(&mut self.moved) {
+            let Some((from, to)) = self.ends(node) else {
+                continue;
+            };
+            match self.way(node) {
+                Way::BehindLeaf => self.hold_from(&from),
+                Way::BehindDir(dir) if self.is_dir(&to) => {
+                    self.hold(&from, &to);
+                    self.found.behind.insert(node, dir);
+                }
+                Way::BehindDir(_) => self.hold_from(&from),
+                Way::Needs(other) => {
+                    self.hold(&from, &to);
+                    self.found.needs_content.insert(other);
+                }
+                _ => self.hold(&from, &to),
+            }
+        }
+    }
+
+    fn ends(&self, node: NodeId) -> Option<(Place, Place)> {
+        ends(self.forest, node).map(|(from, to)| (from.clone(), to.clone()))
+    }
+
+    fn is_dir(&self, to: &Place) -> bool {
+        let local = self.forest.at(to).and_then(|triple| triple.local.as_ref());
+        local.is_some_and(|local| local.version.kind == Kind::Dir)
+    }
+
+    fn hold_from(&mut self, from: &Place) {
+        let fate = self.found.held.entry(from.clone());
+        fate.or_insert(Fate::Undecided);
+    }
+
+    fn hold(&mut self, from: &Place, to: &Place) {
+        self.hold_from(from);
+        self.found.held.insert(to.clone(), Fate::Stays);
+    }
+
+    fn plan_move(&mut self, node: NodeId, from: &Place, to: &Place, replaces: Option<Version>) {
+        let Some(expected) = self
+            .forest
+            .at(from)
+            .and_then(|triple| triple.remote.clone())
+        else {
+            return;
+        };
+        let target = self.forest.at(to);
+        if replaces.is_none() && target.is_some_and(|target| target.base.is_some()) {
+            self.found.steps.push(Step {
+                place: to.clone(),
+                action: Action::Agree { entry: None },
+                why: Why::BothAgree,
+            });
+        }
+        self.found.steps.push(Step {
+            place: to.clone(),
+            action: Action::Move {
+                node,
+                from: from.clone(),
+                expected,
+                replaces,
+            },
+            why: Why::LocalChange,
+        });
+        self.forest.move_base(from, to);
+    }
+
+    /// The server's file changed at the old place and the node's content here did not: the node takes the
+    /// change over, and moves in a later plan. `None` if that is not the case.
+    fn update_in_place(&mut self, from: &Place, to: &Place) -> Option<Option<Step>> {
+        let local = self.forest.at(to)?.local.as_ref()?;
+        let source = self.forest.at(from)?;
+        let (base, remote) = (source.base.as_ref()?, source.remote.as_ref()?);
+        if remote.kind != local.version.kind
+            || base.version.same(remote)
+            || !self.forest.server_has(from.parent)
+            || self.forest.is_content_changed(from, local)
+        {
+            return None;
+        }
+        if local.busy {
+            self.found.waiting.insert(to.clone());
+            return Some(None);
+        }
+        let (node, version) = (local.node, remote.clone());
+        let action = if base.version.same_content(remote) {
+            Action::TakeAttrs { node, version }
+        } else {
+            Action::Refresh {
+                node,
+                version,
+                keep: Keep::Replaced,
+            }
+        };
+        Some(Some(Step {
+            place: from.clone(),
+            action,
+            why: Why::RemoteChange,
+        }))
+    }
+
+    fn way(&self, node: NodeId) -> Way {
+        let Some((from, to)) = ends(self.forest, node) else {
+            return Way::Blocked;
+        };
+        if !self.stands_at(from) {
+            return Way::Blocked;
+        }
+        if self.forest.is_within(Tree::Base, to.parent, node) {
+            return self.out_of_itself(node, to.parent);
+        }
+        if !self.forest.server_has(to.parent) {
+            return self.until_parent_is_there(to.parent);
+        }
+        self.past_the_occupant(node, to)
+    }
+
+    /// Whether the server has at `from` what was agreed on.
+    fn stands_at(&self, from: &Place) -> bool {
+        let Some(triple) = self.forest.at(from) else {
+            return false;
+        };
+        let (Some(base), Some(remote)) = (&triple.base, &triple.remote) else {
+            return false;
+        };
+        let stands = match base.version.kind {
+            Kind::Dir => remote.kind == Kind::Dir,
+            _ => base.version.same(remote),
+        };
+        stands && self.forest.server_has(from.parent)
+    }
+
+    /// `parent` is inside `node` on the server and is not here: something between them moves out first.
+    fn out_of_itself(&self, node: NodeId, parent: NodeId) -> Way {
+        let between = self.forest.ancestors(Tree::Base, parent);
+        let mut moving = between
+            .take_while(|dir| *dir != node)
+            .filter(|dir| self.moved.contains(dir));
+        moving.next().map_or(Way::Later, Way::After)
+    }
+
+    /// The server does not have `parent`. Where that is because a moving node stands in its place, or in
+    /// that of a directory above it, the other move comes first.
+    fn until_parent_is_there(&self, parent: NodeId) -> Way {
+        let missing = self
+            .forest
+            .ancestors(Tree::Local, parent)
+            .take_while(|dir| !self.forest.server_has(*dir))
+            .last();
+        let place = missing.and_then(|dir| self.forest.dir_place(Tree::Local, dir));
+        let occupant = place
+            .and_then(|place| self.forest.at(place))
+            .filter(|triple| triple.remote.is_some())
+            .and_then(|triple| triple.base.as_ref());
+        match occupant {
+            Some(occupant) if self.moved.contains(&occupant.node) => Way::After(occupant.node),
+            _ => Way::Later,
+        }
+    }
+
+    fn past_the_occupant(&self, node: NodeId, to: &Place) -> Way {
+        let Some(target) = self.forest.at(to) else {
+            return Way::Blocked;
+        };
+        let Some(remote) = &target.remote else {
+            return Way::Free { replaces: None };
+        };
+        let Some(base) = target.base.as_ref().filter(|_| self.stands_at(to)) else {
+            return Way::Blocked;
+        };
+        let occupant = base.node;
+        if occupant != node && self.moved.contains(&occupant) {
+            return Way::After(occupant);
+        }
+        if self.found.splits.contains_key(&occupant) || self.found.held.contains_key(to) {
+            return Way::Later;
+        }
+        if remote.kind == Kind::Dir {
+            return self.once_all_moved_out(occupant);
+        }
+        if self.forest.is_lent(to) {
+            return Way::Needs(occupant);
+        }
+        if self.is_dir(to) {
+            return Way::BehindLeaf;
+        }
+        Way::Free {
+            replaces: Some(remote.clone()),
+        }
+    }
+
+    /// `dir` was removed here, and its place is wanted. What has yet to move out of it comes first, be it the
+    /// very node that wants its place.
+    fn once_all_moved_out(&self, dir: NodeId) -> Way {
+        let inside = |node: &NodeId| {
+            let from = self.forest.only_place(Tree::Base, *node);
+            from.is_some_and(|from| self.forest.is_within(Tree::Base, from.parent, dir))
+        };
+        match self.moved.iter().copied().find(inside) {
+            Some(node) => Way::After(node),
+            None => Way::BehindDir(dir),
+        }
+    }
+}
