@@ -1,5 +1,6 @@
 //! What this machine has: the index (SQLite and a journal in front of it) and the content store.
 
+mod check;
 mod columns;
 mod content;
 mod error;
@@ -9,6 +10,8 @@ mod journal;
 mod open;
 mod opens;
 mod overlay;
+mod recover;
+mod rescue;
 mod rows;
 mod schema;
 mod table;
@@ -16,10 +19,12 @@ mod tx;
 mod view;
 mod writer;
 
+pub use check::{CheckReport, Finding, check};
 pub use content::{ContentStore, StagingFile};
 pub use error::ReplicaError;
 pub use index::Replica;
 pub use opens::Opens;
+pub use rescue::{RescueReport, rescue};
 pub use rows::{BaseRow, Content, Counts, LocalBackup, Node, Observation, Problem, Staged};
 pub use tx::Tx;
 pub use view::View;

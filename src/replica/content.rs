@@ -406,3 +406,6 @@ fn seek(file: &File, to: rustix::fs::SeekFrom) -> io::Result<Option<u64>> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,20 +16,21 @@ use super::error::{AtPath, ReplicaError};
 use crate::tree::{NodeId, RelPath};
 
 const ATTRIBUTE: &str = "user.roamhome.path";
-/// Longer paths than the kernel takes are cut short by no one: they have no hint.
+/// The most that an attribute holds.
 const LONGEST: usize = 64 * 1024;
 
 /// Writes and finds path hints.
 #[derive(Debug)]
 pub(super) struct Hints {
-    log: PathBuf,
+    /// The log's path.
+    path: PathBuf,
 }
 
 impl Hints {
     /// Hints for the files in the directory `unsent`.
     pub(super) fn new(unsent: &Path) -> Self {
         Self {
-            log: unsent.join("paths.log"),
+            path: unsent.join("paths.log"),
         }
     }
 
@@ -45,14 +46,19 @@ impl Hints {
             return Ok(());
         }
         // Whatever the reason, too long a path for this disk or no attributes at all: the log takes it.
-        let line = [node.to_string().as_bytes(), b" ", &bytes, b"\0"].concat();
+        self.log(node, &bytes)
+    }
+
+    /// Adds a line to the log.
+    pub(super) fn log(&self, node: NodeId, path: &[u8]) -> Result<(), ReplicaError> {
+        let line = [node.to_string().as_bytes(), b" ", path, b"\0"].concat();
         let mut options = OpenOptions::new();
         let log = options
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(&self.log);
-        log.and_then(|mut log| log.write_all(&line)).at(&self.log)
+            .open(&self.path);
+        log.and_then(|mut log| log.write_all(&line)).at(&self.path)
     }
 
     /// The hint in the attribute of `file`.
@@ -73,9 +79,9 @@ impl Hints {
 
     /// All hints in the log.
     pub(super) fn logged(&self) -> Result<HashMap<NodeId, RelPath>, ReplicaError> {
-        let bytes = match fs::read(&self.log) {
+        let bytes = match fs::read(&self.path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-            read => read.at(&self.log)?,
+            read => read.at(&self.path)?,
         };
         // What follows the last NUL is torn.
         let lines = bytes

@@ -15,6 +15,7 @@ use super::content::ContentStore;
 use super::error::ReplicaError;
 use super::journal::Journal;
 use super::opens::Opens;
+use super::recover;
 use super::rows::{Counter, Counts};
 use super::table::Changes;
 use super::tx::{Move, Tx};
@@ -234,6 +235,10 @@ impl Replica {
     pub fn close(&self) -> Result<(), ReplicaError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = writer.take() {
+            // Failing costs the next start a look at the unsent files, no more.
+            if let Err(error) = recover::note_closing(&self.shared) {
+                tracing::warn!(%error, "cannot note that the index was closed");
+            }
             {
                 let mut state = self.shared.lock();
                 if state.phase == Phase::Running {
@@ -257,5 +262,7 @@ impl Drop for Replica {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 pub(super) mod tests;

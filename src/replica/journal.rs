@@ -240,3 +240,92 @@ pub(super) fn remove_up_to(dir: &Path, number: u64) -> Result<(), ReplicaError> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::Counter;
+    use super::*;
+
+    fn change(value: u64) -> Changes {
+        Changes::counter(Counter::Files, value)
+    }
+
+    fn replayed(dir: &Path, applied: u64) -> (Option<u64>, bool) {
+        let replayed = replay(dir, applied).unwrap();
+        (
+            replayed.changes.counter_put(Counter::Files),
+            replayed.broken,
+        )
+    }
+
+    #[test]
+    fn a_torn_record_ends_the_journal_and_spoils_nothing_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), 1, 0).unwrap();
+        let mut ends = Vec::new();
+        for value in 1..4 {
+            journal.append(&change(value)).unwrap();
+            ends.push(journal.len);
+        }
+        let bytes = fs::read(&journal.path).unwrap();
+        for cut in HEADER..=bytes.len() {
+            let whole = ends.iter().filter(|end| **end <= cut as u64).count() as u64;
+            let expected = (whole > 0).then_some(whole);
+            fs::write(&journal.path, &bytes[..cut]).unwrap();
+            assert_eq!(replayed(dir.path(), 0), (expected, false), "cut at {cut}");
+            // As power loss leaves it: the length is there, the bytes are not.
+            let zeros = vec![0; bytes.len() - cut];
+            fs::write(&journal.path, [&bytes[..cut], &zeros].concat()).unwrap();
+            assert_eq!(
+                replayed(dir.path(), 0),
+                (expected, false),
+                "zeros from {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn changes_on_top_of_missing_ones_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), 4, 0).unwrap();
+        for value in 4..7 {
+            journal.append(&change(value)).unwrap();
+            journal.rotate().unwrap();
+        }
+        assert_eq!(replayed(dir.path(), 3), (Some(6), false));
+        assert_eq!(replayed(dir.path(), 5), (Some(6), false));
+        assert_eq!(replayed(dir.path(), 2), (None, true), "3 is missing");
+        let second = path_of(dir.path(), 5);
+        let len = fs::metadata(&second).unwrap().len();
+        File::options()
+            .write(true)
+            .open(&second)
+            .unwrap()
+            .set_len(len - 1)
+            .unwrap();
+        assert_eq!(replayed(dir.path(), 3), (Some(4), true), "5 lacks a record");
+        fs::remove_file(&second).unwrap();
+        assert_eq!(replayed(dir.path(), 3), (Some(4), true), "5 is missing");
+        fs::write(&second, b"RH").unwrap();
+        assert_eq!(replayed(dir.path(), 3), (Some(4), true), "5 has no header");
+    }
+
+    #[test]
+    fn a_failed_append_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), 1, 0).unwrap();
+        journal.append(&change(1)).unwrap();
+        let file = std::mem::replace(
+            &mut journal.file,
+            File::options().write(true).open("/dev/full").unwrap(),
+        );
+        let full = journal.append(&change(2));
+        assert!(
+            matches!(full, Err(ReplicaError::NoSpace { .. })),
+            "{full:?}"
+        );
+        drop(file);
+        journal.append(&change(3)).unwrap();
+        assert_eq!(replayed(dir.path(), 0), (Some(3), false));
+    }
+}

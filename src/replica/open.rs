@@ -17,11 +17,10 @@ use super::error::{AtPath, ReplicaError};
 use super::index::{Phase, Replica, Shared, State};
 use super::journal::{self, Journal, Replayed};
 use super::opens::Opens;
-use super::rows::{Content, Counter, Node};
-use super::schema;
+use super::rows::Counter;
 use super::table::{self, Counters};
-use super::tx::Tx;
 use super::writer::{self, Writer};
+use super::{recover, schema};
 use crate::tree::{Kind, NodeId, Time};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
@@ -56,7 +55,7 @@ impl Replica {
             work: Condvar::new(),
             tried: Condvar::new(),
         });
-        let graves = recover(&shared, now)?;
+        let graves = recover::recover(&shared, now)?;
         let writer = Writer {
             shared: Arc::clone(&shared),
             db,
@@ -116,7 +115,7 @@ fn take_directory(state_dir: &Path) -> Result<File> {
 }
 
 /// The state as database and journals tell it, with a new journal.
-fn load(state_dir: &Path, db: &mut Connection) -> Result<State> {
+pub(super) fn load(state_dir: &Path, db: &mut Connection) -> Result<State> {
     let index = index_path(state_dir);
     let sql = |e| ReplicaError::sql(&index, e);
     let applied = table::get::<Counters>(db, &Counter::AppliedJournal).map_err(sql)?;
@@ -158,65 +157,72 @@ fn settle(state_dir: &Path, db: &mut Connection, replayed: &mut Replayed) -> Res
     Ok(())
 }
 
-/// Makes rows and content agree again after a crash. Returns the removed nodes whose content is still there.
-fn recover(shared: &Shared, now: Time) -> Result<Vec<NodeId>> {
-    let mut state = shared.lock();
-    let in_flight = super::view::View::new(&state).in_flight()?;
-    for id in in_flight {
-        shared.update_locked(&mut state, |tx| recover_node(tx, &shared.content, id, now))?;
-    }
-    shared.update_locked(&mut state, |tx| make_root(tx, now))?;
-    super::view::View::new(&state).doomed()
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
 
-/// A node whose content may be newer than its row.
-fn recover_node(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Time) -> Result<()> {
-    tx.clear_in_flight(id)?;
-    let Some(mut node) = tx.node(id)? else {
-        return Ok(());
-    };
-    if node.nlink == 0 {
-        return tx.remove_node(id);
-    }
-    let Some((size, mtime)) = content.stat(id)? else {
-        return Ok(());
-    };
-    node.size = size;
-    node.mtime = mtime;
-    node.ctime = now;
-    node.content = Content::Whole;
-    node.data_changed = true;
-    node.data_seq += 1;
-    node.hash = None;
-    if !node.scoped {
-        for place in tx.places(id)? {
-            tx.mark_dirty(place, now)?;
+    use super::super::index::tests::{NOW, open};
+    use super::*;
+
+    fn refused(state_dir: &Path) -> ReplicaError {
+        match Replica::open(state_dir, NOW) {
+            Ok(_) => panic!("it opened"),
+            Err(error) => error,
         }
     }
-    tx.put_node(node)
-}
 
-fn make_root(tx: &mut Tx<'_>, now: Time) -> Result<()> {
-    if tx.node(NodeId::ROOT)?.is_some() {
-        return Ok(());
+    #[test]
+    fn a_new_replica_has_a_root_and_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = dir.path().join("deep/state");
+        assert!(!Replica::is_known(&state_dir));
+        let replica = Replica::open(&state_dir, NOW).unwrap();
+        assert!(Replica::is_known(&state_dir));
+        assert_eq!(replica.counts().unwrap().dirs, 1);
+        for entry in fs::read_dir(&state_dir).unwrap() {
+            let found = entry.unwrap().metadata().unwrap();
+            let owned = found.permissions().mode() & 0o077 == 0;
+            assert!(
+                owned || found.is_file(),
+                "the directory itself keeps others out"
+            );
+        }
+        let mode = fs::metadata(&state_dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
     }
-    tx.put_node(Node {
-        id: NodeId::ROOT,
-        kind: Kind::Dir,
-        mode: 0o700,
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        size: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        nlink: 2,
-        target: Vec::new(),
-        content: Content::Absent,
-        data_changed: false,
-        data_seq: 0,
-        hash: None,
-        listed: false,
-        scoped: false,
-    })
+
+    #[test]
+    fn a_replica_in_use_says_by_whom() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let own = std::process::id().to_string();
+        assert!(matches!(refused(dir.path()), ReplicaError::InUse { pid, .. } if pid == own));
+        drop(replica);
+        open(&dir);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(&dir));
+        let index = index_path(dir.path());
+        let db = Connection::open(&index).unwrap();
+        db.pragma_update(None, "user_version", schema::FORMAT + 1)
+            .unwrap();
+        drop(db);
+        let before = fs::read(&index).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(error, ReplicaError::TooNew { .. }), "{error}");
+        assert_eq!(fs::read(&index).unwrap(), before);
+    }
+
+    #[test]
+    fn a_damaged_index_points_to_rescue() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(&dir));
+        fs::write(index_path(dir.path()), [b'x'; 9000]).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(error, ReplicaError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("roamhome rescue"), "{error}");
+    }
 }

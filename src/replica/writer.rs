@@ -160,11 +160,11 @@ impl Writer {
         if let Err(error) = journal::remove_up_to(&self.shared.state_dir, batch.journal) {
             tracing::warn!(%error, "cannot remove a journal that is committed");
         }
+        self.graves.extend(batch.changes.doomed());
         if durable {
             self.last_durable = Instant::now();
             self.bury();
         }
-        self.graves.extend(batch.changes.doomed());
         Ok(())
     }
 

@@ -1,10 +1,18 @@
+use std::fs::{self, OpenOptions};
+
+use rusqlite::TransactionBehavior;
+use tempfile::TempDir;
+
 use super::super::rows::{Content, Node};
-use super::super::table;
-use super::super::{ReplicaError, schema};
+use super::super::{ReplicaError, schema, table};
 use super::*;
 use crate::tree::{Kind, Name, NodeId, Place, Time};
 
-type Done = Result<(), ReplicaError>;
+pub(in super::super) const NOW: Time = Time(1_000);
+
+pub(in super::super) fn open(dir: &TempDir) -> Replica {
+    Replica::open(dir.path(), NOW).unwrap()
+}
 
 pub(in super::super) fn file(id: NodeId) -> Node {
     Node {
@@ -32,15 +40,66 @@ pub(in super::super) fn place(parent: NodeId, name: &str) -> Place {
     Place::new(parent, Name::new(name.as_bytes()).unwrap())
 }
 
-/// Makes a file called `name` in the root.
-pub(in super::super) fn make_file(replica: &Replica, name: &str) -> NodeId {
-    let make = |tx: &mut Tx<'_>| {
+/// A transaction of a test.
+pub(in super::super) fn update<T>(
+    replica: &Replica,
+    f: impl FnOnce(&mut Tx<'_>) -> Result<T, ReplicaError>,
+) -> T {
+    replica.update(f).unwrap()
+}
+
+/// A look of a test.
+pub(in super::super) fn view<T>(
+    replica: &Replica,
+    f: impl FnOnce(&View<'_>) -> Result<T, ReplicaError>,
+) -> T {
+    replica.view(f).unwrap()
+}
+
+/// Makes a file called `name` in the root, changed by `with`.
+pub(in super::super) fn make(
+    replica: &Replica,
+    name: &str,
+    with: impl FnOnce(&mut Node),
+) -> NodeId {
+    update(replica, |tx| {
         let id = tx.alloc_node()?;
-        tx.put_node(file(id))?;
+        let mut node = file(id);
+        with(&mut node);
+        tx.put_node(node)?;
         tx.link(place(NodeId::ROOT, name), id)?;
-        Ok::<_, ReplicaError>(id)
-    };
-    replica.update(make).unwrap()
+        Ok(id)
+    })
+}
+
+/// What SIGKILL at this moment would leave, as a directory of its own.
+pub(in super::super) fn killed(replica: &Replica) -> TempDir {
+    // Whoever may write to the database holds back the writer, so that all files are of one moment.
+    let mut db = rusqlite::Connection::open(&replica.shared.lock().index).unwrap();
+    db.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    let guard = db
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(replica.state_dir(), copy.path());
+    drop(guard);
+    copy
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (source, target) = (
+            entry.as_ref().unwrap().path(),
+            to.join(entry.unwrap().file_name()),
+        );
+        if source.is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_tree(&source, &target);
+        } else if !source.to_string_lossy().ends_with("-shm") {
+            // A journal that is committed may be removed at any time.
+            let _gone = fs::copy(&source, &target);
+        }
+    }
 }
 
 #[test]
@@ -63,25 +122,151 @@ fn every_statement_finds_its_rows_by_an_index() {
 }
 
 #[test]
-fn rows_are_there_before_and_after_a_commit_and_a_reopening() {
+fn an_update_that_returned_survives_sigkill_and_one_that_failed_does_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let replica = Replica::open(dir.path(), Time(0)).unwrap();
-    let id = make_file(&replica, "a");
-    let check = |replica: &Replica| {
-        let view = |view: &View<'_>| {
-            assert_eq!(view.node(id)?, Some(file(id)));
-            assert_eq!(view.places(id)?, [place(NodeId::ROOT, "a")]);
-            assert_eq!(view.children(NodeId::ROOT, None, 9)?.len(), 1);
-            assert_eq!(view.local_path(id)?.unwrap().to_string(), "a");
-            Ok(())
-        };
-        let done: Done = replica.view(view);
-        done.unwrap();
+    let replica = open(&dir);
+    let id = make(&replica, "a", |_| {});
+    let failed: Result<(), _> = replica.update(|tx| {
+        tx.unlink(&place(NodeId::ROOT, "a"))?;
+        assert_eq!(tx.child(NodeId::ROOT, &Name::new(b"a").unwrap())?, None);
+        let dir = dir.path().to_owned();
+        Err(ReplicaError::Closed { dir })
+    });
+    failed.unwrap_err();
+    let copy = killed(&replica);
+    for replica in [replica, open(&copy)] {
+        assert_eq!(view(&replica, |view| view.node(id)), Some(file(id)));
+        assert_eq!(
+            view(&replica, |view| view.places(id)),
+            [place(NodeId::ROOT, "a")]
+        );
+        assert_eq!(
+            view(&replica, |view| view.local_path(id))
+                .unwrap()
+                .to_string(),
+            "a"
+        );
         assert_eq!(replica.counts().unwrap().files, 1);
-    };
-    check(&replica);
+    }
+}
+
+#[test]
+fn node_ids_are_never_given_twice() {
+    let mut dir = tempfile::tempdir().unwrap();
+    let mut last = NodeId(0);
+    for round in 0..4 {
+        let replica = open(&dir);
+        let failed: Result<(), _> = replica.update(|tx| {
+            last = tx.alloc_node()?.max(last);
+            let dir = dir.path().to_owned();
+            Err(ReplicaError::Closed { dir })
+        });
+        failed.unwrap_err();
+        for name in ["a", "b"] {
+            let id = make(&replica, name, |_| {});
+            assert!(id > last && id >= NodeId::FIRST_FREE);
+            last = id;
+            update(&replica, |tx| tx.remove_node(id));
+        }
+        if round % 2 == 0 {
+            dir = killed(&replica);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_update_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let first = make(&replica, "a", |_| {});
+    {
+        let mut state = replica.shared.lock();
+        state.journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    }
+    let removal = replica.update(|tx| tx.remove_node(first));
+    assert!(
+        matches!(removal, Err(ReplicaError::NoSpace { .. })),
+        "{removal:?}"
+    );
+    assert!(view(&replica, |view| view.node(first)).is_some());
+    // The next journal has space again.
+    let second = make(&replica, "b", |_| {});
+    let copy = killed(&replica);
+    for replica in [replica, open(&copy)] {
+        for id in [first, second] {
+            assert_eq!(view(&replica, |view| view.node(id)), Some(file(id)));
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_fails_is_told_to_who_waits_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
     replica.sync().unwrap();
-    check(&replica);
+    let mut db = rusqlite::Connection::open(dir.path().join("index.db")).unwrap();
+    let guard = db
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .unwrap();
+    let id = make(&replica, "a", |_| {});
+    replica.sync().unwrap_err();
+    let other = make(&replica, "b", |_| {});
+    for id in [id, other] {
+        assert!(view(&replica, |view| view.node(id)).is_some());
+    }
+    drop(guard);
+    replica.sync().unwrap();
     drop(replica);
-    check(&Replica::open(dir.path(), Time(0)).unwrap());
+    assert_eq!(open(&dir).counts().unwrap().files, 2);
+}
+
+#[test]
+fn those_who_update_look_and_sync_at_once_do_not_disturb_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let replica = &replica;
+            scope.spawn(move || {
+                for round in 0..40 {
+                    let id = make(replica, &format!("{thread}-{round}"), |_| {});
+                    if round % 8 == 0 {
+                        replica.sync().unwrap();
+                    }
+                    let (node, path) = view(replica, |v| Ok((v.node(id)?, v.local_path(id)?)));
+                    assert!(node.is_some() && path.is_some());
+                    let all = view(replica, |v| v.children(NodeId::ROOT, None, usize::MAX)).len();
+                    assert!(all > round);
+                }
+            });
+        }
+    });
+    replica.close().unwrap();
+    assert!(matches!(
+        replica.update(|tx| tx.set_meta("x", None)),
+        Err(ReplicaError::Closed { .. })
+    ));
+    drop(replica);
+    let replica = open(&dir);
+    assert_eq!(
+        view(&replica, |v| v.children(NodeId::ROOT, None, 999)).len(),
+        160
+    );
+    assert_eq!(replica.counts().unwrap().files, 160);
+}
+
+#[test]
+fn a_place_stays_dirty_since_the_first_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let spot = place(NodeId::ROOT, "a");
+    update(&replica, |tx| tx.mark_dirty(spot.clone(), Time(1)));
+    update(&replica, |tx| tx.mark_dirty(spot.clone(), Time(2)));
+    assert_eq!(
+        view(&replica, |view| view.dirty(9)),
+        [(spot.clone(), Time(1))]
+    );
+    assert_eq!(replica.counts().unwrap().dirty_places, 1);
+    update(&replica, |tx| tx.clear_dirty(&spot));
+    assert_eq!(replica.counts().unwrap().dirty_places, 0);
 }

@@ -1,0 +1,301 @@
+use std::fs;
+use std::io::Write;
+
+use tempfile::TempDir;
+
+use super::super::content::Which;
+use super::super::index::tests::{make, open, place, update, view};
+use super::super::rows::{Content, LocalBackup, Node};
+use super::*;
+use crate::tree::{Kind, Name, Place, RelPath, Version};
+
+/// Checks, repairs, checks again; returns what was found first.
+fn repair(dir: &TempDir) -> Vec<String> {
+    let found = check(dir.path(), false).unwrap();
+    assert!(found.findings.iter().all(|finding| !finding.repaired));
+    let repaired = check(dir.path(), true).unwrap();
+    let all = |report: &CheckReport| -> Vec<String> {
+        report
+            .findings
+            .iter()
+            .map(|finding| finding.what.clone())
+            .collect()
+    };
+    let left: Vec<String> = repaired
+        .findings
+        .iter()
+        .filter(|f| !f.repaired)
+        .map(|f| f.what.clone())
+        .collect();
+    assert_eq!(all(&check(dir.path(), false).unwrap()), left);
+    all(&found)
+}
+
+/// One finding that says `what`, repaired.
+fn assert_repairs(dir: &TempDir, what: &str) {
+    let found = repair(dir);
+    assert!(found.len() == 1 && found[0].contains(what), "{found:?}");
+    assert!(check(dir.path(), false).unwrap().findings.is_empty());
+}
+
+fn edit(replica: &Replica, id: NodeId, with: impl FnOnce(&mut Node)) {
+    update(replica, |tx| {
+        let mut node = tx.node(id)?.unwrap();
+        with(&mut node);
+        tx.put_node(node)
+    });
+}
+
+/// A file with content, clean or unsent.
+fn make_whole(replica: &Replica, name: &str, unsent: bool) -> NodeId {
+    let id = make(replica, name, |node| {
+        node.content = Content::Whole;
+        node.size = 4;
+        node.data_changed = unsent;
+    });
+    let store = replica.content();
+    let hint = RelPath::parse(name.as_bytes()).unwrap();
+    store
+        .open_unsent(id, &hint)
+        .unwrap()
+        .write_all(b"text")
+        .unwrap();
+    if unsent {
+        update(replica, |tx| {
+            tx.mark_dirty(place(NodeId::ROOT, name), Time(5))
+        });
+    } else {
+        store.mark_sent(id).unwrap();
+    }
+    id
+}
+
+fn make_dir(replica: &Replica, at: Place) -> NodeId {
+    update(replica, |tx| {
+        let id = tx.alloc_node()?;
+        tx.put_node(super::super::recover::new_node(id, Kind::Dir, Time(0)))?;
+        if let Some(mut parent) = tx.node(at.parent)? {
+            parent.nlink += 1;
+            tx.put_node(parent)?;
+        }
+        tx.link(at, id)?;
+        Ok(id)
+    })
+}
+
+#[test]
+fn a_sound_replica_has_no_findings() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    make_whole(&replica, "clean", false);
+    make_whole(&replica, "unsent", true);
+    let sub = make_dir(&replica, place(NodeId::ROOT, "dir"));
+    make_dir(&replica, place(sub, "sub"));
+    let gone = make_whole(&replica, "gone", true);
+    update(&replica, |tx| {
+        tx.unlink(&place(NodeId::ROOT, "gone"))?;
+        tx.clear_dirty(&place(NodeId::ROOT, "gone"))?;
+        tx.remove_node(gone)
+    });
+    assert!(matches!(
+        check(dir.path(), true),
+        Err(ReplicaError::InUse { .. })
+    ));
+    drop(replica);
+    let report = check(dir.path(), false).unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!((report.nodes, report.content_files), (5, 2));
+}
+
+#[test]
+fn broken_links_and_wrong_counts_are_set_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let file = make(&replica, "file", |_| {});
+    let sub = make_dir(&replica, place(NodeId::ROOT, "dir"));
+    update(&replica, |tx| {
+        tx.link(place(NodeId::ROOT, "dangling"), NodeId(9_999))?;
+        tx.link(place(NodeId(9_998), "nowhere"), file)?;
+        tx.link(place(file, "in a file"), file)?;
+        tx.set_counter(Counter::Files, 77);
+        tx.link(place(sub, "again"), sub)
+    });
+    edit(&replica, file, |node| node.nlink = 9);
+    drop(replica);
+    let found = repair(&dir);
+    assert_eq!(found.len(), 7, "{found:#?}");
+    let replica = open(&dir);
+    assert_eq!(
+        view(&replica, |v| v.children(NodeId::ROOT, None, 9)).len(),
+        2
+    );
+    assert_eq!(view(&replica, |v| v.node(file)).unwrap().nlink, 1);
+    assert_eq!(
+        view(&replica, |v| v.local_path(sub)).unwrap().to_string(),
+        "dir"
+    );
+}
+
+#[test]
+fn what_nothing_leads_to_is_put_in_the_root_with_all_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let lost = make_dir(&replica, place(NodeId::ROOT, "lost"));
+    let below = make_dir(&replica, place(lost, "below"));
+    let one = make_dir(&replica, place(NodeId::ROOT, "one"));
+    let two = make_dir(&replica, place(one, "two"));
+    update(&replica, |tx| {
+        tx.unlink(&place(NodeId::ROOT, "lost"))?;
+        tx.unlink(&place(NodeId::ROOT, "one"))?;
+        tx.link(place(two, "one"), one)
+    });
+    drop(replica);
+    assert!(repair(&dir).len() > 1);
+    let replica = open(&dir);
+    let path = |id| view(&replica, |v| v.local_path(id)).unwrap().to_string();
+    assert_eq!(path(below), format!("recovered-{lost}/below"));
+    assert_eq!(path(two), format!("recovered-{one}/two"));
+    let name = Name::new(format!("recovered-{one}").as_bytes()).unwrap();
+    assert!(view(&replica, |v| v.is_dirty(&Place::new(NodeId::ROOT, name))));
+}
+
+#[test]
+fn missing_or_short_clean_content_is_fetched_again() {
+    for short in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = make_whole(&replica, "a", false);
+        let (_, path) = replica.content().list(Which::Clean).unwrap().remove(0);
+        match short {
+            true => fs::write(path, "tex").unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+        drop(replica);
+        assert_repairs(&dir, if short { "3 here" } else { "missing" });
+        let node = view(&open(&dir), |v| v.node(id)).unwrap();
+        assert_eq!((node.content, node.data_changed), (Content::Absent, false));
+    }
+}
+
+#[test]
+fn missing_unsent_content_is_told_and_its_row_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let id = make_whole(&replica, "a", true);
+    replica.content().remove(id).unwrap();
+    drop(replica);
+    let found = repair(&dir);
+    assert!(
+        found.len() == 1 && found[0].contains("unsent content is missing"),
+        "{found:?}"
+    );
+    assert!(view(&open(&dir), |v| v.node(id)).unwrap().is_unsent());
+}
+
+#[test]
+fn unsent_content_of_another_size_than_its_row_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let id = make_whole(&replica, "a", true);
+    edit(&replica, id, |node| node.size = 9);
+    drop(replica);
+    assert_repairs(&dir, "4 unsent");
+    let node = view(&open(&dir), |v| v.node(id)).unwrap();
+    assert_eq!((node.size, node.data_seq), (4, 1));
+}
+
+#[test]
+fn content_in_the_wrong_directory_is_moved_or_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let unsent = make_whole(&replica, "a", true);
+    replica.content().mark_sent(unsent).unwrap();
+    drop(replica);
+    assert_repairs(&dir, "among what the server has");
+
+    let replica = open(&dir);
+    let sent = make_whole(&replica, "b", false);
+    edit(&replica, sent, |node| node.mtime = Time(i64::MAX));
+    replica
+        .content()
+        .open_unsent(sent, &RelPath::root())
+        .unwrap();
+    drop(replica);
+    assert_repairs(&dir, "among the unsent");
+
+    let replica = open(&dir);
+    edit(&replica, sent, |node| node.mtime = Time(0));
+    replica
+        .content()
+        .open_unsent(sent, &RelPath::root())
+        .unwrap();
+    drop(replica);
+    assert_repairs(&dir, "the index does not know");
+    let replica = open(&dir);
+    assert!(view(&replica, |v| v.node(sent)).unwrap().is_unsent());
+    assert!(view(&replica, |v| v.is_dirty(&place(NodeId::ROOT, "b"))));
+}
+
+#[test]
+fn content_without_a_row_goes_if_clean_and_comes_back_if_unsent() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let sub = make_dir(&replica, place(NodeId::ROOT, "dir"));
+    let store = replica.content();
+    let mut ids = (0..4).map(|_| update(&replica, |tx| tx.alloc_node()));
+    let clean = ids.next().unwrap();
+    store.open_unsent(clean, &RelPath::root()).unwrap();
+    store.mark_sent(clean).unwrap();
+    let hints: [&[u8]; 3] = [b"dir/new", b"dir", b"no/such"];
+    let strays: Vec<NodeId> = hints
+        .into_iter()
+        .zip(ids)
+        .map(|(hint, id)| {
+            let hint = RelPath::parse(hint).unwrap();
+            store
+                .open_unsent(id, &hint)
+                .unwrap()
+                .write_all(b"text")
+                .unwrap();
+            id
+        })
+        .collect();
+    drop(replica);
+    assert_eq!(repair(&dir).len(), 4);
+    let replica = open(&dir);
+    let path = |id| view(&replica, |v| v.local_path(id)).unwrap().to_string();
+    assert_eq!(view(&replica, |v| v.places(strays[0])), [place(sub, "new")]);
+    for stray in &strays[1..] {
+        assert_eq!(path(*stray), format!("recovered-{stray}"));
+    }
+    for stray in strays {
+        assert!(view(&replica, |v| v.node(stray)).unwrap().is_unsent());
+    }
+    replica.content().open_read(clean).unwrap_err();
+}
+
+#[test]
+fn forgotten_dirty_places_and_backups_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let id = make_whole(&replica, "a", true);
+    update(&replica, |tx| tx.clear_dirty(&place(NodeId::ROOT, "a")));
+    drop(replica);
+    assert_repairs(&dir, "not on the list of what to send");
+
+    let replica = open(&dir);
+    replica.content().copy_to_backup(id, 50).unwrap();
+    update(&replica, |tx| {
+        tx.add_backup(LocalBackup {
+            path: RelPath::root(),
+            version: Version::file(0, 0, 0),
+            at: Time(0),
+            why: "lost".into(),
+            id: 51,
+            unsent: false,
+        })
+    });
+    drop(replica);
+    assert_eq!(repair(&dir).len(), 2);
+    open(&dir).content().open_backup(50).unwrap();
+}
