@@ -5,6 +5,8 @@
 //! below are its layers, and `tests/tidy.rs` checks who may import whom.
 
 pub mod engine;
+pub mod fs;
+pub mod fuse;
 pub mod remote;
 pub mod replica;
 pub mod sync;

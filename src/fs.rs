@@ -1,0 +1,120 @@
+//! The home as an API: every operation that a program can do on it, carried out on the replica.
+//!
+//! It knows nothing of FUSE and never touches the network. POSIX truth comes from the index: what the server
+//! would say to an operation plays no part in it. Permission checks are the kernel's. What needs something
+//! that is not cached says so with a [`Need`] instead of waiting ([`Home::run`] comes back when it is there).
+
+mod attr;
+mod change;
+mod dir;
+mod error;
+mod file;
+mod handle;
+mod io;
+mod link;
+mod scope;
+mod special;
+mod statfs;
+mod step;
+mod xattr;
+
+pub use attr::{Attr, SetAttr, SetTime};
+pub use dir::{DirEntry, Listing};
+pub use error::FsError;
+pub use file::{OpenOptions, Opened};
+pub use handle::Handle;
+pub use link::RenameMode;
+pub use scope::{DEFAULT_HOST_SCOPED, HostScope, ScopeError};
+pub use special::SpecialKind;
+pub use statfs::Room;
+pub use step::{Need, Stop};
+pub use xattr::XattrMode;
+
+use std::sync::Arc;
+
+use crate::engine::Fetch;
+use crate::replica::Replica;
+use crate::tree::{Name, NodeId, Time};
+
+use handle::Handles;
+
+/// Our own directory at the root of the server's home; never shown.
+const RESERVED: &[u8] = b".roamhome";
+
+/// Who asks for an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Their user.
+    pub uid: u32,
+    /// Their group.
+    pub gid: u32,
+}
+
+/// How a home behaves.
+pub struct HomeOptions {
+    /// Who owns the home.
+    pub uid: u32,
+    /// The owner's group.
+    pub gid: u32,
+    /// What never leaves this machine.
+    pub host_scoped: HostScope,
+    /// The clock.
+    pub now: Box<dyn Fn() -> Time + Send + Sync>,
+}
+
+/// A home, as the mount shows it.
+pub struct Home {
+    replica: Arc<Replica>,
+    fetch: Arc<dyn Fetch>,
+    scope: HostScope,
+    now: Box<dyn Fn() -> Time + Send + Sync>,
+    handles: Handles,
+}
+
+impl Home {
+    /// The home kept in `replica`; `fetch` gets what is not there.
+    pub fn new(
+        replica: Arc<Replica>,
+        fetch: Arc<dyn Fetch>,
+        options: HomeOptions,
+    ) -> Result<Self, FsError> {
+        let HomeOptions {
+            uid,
+            gid,
+            host_scoped: scope,
+            now,
+        } = options;
+        let home = Self {
+            replica,
+            fetch,
+            scope,
+            now,
+            handles: Handles::default(),
+        };
+        home.own_root(uid, gid)?;
+        Ok(home)
+    }
+
+    fn own_root(&self, uid: u32, gid: u32) -> Result<(), FsError> {
+        self.replica.update(|tx| {
+            let mut root = tx.node(NodeId::ROOT)?.ok_or(FsError::NotFound)?;
+            if (root.uid, root.gid) != (uid, gid) {
+                (root.uid, root.gid) = (uid, gid);
+                tx.put_node(root)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn now(&self) -> Time {
+        (self.now)()
+    }
+}
+
+/// Whether the entry `name` of `parent` is ours and not the user's.
+fn is_reserved(parent: NodeId, name: &Name) -> bool {
+    parent == NodeId::ROOT && name.as_bytes() == RESERVED
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! Opening, creating, closing and syncing files.
+//!
+//! A file that is open is held: it is counted in `Opens` before its row is looked at, so that whoever else
+//! changes the replica in a transaction sees either that it is open, or that nobody has seen it yet.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::change::NewNode;
+use super::handle::{OpenContent, OpenFile};
+use super::{Attr, Caller, FsError, Handle, Home, Need, Stop};
+use crate::replica::{Content, Node, ReplicaError};
+use crate::tree::{Kind, Name, NodeId};
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenOptions {
+    /// For writing.
+    pub write: bool,
+    /// Emptying it.
+    pub truncate: bool,
+    /// Only if it has to be created.
+    pub exclusive: bool,
+}
+
+/// A file that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// To be given to `release` exactly once.
+    pub handle: Handle,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+impl Home {
+    /// Opens a file.
+    pub fn open(&self, id: NodeId, options: OpenOptions, caller: Caller) -> Result<Opened, Stop> {
+        let write = options.write || options.truncate;
+        let (node, content) = self.hold(id, write, !options.truncate)?;
+        let mut attr = Attr::from(&node);
+        if options.truncate {
+            if let Err(error) = self.resize(&content, 0, caller.uid != 0) {
+                self.let_go(content, write)?;
+                return Err(error.into());
+            }
+            attr = self.attr(id)?;
+        }
+        let handle = self.handles.insert_file(OpenFile { content, write });
+        Ok(Opened { handle, attr })
+    }
+
+    /// Creates and opens a file; one that is there already is opened, unless `exclusive`.
+    pub fn create(
+        &self,
+        parent: NodeId,
+        name: &Name,
+        mode: u32,
+        options: OpenOptions,
+        caller: Caller,
+    ) -> Result<Opened, Stop> {
+        let created = self.change(|change| {
+            let dir = change.listed_dir(parent)?;
+            let place = change.vacant(parent, name)?;
+            let new = NewNode {
+                kind: Kind::File,
+                mode,
+                target: Vec::new(),
+            };
+            let node = change.create(dir, place, new, caller)?;
+            change.home.replica.opens().inc(node.id, options.write);
+            Ok(node)
+        });
+        match created {
+            Ok(node) => Ok(Opened {
+                attr: Attr::from(&node),
+                handle: self.handles.insert_file(OpenFile {
+                    content: self.handles.content(node.id),
+                    write: options.write,
+                }),
+            }),
+            Err(Stop::Failed(FsError::Exists)) if !options.exclusive => {
+                let there = self.lookup(parent, name)?.ok_or(FsError::NotFound)?;
+                self.open(there.id, options, caller)
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Closes a file.
+    pub fn release(&self, handle: Handle) -> Result<(), FsError> {
+        let file = self.handles.remove_file(handle)?;
+        self.let_go(Arc::clone(&file.content), file.write)
+    }
+
+    /// Makes a file's content and all that was done before survive power loss.
+    pub fn fsync(&self, handle: Handle) -> Result<(), FsError> {
+        let content = &self.handles.file(handle)?.content;
+        if content.file().is_some() {
+            self.replica.content().sync_file(content.node)?;
+        }
+        self.fsync_dir()
+    }
+
+    /// Makes all that was done before survive power loss, as far as names and attributes go.
+    pub fn fsync_dir(&self) -> Result<(), FsError> {
+        Ok(self.replica.sync()?)
+    }
+
+    /// The engine changed a file's content: those who have it open shall see it.
+    pub fn content_replaced(&self, id: NodeId) -> Result<(), FsError> {
+        let Some(content) = self.handles.open_content(id) else {
+            return Ok(());
+        };
+        let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
+        match node {
+            Some(node) if node.content == Content::Whole => self.load(&content, &node),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a file as open and gives its content, which has to be `whole` or is a [`Need`].
+    pub(super) fn hold(
+        &self,
+        id: NodeId,
+        write: bool,
+        whole: bool,
+    ) -> Result<(Node, Arc<OpenContent>), Stop> {
+        self.replica.opens().inc(id, write);
+        let content = self.handles.content(id);
+        let held = self.replica.view(|view| {
+            let node = view.node(id)?.ok_or(FsError::NotFound)?;
+            match node.kind {
+                Kind::File if whole && node.content != Content::Whole => {
+                    Err(Stop::Needs(Need::Content(id)))
+                }
+                Kind::File => Ok(node),
+                Kind::Dir => Err(FsError::IsADirectory.into()),
+                _ => Err(FsError::Invalid.into()),
+            }
+        });
+        let held = held.and_then(|node| {
+            if whole {
+                self.load(&content, &node)?;
+            }
+            Ok(node)
+        });
+        match held {
+            Ok(node) => Ok((node, content)),
+            Err(stop) => {
+                self.let_go(content, write)?;
+                Err(stop)
+            }
+        }
+    }
+
+    /// Opens the content file, unless a writer has.
+    fn load(&self, content: &OpenContent, node: &Node) -> Result<(), FsError> {
+        let writing = content.lock_writing();
+        if *writing {
+            return Ok(());
+        }
+        let file = match self.replica.content().open_read(node.id) {
+            Ok(file) => Some(file),
+            Err(ReplicaError::Io { source, .. })
+                if source.kind() == ErrorKind::NotFound && node.size == 0 =>
+            {
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        content.set_file(file);
+        Ok(())
+    }
+
+    /// Ends what `hold` began. After the last writer the row tells the file's size and holds by itself;
+    /// after the last of all, a file without a name goes.
+    pub(super) fn let_go(&self, content: Arc<OpenContent>, write: bool) -> Result<(), FsError> {
+        let id = content.node;
+        let opens = self.replica.opens();
+        let mut writing = content.lock_writing();
+        opens.dec(id, write);
+        let written = *writing && opens.writers(id) == 0;
+        let mut settled = Ok(());
+        if written || !opens.is_open(id) {
+            settled = self.settle(&content, written);
+            *writing = *writing && !(written && settled.is_ok());
+        }
+        drop(writing);
+        self.handles.drop_content(content);
+        if write {
+            self.fetch.changed();
+        }
+        settled
+    }
+
+    fn settle(&self, content: &OpenContent, written: bool) -> Result<(), FsError> {
+        let id = content.node;
+        let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
+        let gone = |nlink: u32| nlink == 0 && !self.replica.opens().is_open(id);
+        if !node.is_some_and(|node| written || gone(node.nlink)) {
+            return Ok(());
+        }
+        let size = match content.file() {
+            Some(file) if written => Some(file.metadata()?.len()),
+            _ => None,
+        };
+        self.replica.update(|tx| {
+            let Some(mut node) = tx.node(id)? else {
+                return Ok(());
+            };
+            if gone(node.nlink) {
+                tx.remove_node(id)?;
+                node.nlink = 0;
+                self.handles.remember_ghost(node);
+                return Ok(());
+            }
+            // Else a write that failed half-way would leave the row wrong.
+            if let Some(size) = size.filter(|size| *size != node.size) {
+                node.size = size;
+                node.data_seq += 1;
+                tx.put_node(node.clone())?;
+            }
+            if written && node.nlink > 0 {
+                tx.clear_in_flight(id)?;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! What is open. All handles of one file share one open content file, so that they see one content even
+//! when the engine puts another in its place, and go on seeing it when the file has no name any more.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
+
+use super::FsError;
+use super::dir::OpenDir;
+use crate::replica::Node;
+use crate::tree::NodeId;
+
+/// An open file or directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle(pub u64);
+
+/// One `open` of a file.
+pub(super) struct OpenFile {
+    pub(super) content: Arc<OpenContent>,
+    pub(super) write: bool,
+}
+
+/// The content of a file that is open, or being truncated.
+pub(super) struct OpenContent {
+    pub(super) node: NodeId,
+    /// `None` while the file is empty and has no content file.
+    file: RwLock<Option<Arc<File>>>,
+    /// Held by whoever changes the content. True from the first change on until the last writer closes: the
+    /// node is marked in flight and `file` can be written.
+    pub(super) writing: Mutex<bool>,
+}
+
+impl OpenContent {
+    /// The content file, if there is one.
+    pub(super) fn file(&self) -> Option<Arc<File>> {
+        read(&self.file).clone()
+    }
+
+    /// Lets all handles use `file` from now on.
+    pub(super) fn set_file(&self, file: Option<File>) -> Option<Arc<File>> {
+        let file = file.map(Arc::new);
+        write(&self.file).clone_from(&file);
+        file
+    }
+
+    /// Waits for the right to change the content.
+    pub(super) fn lock_writing(&self) -> MutexGuard<'_, bool> {
+        lock(&self.writing)
+    }
+}
+
+/// All that is open.
+#[derive(Default)]
+pub(super) struct Handles {
+    last: AtomicU64,
+    files: RwLock<HashMap<Handle, Arc<OpenFile>>>,
+    dirs: RwLock<HashMap<Handle, Arc<OpenDir>>>,
+    contents: Mutex<HashMap<NodeId, Weak<OpenContent>>>,
+    /// Nodes that are gone from the replica, until the kernel forgets them: a pipe without a name, or the
+    /// directory that a shell stands in, still has attributes.
+    ghosts: Mutex<HashMap<NodeId, Node>>,
+}
+
+impl Handles {
+    fn new_handle(&self) -> Handle {
+        Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The shared content of `node`; made if it is not open.
+    pub(super) fn content(&self, node: NodeId) -> Arc<OpenContent> {
+        let mut contents = lock(&self.contents);
+        if let Some(content) = contents.get(&node).and_then(Weak::upgrade) {
+            return content;
+        }
+        let content = Arc::new(OpenContent {
+            node,
+            file: RwLock::default(),
+            writing: Mutex::default(),
+        });
+        contents.insert(node, Arc::downgrade(&content));
+        content
+    }
+
+    /// The shared content of `node`, if it is open.
+    pub(super) fn open_content(&self, node: NodeId) -> Option<Arc<OpenContent>> {
+        lock(&self.contents).get(&node).and_then(Weak::upgrade)
+    }
+
+    /// Forgets the content if nobody else uses it.
+    pub(super) fn drop_content(&self, content: Arc<OpenContent>) {
+        let mut contents = lock(&self.contents);
+        if Arc::strong_count(&content) == 1 {
+            contents.remove(&content.node);
+        }
+    }
+
+    pub(super) fn insert_file(&self, file: OpenFile) -> Handle {
+        let handle = self.new_handle();
+        write(&self.files).insert(handle, Arc::new(file));
+        handle
+    }
+
+    pub(super) fn file(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {
+        read(&self.files)
+            .get(&handle)
+            .cloned()
+            .ok_or(FsError::BadHandle)
+    }
+
+    pub(super) fn remove_file(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {
+        write(&self.files).remove(&handle).ok_or(FsError::BadHandle)
+    }
+
+    pub(super) fn insert_dir(&self, dir: OpenDir) -> Handle {
+        let handle = self.new_handle();
+        write(&self.dirs).insert(handle, Arc::new(dir));
+        handle
+    }
+
+    pub(super) fn dir(&self, handle: Handle) -> Result<Arc<OpenDir>, FsError> {
+        read(&self.dirs)
+            .get(&handle)
+            .cloned()
+            .ok_or(FsError::BadHandle)
+    }
+
+    pub(super) fn remove_dir(&self, handle: Handle) {
+        write(&self.dirs).remove(&handle);
+    }
+
+    pub(super) fn remember_ghost(&self, node: Node) {
+        lock(&self.ghosts).insert(node.id, node);
+    }
+
+    pub(super) fn ghost(&self, id: NodeId) -> Option<Node> {
+        lock(&self.ghosts).get(&id).cloned()
+    }
+
+    pub(super) fn forget_ghost(&self, id: NodeId) {
+        lock(&self.ghosts).remove(&id);
+    }
+}
+
+// A panic while one of these was held left a table as it was before or after: each change is one call.
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,258 @@
+//! Reading and writing what is open.
+//!
+//! The content file changes first, its row after: a crash in between is found by the in-flight mark, which
+//! is set before the first byte changes and cleared at the last writer's close. A change costs one record in
+//! the journal, the first one of an open file two; reading costs none.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::attr::drop_privileges;
+use super::change::Change;
+use super::handle::OpenContent;
+use super::{FsError, Handle, Home, Stop};
+use crate::replica::{Content, Node};
+use crate::tree::{NodeId, RelPath};
+
+/// The most that one `copy_file_range` copies, so that it can be interrupted.
+const MOST_COPIED: u64 = 64 * 1024 * 1024;
+
+impl Home {
+    /// Up to `size` bytes from `offset`; fewer only at the end of the file.
+    pub fn read(&self, handle: Handle, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+        let mut data = Vec::with_capacity(size);
+        if let Some(file) = self.handles.file(handle)?.content.file() {
+            while data.len() < size {
+                let at = offset + data.len() as u64;
+                let spare = rustix::buffer::spare_capacity(&mut data);
+                match rustix::io::pread(&*file, spare, at) {
+                    Ok(0) => break,
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(FsError::Content(error.into())),
+                }
+            }
+        }
+        data.truncate(size);
+        Ok(data)
+    }
+
+    /// Writes at `offset`; returns how much fitted on the disk.
+    pub fn write(
+        &self,
+        handle: Handle,
+        offset: u64,
+        data: &[u8],
+        drops_privileges: bool,
+    ) -> Result<usize, FsError> {
+        let content = self.writable(handle)?;
+        self.alter(&content, drops_privileges, |file| {
+            let mut written = 0;
+            while written < data.len() {
+                match file.write_at(&data[written..], offset + written as u64) {
+                    Ok(n) => written += n,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) if written == 0 => return Err(error.into()),
+                    Err(_) => break,
+                }
+            }
+            Ok((written, offset + written as u64))
+        })
+    }
+
+    /// Allocates, punches or zeroes a range; `mode` is that of fallocate(2).
+    pub fn fallocate(
+        &self,
+        handle: Handle,
+        offset: u64,
+        len: u64,
+        mode: u32,
+    ) -> Result<(), FsError> {
+        let flags = FallocateFlags::from_bits(mode).ok_or(FsError::NotSupported)?;
+        let known =
+            FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        if !known.contains(flags) {
+            return Err(FsError::NotSupported);
+        }
+        let end = match flags.contains(FallocateFlags::KEEP_SIZE) {
+            true => 0,
+            false => offset.checked_add(len).ok_or(FsError::Invalid)?,
+        };
+        let content = self.writable(handle)?;
+        self.alter(&content, true, |file| {
+            rustix::fs::fallocate(file, flags, offset, len)
+                .map_err(|e| FsError::Content(e.into()))?;
+            Ok(((), end))
+        })
+    }
+
+    /// Where the next data (`hole` false) or hole at or behind `offset` begins.
+    pub fn seek(&self, handle: Handle, offset: u64, hole: bool) -> Result<u64, FsError> {
+        let file = self.handles.file(handle)?.content.file();
+        let file = file.ok_or(FsError::NoData)?;
+        // The descriptor's own position means nothing here: all reads and writes name theirs.
+        let to = match hole {
+            true => SeekFrom::Hole(offset),
+            false => SeekFrom::Data(offset),
+        };
+        rustix::fs::seek(&*file, to).map_err(|error| match error {
+            Errno::NXIO => FsError::NoData,
+            error => FsError::Content(error.into()),
+        })
+    }
+
+    /// Copies a range between two files, or within one, on this machine's disk, and returns how much.
+    pub fn copy_range(
+        &self,
+        (from, mut from_offset): (Handle, u64),
+        (to, mut to_offset): (Handle, u64),
+        len: u64,
+    ) -> Result<usize, FsError> {
+        let Some(source) = self.handles.file(from)?.content.file() else {
+            return Ok(0);
+        };
+        let len = usize::try_from(len.min(MOST_COPIED)).map_err(|_| FsError::Invalid)?;
+        let content = self.writable(to)?;
+        self.alter(&content, true, |file| {
+            let (from, to) = (Some(&mut from_offset), Some(&mut to_offset));
+            match rustix::fs::copy_file_range(&*source, from, file, to, len) {
+                Ok(copied) => Ok((copied, to_offset)),
+                // The kernel then reads and writes by itself.
+                Err(Errno::XDEV | Errno::NOSYS) => Err(FsError::NotSupported),
+                Err(error) => Err(FsError::Content(error.into())),
+            }
+        })
+    }
+
+    /// Sets the size of a file that may not be open.
+    pub(super) fn set_size(
+        &self,
+        id: NodeId,
+        handle: Option<Handle>,
+        size: u64,
+        drops_privileges: bool,
+    ) -> Result<(), Stop> {
+        if let Some(handle) = handle {
+            let content = self.writable(handle)?;
+            return Ok(self.resize(&content, size, drops_privileges)?);
+        }
+        let (_, content) = self.hold(id, true, size != 0)?;
+        let resized = self.resize(&content, size, drops_privileges);
+        let closed = self.let_go(content, true);
+        resized?;
+        Ok(closed?)
+    }
+
+    /// Cuts or extends a file's content. Emptying needs no content to be there.
+    pub(super) fn resize(
+        &self,
+        content: &OpenContent,
+        size: u64,
+        drops_privileges: bool,
+    ) -> Result<(), FsError> {
+        let mut writing = content.lock_writing();
+        let file = match size {
+            // The row goes first: it must not say that the old content was changed and is not here.
+            0 => {
+                self.put(content, drops_privileges, |node, change| {
+                    node.size = 0;
+                    node.content = Content::Whole;
+                    Ok(change.tx.mark_in_flight(node.id)?)
+                })?;
+                self.open_for_change(content, &mut writing)?
+            }
+            _ => self.begin(content, &mut writing)?,
+        };
+        file.set_len(size)?;
+        if size == 0 {
+            return Ok(());
+        }
+        self.put(content, drops_privileges, |node, _| {
+            node.size = size;
+            Ok(())
+        })
+    }
+
+    fn writable(&self, handle: Handle) -> Result<Arc<OpenContent>, FsError> {
+        let file = self.handles.file(handle)?;
+        match file.write {
+            true => Ok(Arc::clone(&file.content)),
+            false => Err(FsError::BadHandle),
+        }
+    }
+
+    /// Changes the content by `f`, which returns the offset behind the last changed byte, and then its row.
+    fn alter<T>(
+        &self,
+        content: &OpenContent,
+        drops_privileges: bool,
+        f: impl FnOnce(&File) -> Result<(T, u64), FsError>,
+    ) -> Result<T, FsError> {
+        let mut writing = content.lock_writing();
+        let file = self.begin(content, &mut writing)?;
+        let (value, end) = f(&file)?;
+        self.put(content, drops_privileges, |node, _| {
+            node.size = node.size.max(end);
+            Ok(())
+        })?;
+        Ok(value)
+    }
+
+    /// The content file, ready to be changed.
+    fn begin(&self, content: &OpenContent, writing: &mut bool) -> Result<Arc<File>, FsError> {
+        if *writing && let Some(file) = content.file() {
+            return Ok(file);
+        }
+        self.put(content, false, |node, change| {
+            Ok(change.tx.mark_in_flight(node.id)?)
+        })?;
+        self.open_for_change(content, writing)
+    }
+
+    fn open_for_change(
+        &self,
+        content: &OpenContent,
+        writing: &mut bool,
+    ) -> Result<Arc<File>, FsError> {
+        if *writing && let Some(file) = content.file() {
+            return Ok(file);
+        }
+        let id = content.node;
+        let path = self
+            .replica
+            .view(|view| Ok::<_, FsError>(view.local_path(id)?))?;
+        let file = self
+            .replica
+            .content()
+            .open_unsent(id, &path.unwrap_or_else(RelPath::root))?;
+        *writing = true;
+        content.set_file(Some(file)).ok_or(FsError::BadHandle)
+    }
+
+    /// Stores the row of a file whose content changes.
+    fn put(
+        &self,
+        content: &OpenContent,
+        drops_privileges: bool,
+        set: impl FnOnce(&mut Node, &mut Change<'_, '_>) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
+        let stored = self.change(|change| {
+            let mut node = change.node(content.node)?;
+            set(&mut node, change)?;
+            change.content_changed(&mut node);
+            if drops_privileges {
+                drop_privileges(&mut node);
+            }
+            change.mark_all(&node)?;
+            Ok(change.tx.put_node(node)?)
+        });
+        stored.map_err(|stop| match stop {
+            Stop::Failed(error) => error,
+            // Nothing in there looks at entries of directories.
+            Stop::Needs(_) => FsError::NotFound,
+        })
+    }
+}

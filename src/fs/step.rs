@@ -1,0 +1,83 @@
+//! Operations that may need the network: they never wait for it.
+//!
+//! Such an operation changes nothing before it has all that it needs; if something lacks, it stops with a
+//! [`Need`]. `Home::run` asks the engine for it and does the whole operation again when it is there, on the
+//! engine's thread, so that no thread of the mount is ever held up.
+
+use std::sync::Arc;
+
+use super::{FsError, Home};
+use crate::engine::FetchError;
+use crate::replica::ReplicaError;
+use crate::tree::NodeId;
+
+/// How often one operation may find that it needs something again: another machine could replace a file
+/// just as often as it is fetched.
+const MOST_ATTEMPTS: u32 = 16;
+
+/// Something that is on the server only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A file's content.
+    Content(NodeId),
+    /// A directory's entries.
+    Listing(NodeId),
+}
+
+/// Why an operation stopped.
+#[derive(Debug)]
+pub enum Stop {
+    /// To be done again when this is here.
+    Needs(Need),
+    /// It failed.
+    Failed(FsError),
+}
+
+impl From<FsError> for Stop {
+    fn from(error: FsError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ReplicaError> for Stop {
+    fn from(error: ReplicaError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Home {
+    /// Does `operation`, fetching what it needs first, and then calls `done`: at once on this thread if
+    /// nothing had to be fetched, else later on a thread of the engine.
+    pub fn run<T: 'static>(
+        self: &Arc<Self>,
+        operation: impl Fn(&Self) -> Result<T, Stop> + Send + 'static,
+        done: impl FnOnce(Result<T, FsError>) + Send + 'static,
+    ) {
+        attempt(Arc::clone(self), operation, done, MOST_ATTEMPTS);
+    }
+}
+
+fn attempt<T: 'static>(
+    home: Arc<Home>,
+    operation: impl Fn(&Home) -> Result<T, Stop> + Send + 'static,
+    done: impl FnOnce(Result<T, FsError>) + Send + 'static,
+    attempts_left: u32,
+) {
+    let need = match operation(&home) {
+        Ok(value) => return done(Ok(value)),
+        Err(Stop::Failed(error)) => return done(Err(error)),
+        Err(Stop::Needs(_)) if attempts_left == 0 => {
+            return done(Err(FsError::Fetch(FetchError::Failed)));
+        }
+        Err(Stop::Needs(need)) => need,
+    };
+    let fetch = Arc::clone(&home.fetch);
+    let fetched = Box::new(move |outcome: Result<(), FetchError>| match outcome {
+        Ok(()) => attempt(home, operation, done, attempts_left - 1),
+        Err(error) => done(Err(error.into())),
+    });
+    match need {
+        Need::Content(node) => fetch.hydrate(node, fetched),
+        Need::Listing(dir) => fetch.list(dir, fetched),
+    }
+}

@@ -1,0 +1,9 @@
+//! The mount: translates between the kernel's FUSE requests and the home. Decides nothing about files.
+
+mod adapter;
+mod notify;
+mod reply;
+mod session;
+
+pub use notify::Notices;
+pub use session::{MountOptions, Mounted, Unmount, mount};
