@@ -109,8 +109,9 @@ impl Engine {
         listed.await.unwrap_or(Err(FetchError::Failed))
     }
 
-    /// Runs a pass and waits for its end.
+    /// Runs a pass and waits for its end; a link that is coming up is waited for.
     pub async fn pass(&self, scope: Scope) -> Result<PassReport, PassError> {
+        self.settled_link(self.shared.options.fetch_timeout).await;
         let (reply, answer) = oneshot::channel();
         let sent = self.shared.requests.send(Request::Pass(scope, reply));
         sent.map_err(|_closed| PassError::Stopping)?;

@@ -1,1 +1,4 @@
+//! All integration tests, in one program: one link instead of many.
 
+mod engine;
+mod support;

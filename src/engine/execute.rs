@@ -226,6 +226,7 @@ fn settle(
         Ok(Ended::Server(Pushed::Stale) | Ended::Replica(Applied::Stale)) => Outcome::Failed,
         Ok(Ended::Replica(Applied::Done(_))) => {
             // The replica's own steps fold in their transaction.
+            tracing::debug!(?step, "applied");
             count(step, stats);
             return note(shared, step, None);
         }
@@ -242,6 +243,7 @@ fn settle(
     } else {
         stats.failed += 1;
     }
+    tracing::debug!(?step, ?outcome, "settled");
     let folds = sync::settle(step, &outcome);
     let (seen_at, now) = (shared.server_now(), shared.now());
     shared.replica.update(|tx| {
@@ -338,7 +340,13 @@ fn sent(
     }
     node.data_changed = false;
     node.hash = version.hash;
-    tx.put_node(node)
+    tx.put_node(node)?;
+    for place in tx.places(id)? {
+        if gather::is_clean(tx, &place)? {
+            tx.clear_dirty(&place)?;
+        }
+    }
+    Ok(())
 }
 
 fn apply_fold(

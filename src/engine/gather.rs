@@ -28,6 +28,7 @@ pub(super) fn gather(
         opens,
         out: Gathered::default(),
         todo: Vec::new(),
+        gone: BTreeMap::new(),
     };
     gatherer.todo.extend(places);
     while let Some(place) = gatherer.todo.pop() {
@@ -60,12 +61,15 @@ struct Gatherer<'a, 'v> {
     opens: &'a Opens,
     out: Gathered,
     todo: Vec<Place>,
+    gone: BTreeMap<NodeId, bool>,
 }
 
 impl Gatherer<'_, '_> {
     fn visit(&mut self, place: Place) -> Result<(), ReplicaError> {
         let base = self.view.base(&place)?;
         let remote = match self.view.observation(&place)? {
+            // What was in a directory that is gone is gone, too, though nobody could look.
+            _ if self.is_gone(place.parent)? => None,
             Some(observation) => observation.version,
             None => base.as_ref().map(|base| base.version.clone()),
         };
@@ -108,6 +112,21 @@ impl Gatherer<'_, '_> {
             },
         );
         Ok(())
+    }
+
+    /// Whether the directory, or one above it in base, was seen to be none any more.
+    fn is_gone(&mut self, dir: NodeId) -> Result<bool, ReplicaError> {
+        if let Some(gone) = self.gone.get(&dir) {
+            return Ok(*gone);
+        }
+        let mut gone = false;
+        if let Some(place) = self.view.base_places(dir)?.into_iter().next() {
+            let seen = self.view.observation(&place)?;
+            gone = seen.is_some_and(|seen| seen.version.is_none_or(|v| v.kind != Kind::Dir))
+                || self.is_gone(place.parent)?;
+        }
+        self.gone.insert(dir, gone);
+        Ok(gone)
     }
 
     fn add_children(&mut self, dir: NodeId) -> Result<(), ReplicaError> {

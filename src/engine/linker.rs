@@ -74,7 +74,13 @@ async fn attempt(shared: &Arc<Shared>) -> Result<Remote, LinkError> {
         message: format!("the home on the server cannot be prepared: {error}"),
         remedy: "make the directory writable for this user, then run `roamhome online`".into(),
     };
-    *lock(&shared.guards) = home::recheck(shared, &remote).await.map_err(unreachable)?;
+    let guards = home::recheck(shared, &remote).await.map_err(unreachable)?;
+    let suspect = !guards.is_empty();
+    *lock(&shared.guards) = guards;
+    if suspect {
+        // Nothing is written to a home that may not be ours, not even a probe.
+        return Ok(remote);
+    }
     let clock = home::measure_clock(shared, &remote)
         .await
         .map_err(unreachable)?;

@@ -36,6 +36,8 @@ pub enum Scope {
     },
     /// Look at the whole server first.
     Full {
+        /// Do not wait for files to be left alone.
+        now: bool,
         /// A person answered the guards' questions with yes.
         force_guard: bool,
     },
@@ -130,7 +132,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
             _ = stopping.changed() => break,
             request = requests.recv() => match request {
                 None => break,
-                Some(Request::Reconnected) => Scope::Full { force_guard: false },
+                Some(Request::Reconnected) => Scope::Full { now: false, force_guard: false },
                 Some(Request::DryRun(reply)) => {
                     // Who asked may be gone.
                     let _unheard = reply.send(dry_run(&shared).await);
@@ -146,7 +148,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
                 continue;
             }
             () = push_due => Scope::Push { now: false },
-            () = tokio::time::sleep_until(next_full) => Scope::Full { force_guard: false },
+            () = tokio::time::sleep_until(next_full) => Scope::Full { now: false, force_guard: false },
         };
         if matches!(scope, Scope::Full { .. }) {
             next_full = Instant::now() + shared.options.reconcile_interval;
@@ -181,7 +183,13 @@ static PASSES: AtomicU64 = AtomicU64::new(1);
 async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
     let remote = connection(shared)?;
     let full = matches!(scope, Scope::Full { .. });
-    let force = matches!(scope, Scope::Full { force_guard: true });
+    let force = matches!(
+        scope,
+        Scope::Full {
+            force_guard: true,
+            ..
+        }
+    );
     let mut report = PassReport {
         id: PASSES.fetch_add(1, Ordering::Relaxed),
         full,
@@ -299,8 +307,9 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
     let now = shared.now();
     let patient = matches!(
         scope,
-        Scope::Push { now: false } | Scope::Full { force_guard: false }
+        Scope::Push { now: false } | Scope::Full { now: false, .. }
     );
+    clear_undone(shared)?;
     let gathered = shared.replica.view(|view| {
         let mut places = Vec::new();
         for (place, since) in view.dirty(usize::MAX)? {
@@ -317,6 +326,18 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
     };
     let plan = sync::plan(&gathered.input, &policy);
     Ok((gathered, plan))
+}
+
+/// Forgets the marks of places that agree with base again: made and removed, renamed back and forth.
+fn clear_undone(shared: &Shared) -> Result<(), ReplicaError> {
+    shared.replica.update(|tx| {
+        for (place, _) in tx.dirty(usize::MAX)? {
+            if gather::is_clean(tx, &place)? {
+                tx.clear_dirty(&place)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Whether a dirty place was left alone long enough to be sent, or is dirty for too long to wait.

@@ -1,0 +1,442 @@
+//! Two machines and one server, without kernel or network: what a user writes here is there after the
+//! passes, and what loses is kept.
+
+use std::path::Path;
+
+use roamhome::engine::{KeptWhere, Scope};
+use roamhome::fs::FsError;
+use roamhome::remote::MemoryServer;
+use roamhome::tree::{Kind, RelPath};
+
+use crate::support::client::{Client, Clock};
+
+struct Field {
+    server: MemoryServer,
+    clock: Clock,
+    dir: tempfile::TempDir,
+}
+
+impl Field {
+    fn new() -> Self {
+        let clock = Clock::new();
+        let server = {
+            let clock = clock.clone();
+            MemoryServer::new(move || clock.now())
+        };
+        Self {
+            server,
+            clock,
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn client(&self, name: &str) -> Client {
+        Client::start(self.dir.path().join(name), &self.server, &self.clock)
+    }
+
+    /// What a plain SFTP client sees, without what is ours.
+    fn server_tree(&self) -> Vec<String> {
+        let ours = |path: &RelPath| path.to_string().starts_with(".roamhome");
+        let tree = self.server.tree();
+        tree.keys()
+            .filter(|path| !path.is_root() && !ours(path))
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn on_server(&self, path: &str) -> Vec<u8> {
+        self.server.read_file(&path_of(path)).unwrap()
+    }
+}
+
+fn path_of(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}
+
+fn kept(client: &Client, which: KeptWhere, dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let items = client.block_on(client.engine.kept(which)).unwrap();
+    let content = |(i, id): (usize, &String)| {
+        let to = dir.join(format!("kept-{i}-{}", std::process::id()));
+        client
+            .block_on(client.engine.restore_kept(id, &to))
+            .unwrap();
+        let data = std::fs::read(&to).unwrap();
+        std::fs::remove_file(&to).unwrap();
+        data
+    };
+    items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| (item.path.to_string(), content((i, &item.id))))
+        .collect()
+}
+
+#[test]
+fn what_is_written_here_is_there_after_two_passes() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.mkdir("docs");
+    a.write("docs/letter.txt", b"dear all");
+    a.write("empty", b"");
+    a.symlink("docs/letter.txt", "link");
+    a.write("docs/.~lock.letter.lock", b"host-scoped");
+    assert_eq!(a.flush(), 0);
+    assert_eq!(field.on_server("docs/letter.txt"), b"dear all");
+    b.sync();
+    assert_eq!(b.read("docs/letter.txt").unwrap(), b"dear all");
+    assert_eq!(b.read("empty").unwrap(), b"");
+    assert_eq!(
+        field.server_tree(),
+        ["docs", "docs/letter.txt", "empty", "link"]
+    );
+    let mut ours = a.tree();
+    ours.retain(|(path, ..)| !path.ends_with(".lock"));
+    assert_eq!(ours, b.tree());
+    assert_eq!(a.sync().done + b.sync().done, 0);
+}
+
+#[test]
+fn an_edit_replaces_the_servers_version_and_reaches_the_other_machine() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"one");
+    a.flush();
+    b.sync();
+    assert_eq!(b.read("f").unwrap(), b"one");
+    field.clock.advance(10);
+    b.write("f", b"second");
+    assert_eq!(b.flush(), 0);
+    a.sync();
+    assert_eq!(a.read("f").unwrap(), b"second");
+    assert_eq!(field.on_server("f"), b"second");
+}
+
+#[test]
+fn both_edit_offline_and_the_newest_wins_while_the_loser_is_a_backup() {
+    for newer_first in [true, false] {
+        let field = Field::new();
+        let (a, b) = (field.client("a"), field.client("b"));
+        a.write("f", b"base");
+        a.flush();
+        b.sync();
+        b.read("f").unwrap();
+        a.offline();
+        b.offline();
+        field.clock.advance(100);
+        a.write("f", b"older edit");
+        field.clock.advance(100);
+        b.write("f", b"the newer edit");
+        let (first, second) = if newer_first { (&b, &a) } else { (&a, &b) };
+        first.online();
+        first.sync();
+        second.online();
+        second.sync();
+        first.sync();
+        assert_eq!(a.read("f").unwrap(), b"the newer edit", "{newer_first}");
+        assert_eq!(b.read("f").unwrap(), b"the newer edit", "{newer_first}");
+        let mut all = kept(&a, KeptWhere::Backups, field.dir.path());
+        all.extend(kept(&b, KeptWhere::Backups, field.dir.path()));
+        assert!(
+            all.contains(&("f".into(), b"older edit".to_vec())),
+            "{newer_first}: {all:?}"
+        );
+    }
+}
+
+#[test]
+fn a_renamed_directory_is_one_rename_on_the_server() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.mkdir("old");
+    for i in 0..50 {
+        a.write(&format!("old/{i}"), b"content");
+    }
+    a.flush();
+    let before = field.server.calls();
+    a.rename("old", "new");
+    assert_eq!(a.flush(), 0);
+    let after = field.server.calls();
+    let count =
+        |verb: &str| after.get(verb).copied().unwrap_or(0) - before.get(verb).copied().unwrap_or(0);
+    assert_eq!(
+        (count("rename"), count("write"), count("remove")),
+        (1, 0, 1),
+        "{after:?}"
+    );
+    assert_eq!(field.server_tree().len(), 51);
+    assert_eq!(field.on_server("new/49"), b"content");
+}
+
+#[test]
+fn a_deleted_file_is_in_the_trash_and_gone_from_the_other_machine() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.mkdir("d");
+    a.write("d/f", b"precious");
+    a.flush();
+    b.sync();
+    b.read("d/f").unwrap();
+    a.unlink("d/f");
+    a.rmdir("d");
+    assert_eq!(a.flush(), 0);
+    assert_eq!(field.server_tree(), Vec::<String>::new());
+    let trash = kept(&a, KeptWhere::Trash, field.dir.path());
+    assert_eq!(trash, [("d/f".to_owned(), b"precious".to_vec())]);
+    b.sync();
+    assert_eq!(b.tree(), []);
+}
+
+#[test]
+fn swapped_names_and_renames_over_existing_files_arrive() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    for (name, data) in [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")] {
+        a.write(name, data.as_bytes());
+    }
+    a.flush();
+    b.sync();
+    a.rename("a", "t");
+    a.rename("b", "a");
+    a.rename("t", "b");
+    a.rename("c", "d");
+    assert_eq!(a.flush(), 0);
+    b.sync();
+    assert_eq!(b.tree(), a.tree());
+    assert_eq!(field.on_server("a"), b"B");
+    assert_eq!(field.on_server("b"), b"A");
+    assert_eq!(field.on_server("d"), b"C");
+    assert_eq!(field.server_tree(), ["a", "b", "d"]);
+}
+
+#[test]
+fn an_editors_save_never_sends_the_temporary_name() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.write("f", b"one");
+    a.flush();
+    a.write(".f.tmp", b"two");
+    a.rename(".f.tmp", "f");
+    a.flush();
+    assert_eq!(field.on_server("f"), b"two");
+    assert_eq!(field.server_tree(), ["f"]);
+}
+
+#[test]
+fn hard_links_are_files_of_their_own_on_the_server() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"one");
+    a.link("f", "g");
+    a.flush();
+    a.write("g", b"both change");
+    assert_eq!(a.flush(), 0);
+    b.sync();
+    assert_eq!(b.read("f").unwrap(), b"both change");
+    assert_eq!(b.read("g").unwrap(), b"both change");
+    assert_eq!(a.sync().done, 0);
+}
+
+#[test]
+fn offline_everything_cached_works_and_the_rest_fails_at_once() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.mkdir("d");
+    a.write("d/seen", b"seen");
+    a.write("d/unseen", b"unseen");
+    a.flush();
+    b.sync();
+    assert_eq!(b.read("d/seen").unwrap(), b"seen");
+    b.offline();
+    assert_eq!(b.read("d/seen").unwrap(), b"seen");
+    assert!(matches!(b.read("d/unseen"), Err(FsError::Fetch(_))));
+    b.write("d/new", b"made offline");
+    b.rename("d", "e");
+    b.online();
+    assert_eq!(b.flush(), 0);
+    a.sync();
+    assert_eq!(a.read("e/new").unwrap(), b"made offline");
+    assert_eq!(a.tree(), b.tree());
+}
+
+#[test]
+fn a_foreign_writers_changes_are_taken_over() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.write("f", b"one");
+    a.mkdir("d");
+    a.flush();
+    field.clock.advance(60);
+    field.server.write_file(&path_of("f"), b"foreign").unwrap();
+    field.server.write_file(&path_of("d/new"), b"new").unwrap();
+    field.server.make_dir(&path_of("x")).unwrap();
+    field.server.write_file(&path_of("x/y"), b"deep").unwrap();
+    a.sync();
+    assert_eq!(a.read("f").unwrap(), b"foreign");
+    assert_eq!(a.read("d/new").unwrap(), b"new");
+    assert_eq!(a.read("x/y").unwrap(), b"deep");
+    field.server.remove(&path_of("f")).unwrap();
+    a.sync();
+    assert!(matches!(a.read("f"), Err(FsError::NotFound)));
+    let backups = kept(&a, KeptWhere::Backups, field.dir.path());
+    assert!(
+        backups.contains(&("f".into(), b"foreign".to_vec())),
+        "{backups:?}"
+    );
+}
+
+#[test]
+fn a_modification_beats_a_removal_and_new_files_hold_their_directory() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.mkdir("d");
+    a.write("d/f", b"one");
+    a.write("d/g", b"g");
+    a.flush();
+    b.sync();
+    b.tree();
+    a.offline();
+    b.offline();
+    field.clock.advance(10);
+    a.unlink("d/f");
+    a.unlink("d/g");
+    a.rmdir("d");
+    b.write("d/f", b"changed");
+    b.write("d/h", b"h");
+    a.online();
+    a.sync();
+    b.online();
+    b.sync();
+    a.sync();
+    assert_eq!(a.tree(), b.tree());
+    assert_eq!(a.read("d/f").unwrap(), b"changed");
+    assert_eq!(a.read("d/h").unwrap(), b"h");
+    assert!(matches!(a.read("d/g"), Err(FsError::NotFound)));
+}
+
+#[test]
+fn kinds_that_meet_under_one_name_never_stop_a_pass() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("x", b"file");
+    a.write("other", b"other");
+    a.offline();
+    b.mkdir("x");
+    b.write("x/in", b"inside");
+    b.flush();
+    a.online();
+    a.sync();
+    b.sync();
+    assert_eq!(a.tree(), b.tree());
+    assert_eq!(a.read("x/in").unwrap(), b"inside");
+    assert_eq!(b.read("other").unwrap(), b"other");
+    let backups = kept(&a, KeptWhere::Backups, field.dir.path());
+    assert!(
+        backups.contains(&("x".into(), b"file".to_vec())),
+        "{backups:?}"
+    );
+}
+
+#[test]
+fn an_emptied_or_exchanged_server_deletes_nothing_here() {
+    let field = Field::new();
+    let a = field.client("a");
+    for i in 0..10 {
+        a.write(&format!("f{i}"), b"x");
+    }
+    a.flush();
+    let full = field.server.snapshot();
+    let empty = MemoryServer::new(|| roamhome::tree::Time::new(1_700_000_000, 0)).snapshot();
+    field.server.restore(&empty);
+    a.reconnect();
+    let report = a.pass(Scope::Full {
+        now: true,
+        force_guard: false,
+    });
+    assert!(!report.guards.is_empty());
+    assert_eq!(report.done, 0);
+    assert_eq!(a.tree().len(), 10);
+    // Back again: as if nothing had happened.
+    field.server.restore(&full);
+    a.reconnect();
+    assert_eq!(a.sync().done, 0);
+    // Or a person says that it is to be filled again.
+    field.server.restore(&empty);
+    a.reconnect();
+    let report = a.pass(Scope::Full {
+        now: true,
+        force_guard: true,
+    });
+    assert_eq!(report.guards, Vec::<String>::new());
+    assert_eq!(field.server_tree().len(), 10);
+    assert_eq!(a.sync().done, 0);
+}
+
+#[test]
+fn a_server_rolled_back_gets_our_newer_files_and_deletes_nothing() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.write("old", b"one");
+    a.flush();
+    let old = field.server.snapshot();
+    field.clock.advance(100);
+    a.write("old", b"one and more");
+    a.write("new", b"new");
+    a.flush();
+    field.server.restore(&old);
+    a.reconnect();
+    let report = a.pass(Scope::Full {
+        now: true,
+        force_guard: false,
+    });
+    assert!(!report.guards.is_empty());
+    assert_eq!(a.read("new").unwrap(), b"new");
+    a.pass(Scope::Full {
+        now: true,
+        force_guard: true,
+    });
+    assert_eq!(field.on_server("new"), b"new");
+    assert_eq!(field.on_server("old"), b"one and more");
+    assert_eq!(a.sync().done, 0);
+}
+
+#[test]
+fn a_racing_writer_between_look_and_rename_is_kept() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.write("f", b"base");
+    a.flush();
+    field.clock.advance(10);
+    // Changed on the server after our last look: the write-back finds it and decides anew.
+    field
+        .server
+        .write_file(&path_of("f"), b"theirs, unseen")
+        .unwrap();
+    field.clock.advance(10);
+    a.write("f", b"ours");
+    a.flush();
+    a.sync();
+    let on_server = field.on_server("f");
+    assert_eq!(on_server, b"ours");
+    let backups = kept(&a, KeptWhere::Backups, field.dir.path());
+    assert!(
+        backups.contains(&("f".into(), b"theirs, unseen".to_vec())),
+        "{backups:?}"
+    );
+}
+
+#[test]
+fn a_restart_keeps_what_is_unsent_and_sends_it() {
+    let field = Field::new();
+    {
+        let a = field.client("a");
+        a.write("sent", b"sent");
+        a.flush();
+        a.offline();
+        a.write("unsent", b"unsent");
+        a.rename("sent", "moved");
+    }
+    let a = field.client("a");
+    assert_eq!(a.flush(), 0);
+    assert_eq!(field.server_tree(), ["moved", "unsent"]);
+    assert!(a.tree().iter().all(|(_, kind, _)| *kind == Kind::File));
+}

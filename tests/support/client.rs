@@ -1,0 +1,287 @@
+//! One machine with a replica and an engine against the in-memory server, used by path: everything but the
+//! kernel.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, PassReport, Scope};
+use roamhome::fs::{Caller, FsError, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Stop};
+use roamhome::remote::{MemoryServer, Remote};
+use roamhome::replica::Replica;
+use roamhome::tree::{Kind, Name, NodeId, RelPath, Time};
+
+/// A clock that stands still until it is told to go on; shared by the machines of a test.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<AtomicI64>);
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(1_700_000_000)))
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::new(self.0.load(Ordering::SeqCst), 0)
+    }
+
+    pub(crate) fn advance(&self, secs: i64) {
+        self.0.fetch_add(secs, Ordering::SeqCst);
+    }
+}
+
+struct ToServer(MemoryServer);
+
+#[async_trait]
+impl Connect for ToServer {
+    async fn connect(&self) -> Result<Remote, LinkError> {
+        Ok(self.0.remote(2))
+    }
+}
+
+pub(crate) const ME: Caller = Caller {
+    uid: 1000,
+    gid: 1000,
+};
+
+pub(crate) struct Client {
+    pub(crate) engine: Engine,
+    pub(crate) replica: Arc<Replica>,
+    home: Arc<Home>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    /// Starts a machine with its state in `dir`, offline at first if `held`.
+    pub(crate) fn start(dir: PathBuf, server: &MemoryServer, clock: &Clock) -> Self {
+        // Only the first test of the program can set it; that is enough.
+        let _already = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_env("ROAMHOME_LOG"))
+            .with_test_writer()
+            .try_init();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let replica = Arc::new(Replica::open(&dir, clock.now()).unwrap());
+        let now = {
+            let clock = clock.clone();
+            move || clock.now()
+        };
+        let options = EngineOptions {
+            // Passes run when the tests say so.
+            quiet_period: Duration::from_secs(3600),
+            reconcile_interval: Duration::from_secs(3600),
+            ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
+        };
+        let connector = Arc::new(ToServer(server.clone()));
+        let engine =
+            Engine::start(runtime.handle(), Arc::clone(&replica), connector, options).unwrap();
+        let home = Home::new(
+            Arc::clone(&replica),
+            Arc::new(engine.clone()),
+            HomeOptions {
+                uid: 1000,
+                gid: 1000,
+                host_scoped: HostScope::new::<&str>(&["*.lock"]).unwrap(),
+                now: Box::new(now),
+            },
+        )
+        .unwrap();
+        let client = Self {
+            engine,
+            replica,
+            home: Arc::new(home),
+            runtime,
+        };
+        client.settle();
+        client
+    }
+
+    /// Waits until the link is up or known to be down, and the first pass has ended.
+    pub(crate) fn settle(&self) {
+        self.runtime
+            .block_on(self.engine.settled_link(Duration::from_secs(10)));
+    }
+
+    pub(crate) fn offline(&self) {
+        self.engine.hold(true);
+        self.wait_for("offline");
+    }
+
+    pub(crate) fn online(&self) {
+        self.engine.hold(false);
+        self.wait_for("online");
+    }
+
+    /// After the server was exchanged under the connection.
+    pub(crate) fn reconnect(&self) {
+        self.offline();
+        self.online();
+    }
+
+    fn wait_for(&self, word: &str) {
+        for _ in 0..1000 {
+            if self.engine.link().state.word() == word {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the link is {:?}, not {word}", self.engine.link());
+    }
+
+    /// A full pass that must succeed; until a pass has nothing to do.
+    pub(crate) fn sync(&self) -> PassReport {
+        let report = self.pass(Scope::Full {
+            now: true,
+            force_guard: false,
+        });
+        assert_eq!(report.guards, Vec::<String>::new());
+        report
+    }
+
+    pub(crate) fn pass(&self, scope: Scope) -> PassReport {
+        self.runtime.block_on(self.engine.pass(scope)).unwrap()
+    }
+
+    pub(crate) fn flush(&self) -> usize {
+        self.runtime
+            .block_on(self.engine.flush(Duration::from_secs(20)))
+            .unwrap()
+            .0
+            .len()
+    }
+
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        operation: impl Fn(&Home) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, FsError> {
+        let (sender, receiver) = mpsc::channel();
+        self.home
+            .run(operation, move |outcome| sender.send(outcome).unwrap());
+        receiver.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    fn find(&self, path: &str) -> Result<NodeId, FsError> {
+        let mut id = NodeId::ROOT;
+        for name in RelPath::parse(path.as_bytes()).unwrap().names() {
+            let name = name.clone();
+            id = self
+                .run(move |home| home.lookup(id, &name))?
+                .ok_or(FsError::NotFound)?
+                .id;
+        }
+        Ok(id)
+    }
+
+    fn place(&self, path: &str) -> (NodeId, Name) {
+        let path = RelPath::parse(path.as_bytes()).unwrap();
+        let (name, dirs) = path.names().split_last().unwrap();
+        let dir: RelPath = dirs.iter().cloned().collect();
+        (
+            self.find(std::str::from_utf8(&dir.to_bytes()).unwrap())
+                .unwrap(),
+            name.clone(),
+        )
+    }
+
+    pub(crate) fn write(&self, path: &str, data: &[u8]) {
+        let (dir, name) = self.place(path);
+        let options = OpenOptions {
+            write: true,
+            truncate: true,
+            exclusive: false,
+        };
+        let opened = self
+            .run(move |home| home.create(dir, &name, 0o644, options, ME))
+            .unwrap();
+        let written = self.home.write(opened.handle, 0, data, false).unwrap();
+        assert_eq!(written, data.len());
+        self.home.release(opened.handle).unwrap();
+    }
+
+    pub(crate) fn read(&self, path: &str) -> Result<Vec<u8>, FsError> {
+        let id = self.find(path)?;
+        let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME))?;
+        let data = self.home.read(opened.handle, 0, 1 << 24).unwrap();
+        self.home.release(opened.handle).unwrap();
+        Ok(data)
+    }
+
+    pub(crate) fn mkdir(&self, path: &str) {
+        let (dir, name) = self.place(path);
+        self.run(move |home| home.mkdir(dir, &name, 0o755, ME))
+            .unwrap();
+    }
+
+    pub(crate) fn rmdir(&self, path: &str) {
+        let (dir, name) = self.place(path);
+        self.run(move |home| home.rmdir(dir, &name)).unwrap();
+    }
+
+    pub(crate) fn unlink(&self, path: &str) {
+        let (dir, name) = self.place(path);
+        self.run(move |home| home.unlink(dir, &name)).unwrap();
+    }
+
+    pub(crate) fn link(&self, from: &str, to: &str) {
+        let id = self.find(from).unwrap();
+        let (dir, name) = self.place(to);
+        self.run(move |home| home.link(id, dir, &name)).unwrap();
+    }
+
+    pub(crate) fn symlink(&self, target: &str, path: &str) {
+        let (dir, name) = self.place(path);
+        let target = target.as_bytes().to_vec();
+        self.run(move |home| home.symlink(dir, &name, &target, ME))
+            .unwrap();
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        let (from, to) = (self.place(from), self.place(to));
+        self.run(move |home| home.rename((from.0, &from.1), (to.0, &to.1), RenameMode::Replace))
+            .unwrap();
+    }
+
+    /// Every path with what is there: a file's content, a link's target, nothing for a directory.
+    pub(crate) fn tree(&self) -> Vec<(String, Kind, Vec<u8>)> {
+        let mut all = Vec::new();
+        let mut todo = vec![(NodeId::ROOT, String::new())];
+        while let Some((dir, prefix)) = todo.pop() {
+            let handle = self.run(move |home| home.open_dir(dir)).unwrap();
+            let view = |view: &roamhome::replica::View<'_>| view.children(dir, None, 100_000);
+            let children = self
+                .replica
+                .view::<_, roamhome::replica::ReplicaError>(view)
+                .unwrap();
+            self.home.release_dir(handle);
+            for (name, id) in children {
+                let path = format!("{prefix}{name}");
+                let attr = self.home.attr(id).unwrap();
+                let data = match attr.kind {
+                    Kind::File => self.read(&path).unwrap(),
+                    Kind::Symlink => self.home.read_link(id).unwrap(),
+                    _ => Vec::new(),
+                };
+                if attr.kind == Kind::Dir {
+                    todo.push((id, format!("{path}/")));
+                }
+                all.push((path, attr.kind, data));
+            }
+        }
+        all.sort();
+        all
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.engine.stop();
+    }
+}
