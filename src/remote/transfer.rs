@@ -113,7 +113,6 @@ pub async fn download(
         sink(offset, data)?;
     }
     let after = session.fstat(file.get()).await?;
-    drop(file);
     check(path, size, before, after)
 }
 
@@ -238,7 +237,7 @@ fn push_finish<'a>(
     steps: &mut FuturesOrdered<Step<'a>>,
     session: &'a dyn Session,
     handle: &'a FileHandle,
-    file: Guard<'a, dyn Session>,
+    file: Guard<'a, dyn Session + 'a>,
     upload: Upload,
 ) {
     let size = upload.size;
