@@ -5,22 +5,36 @@
 //! sessions over one connection and counts what it asks.
 
 mod conn;
+mod connect;
+mod embedded;
 mod error;
 mod guard;
 mod handle;
 pub mod layout;
+mod local;
 pub mod memory;
 mod record;
+mod serve;
 mod session;
 mod sftp;
+mod ssh;
 mod status;
+mod target;
 mod transfer;
 mod wire;
 
+pub use connect::{ConnectError, spawn_server};
+pub use embedded::EmbeddedServer;
 pub use error::{ErrorKind, RemoteError};
 pub use handle::Remote;
+pub use local::LocalSession;
 pub use memory::MemoryServer;
 pub use record::Calls;
+pub use serve::serve;
 pub use session::{DirEntry, Features, FileHandle, Session, SetStat, Stat, StatVfs};
 pub use sftp::{SftpConfig, SftpSession};
+pub use ssh::{
+    ConnectOptions, HostKeyPolicy, SecretRequest, SecretSource, connect, generate_identity,
+};
+pub use target::{SSH_PORT, Target, TargetError};
 pub use transfer::{TransferError, Upload, download, upload};

@@ -1,4 +1,7 @@
-//! All integration tests, in one program: one link instead of many.
+//! All integration tests, in one program: one link instead of many. `tidy` checks that none is forgotten.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // All of it is tests.
+
+mod conformance;
 mod engine;
 mod support;

@@ -1,3 +1,4 @@
-//! What the tests share.
+//! What several test modules need.
 
 pub(crate) mod client;
+pub(crate) mod sshd;

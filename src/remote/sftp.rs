@@ -22,6 +22,8 @@ use crate::tree::RelPath;
 
 mod convert;
 mod list;
+#[cfg(test)]
+mod tests;
 
 /// How to hold a session.
 #[derive(Debug, Clone)]

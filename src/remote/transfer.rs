@@ -272,3 +272,6 @@ fn read_source(
         source,
     })
 }
+
+#[cfg(test)]
+mod tests;

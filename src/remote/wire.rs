@@ -13,8 +13,8 @@ pub(crate) use attrs::Attrs;
 pub(crate) use codec::{Frame, WireError};
 pub(crate) use reply::{Limits, NameEntry, Reply, Status, Version, Vfs};
 pub(crate) use request::{
-    Extended, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE, Request, decode_init, extension,
-    init,
+    Extended, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_TRUNCATE, OPEN_WRITE, Request,
+    decode_init, extension, init,
 };
 
 /// The version of the protocol spoken here.

@@ -1,0 +1,327 @@
+//! Logging in: keys that were named, the agent, the usual keys, keys behind a passphrase, the password.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive};
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, load_secret_key};
+use russh::{MethodKind, MethodSet};
+use tokio::time::timeout;
+
+use super::ConnectOptions;
+use super::hostkey::{Checker, Verdict};
+use crate::remote::ConnectError;
+use crate::remote::connect::unreachable;
+
+/// The keys that `ssh` tries by itself.
+const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+/// Rounds of questions that a server may ask.
+const QUESTION_ROUNDS: usize = 8;
+
+/// A secret that somebody is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRequest {
+    /// The passphrase of a private key.
+    Passphrase {
+        /// The key's file.
+        identity: PathBuf,
+    },
+    /// The password of the account.
+    Password {
+        /// Whose.
+        user: String,
+        /// Where.
+        host: String,
+    },
+    /// A question that the server asks.
+    Question {
+        /// In its words.
+        prompt: String,
+        /// Whether the answer may be shown while it is typed.
+        echo: bool,
+    },
+}
+
+/// Who wants to log in, and with what.
+pub(super) struct Credentials<'a> {
+    pub(super) host: &'a str,
+    pub(super) user: &'a str,
+    pub(super) options: &'a ConnectOptions,
+}
+
+/// One login under way.
+struct Login<'a> {
+    handle: &'a mut Handle<Checker>,
+    with: &'a Credentials<'a>,
+    /// What the server still takes.
+    methods: MethodSet,
+    tried: Vec<String>,
+    /// The hash for signatures of RSA keys, asked for once.
+    rsa_hash: Option<Option<HashAlg>>,
+}
+
+type Step = Result<bool, ConnectError>;
+
+/// Logs in by the first means that the server takes.
+pub(super) async fn authenticate(
+    handle: &mut Handle<Checker>,
+    with: &Credentials<'_>,
+    verdict: &Verdict,
+) -> Result<(), ConnectError> {
+    let mut login = Login {
+        handle,
+        with,
+        methods: MethodSet::empty(),
+        tried: Vec::new(),
+        rsa_hash: None,
+    };
+    if login.run().await? {
+        return Ok(());
+    }
+    // A cut link looks like a refusal, and only the refusal needs a person.
+    if verdict.is_lost() {
+        return Err(unreachable(
+            with.host,
+            "the connection broke during the login",
+        ));
+    }
+    Err(ConnectError::AuthRefused {
+        host: with.host.to_owned(),
+        user: with.user.to_owned(),
+        tried: login.tried,
+    })
+}
+
+impl Login<'_> {
+    /// Whether we are in.
+    async fn run(&mut self) -> Step {
+        let none = timeout(
+            self.with.options.connect_timeout,
+            self.handle.authenticate_none(self.with.user),
+        );
+        let none = none.await.map_err(|_| self.gone("no answer in time"))?;
+        if self.heard(none)? {
+            return Ok(true);
+        }
+        let options = self.with.options;
+        let mut locked = Vec::new();
+        if self.offered(MethodKind::PublicKey) {
+            if self.key_files(&options.identities, &mut locked).await? {
+                return Ok(true);
+            }
+            if options.agent && self.agent().await? {
+                return Ok(true);
+            }
+            if options.default_identities
+                && self.key_files(&default_identities(), &mut locked).await?
+            {
+                return Ok(true);
+            }
+        }
+        for identity in locked {
+            if self.locked_key(identity).await? {
+                return Ok(true);
+            }
+        }
+        if self.password().await? {
+            return Ok(true);
+        }
+        self.questions().await
+    }
+
+    fn offered(&self, method: MethodKind) -> bool {
+        self.methods.contains(&method) && !self.handle.is_closed()
+    }
+
+    fn gone(&self, reason: impl ToString) -> ConnectError {
+        unreachable(self.with.host, reason)
+    }
+
+    /// Takes in the server's answer.
+    fn heard(&mut self, answer: Result<AuthResult, russh::Error>) -> Step {
+        match answer.map_err(|e| self.gone(e))? {
+            AuthResult::Success => Ok(true),
+            AuthResult::Failure {
+                remaining_methods, ..
+            } => {
+                self.methods = remaining_methods;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn key_files(&mut self, paths: &[PathBuf], locked: &mut Vec<PathBuf>) -> Step {
+        for path in paths {
+            if !self.offered(MethodKind::PublicKey) {
+                break;
+            }
+            match load(path, None).await {
+                Ok(key) => {
+                    if self.key(key, path).await? {
+                        return Ok(true);
+                    }
+                }
+                Err(russh::keys::Error::KeyIsEncrypted) => locked.push(path.clone()),
+                Err(russh::keys::Error::IO(e)) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => self.tried.push(format!("{} ({error})", path.display())),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn locked_key(&mut self, identity: PathBuf) -> Step {
+        if !self.offered(MethodKind::PublicKey) {
+            return Ok(false);
+        }
+        let request = SecretRequest::Passphrase {
+            identity: identity.clone(),
+        };
+        let shown = identity.display();
+        let Some(passphrase) = self.secret(request).await else {
+            self.tried.push(format!("{shown} (locked, no passphrase)"));
+            return Ok(false);
+        };
+        match load(&identity, Some(passphrase)).await {
+            Ok(key) => self.key(key, &identity).await,
+            Err(error) => {
+                self.tried.push(format!("{shown} ({error})"));
+                Ok(false)
+            }
+        }
+    }
+
+    async fn key(&mut self, key: PrivateKey, path: &Path) -> Step {
+        self.tried.push(format!("key {}", path.display()));
+        let hash = self.hash_for(&key.algorithm()).await?;
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
+        let answer = self
+            .handle
+            .authenticate_publickey(self.with.user, key)
+            .await;
+        self.heard(answer)
+    }
+
+    async fn agent(&mut self) -> Step {
+        let Ok(mut agent) = AgentClient::connect_env().await else {
+            return Ok(false);
+        };
+        let keys = agent.request_identities().await.unwrap_or_default();
+        for identity in keys {
+            let AgentIdentity::PublicKey { key, comment } = identity else {
+                continue;
+            };
+            if !self.offered(MethodKind::PublicKey) {
+                break;
+            }
+            self.tried.push(format!("agent's key {comment}"));
+            let hash = self.hash_for(&key.algorithm()).await?;
+            let user = self.with.user;
+            let signed = self
+                .handle
+                .authenticate_publickey_with(user, key, hash, &mut agent);
+            // An agent that does not sign says nothing about the server.
+            if let Ok(answer) = signed.await
+                && self.heard(Ok(answer))?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn hash_for(&mut self, algorithm: &Algorithm) -> Result<Option<HashAlg>, ConnectError> {
+        if !algorithm.clone().is_rsa() {
+            return Ok(None);
+        }
+        if self.rsa_hash.is_none() {
+            let best = self.handle.best_supported_rsa_hash().await;
+            let best = best.map_err(|e| self.gone(e))?;
+            self.rsa_hash = Some(best.unwrap_or(Some(HashAlg::Sha256)));
+        }
+        Ok(self.rsa_hash.flatten())
+    }
+
+    async fn password(&mut self) -> Step {
+        if !self.offered(MethodKind::Password) {
+            return Ok(false);
+        }
+        let Some(password) = self.secret(self.password_request()).await else {
+            return Ok(false);
+        };
+        self.tried.push("password".to_owned());
+        let answer = self
+            .handle
+            .authenticate_password(self.with.user, password)
+            .await;
+        self.heard(answer)
+    }
+
+    fn password_request(&self) -> SecretRequest {
+        SecretRequest::Password {
+            user: self.with.user.to_owned(),
+            host: self.with.host.to_owned(),
+        }
+    }
+
+    async fn questions(&mut self) -> Step {
+        if !self.offered(MethodKind::KeyboardInteractive) || self.with.options.secrets.is_none() {
+            return Ok(false);
+        }
+        self.tried.push("keyboard-interactive".to_owned());
+        let user = self.with.user;
+        let started = self
+            .handle
+            .authenticate_keyboard_interactive_start(user, None);
+        let mut answer = started.await.map_err(|e| self.gone(e))?;
+        for _ in 0..QUESTION_ROUNDS {
+            let prompts = match answer {
+                Interactive::Success => return Ok(true),
+                Interactive::Failure { .. } => return Ok(false),
+                Interactive::InfoRequest { prompts, .. } => prompts,
+            };
+            let mut responses = Vec::new();
+            for prompt in prompts {
+                let request = match prompt.prompt.to_lowercase().contains("password") {
+                    true => self.password_request(),
+                    false => SecretRequest::Question {
+                        prompt: prompt.prompt,
+                        echo: prompt.echo,
+                    },
+                };
+                let Some(response) = self.secret(request).await else {
+                    return Ok(false);
+                };
+                responses.push(response);
+            }
+            let responded = self
+                .handle
+                .authenticate_keyboard_interactive_respond(responses);
+            answer = responded.await.map_err(|e| self.gone(e))?;
+        }
+        Ok(false)
+    }
+
+    /// Asks for a secret where blocking is allowed.
+    async fn secret(&self, request: SecretRequest) -> Option<String> {
+        let source = self.with.options.secrets.clone()?;
+        let asked = tokio::task::spawn_blocking(move || source(&request));
+        asked.await.ok().flatten()
+    }
+}
+
+/// Reads a key off the runtime's threads: a passphrase takes a while to check.
+async fn load(path: &Path, passphrase: Option<String>) -> Result<PrivateKey, russh::keys::Error> {
+    let path = path.to_owned();
+    let loading = tokio::task::spawn_blocking(move || load_secret_key(path, passphrase.as_deref()));
+    loading
+        .await
+        .unwrap_or(Err(russh::keys::Error::CouldNotReadKey))
+}
+
+fn default_identities() -> Vec<PathBuf> {
+    let ssh = std::env::home_dir().map(|home| home.join(".ssh"));
+    let in_ssh = |dir: PathBuf| DEFAULT_IDENTITIES.map(|name| dir.join(name)).to_vec();
+    ssh.map(in_ssh).unwrap_or_default()
+}

@@ -1,0 +1,109 @@
+//! A real sshd on loopback, for one test: own keys, a free port, nothing of the machine's configuration.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{fs, thread};
+
+use roamhome::remote::{ConnectOptions, Target, generate_identity};
+
+/// A running sshd; killed when dropped.
+pub struct Sshd {
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
+    /// A private key that it lets in.
+    pub identity: PathBuf,
+    /// A file that knows its host key.
+    pub known_hosts: PathBuf,
+    /// Who runs it, and so who can log in.
+    pub user: String,
+    child: Child,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        // It may have died on its own.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Sshd {
+    /// Starts one that keeps its keys in `dir`.
+    pub fn start(dir: &Path) -> Self {
+        let host_key = dir.join("host_key");
+        let identity = dir.join("identity");
+        let host_line = generate_identity(&host_key, "host").unwrap();
+        let user_line = generate_identity(&identity, "user").unwrap();
+        fs::write(dir.join("authorized_keys"), user_line + "\n").unwrap();
+        let user =
+            String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+        if user.trim() == "root" {
+            fs::create_dir_all("/run/sshd").unwrap();
+        }
+        let port = free_port();
+        let known_hosts = dir.join("known_hosts");
+        fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host_line}\n")).unwrap();
+        let config = dir.join("sshd_config");
+        let text = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
+             UsePAM no\nStrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+            host_key.display(),
+            dir.join("authorized_keys").display()
+        );
+        fs::write(&config, text).unwrap();
+        let child = Command::new("/usr/sbin/sshd")
+            .args(["-D", "-e", "-f"])
+            .arg(&config)
+            .stderr(Stdio::from(fs::File::create(dir.join("sshd.log")).unwrap()))
+            .spawn()
+            .unwrap();
+        let sshd = Self {
+            port,
+            identity,
+            known_hosts,
+            user: user.trim().to_owned(),
+            child,
+        };
+        sshd.wait_until_it_listens();
+        sshd
+    }
+
+    fn wait_until_it_listens(&self) {
+        for _ in 0..500 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("sshd does not listen");
+    }
+
+    /// The directory `path` on it.
+    pub fn target(&self, path: &Path) -> Target {
+        Target {
+            user: Some(self.user.clone()),
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            path: path.to_str().unwrap().to_owned(),
+        }
+    }
+
+    /// Options that let a client in, and use nothing of whoever runs the test.
+    pub fn options(&self) -> ConnectOptions {
+        ConnectOptions {
+            identities: vec![self.identity.clone()],
+            default_identities: false,
+            agent: false,
+            known_hosts: vec![self.known_hosts.clone()],
+            ..ConnectOptions::default()
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
