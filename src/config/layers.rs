@@ -146,9 +146,18 @@ impl Layers {
         Ok(())
     }
 
-    /// Sets one value, as a command line option does. `flag` is how the user spelled it.
+    /// Sets one value, as a command line option does. `flag` is how the user spelled it. Where a setting is
+    /// not a text, `value` is read as TOML.
     pub fn set_flag(&mut self, key: &str, value: &str, flag: &str) -> Result<(), ConfigError> {
-        self.set(key, value.into(), Source::Flag(flag.to_owned()))
+        let is_text = |known: &Value| known.key == key && known.value.is_str();
+        let parsed = if self.values.iter().any(is_text) {
+            None
+        } else {
+            let table = format!("value = {value}").parse::<Table>().ok();
+            table.and_then(|mut table| table.remove("value"))
+        };
+        let value = parsed.unwrap_or_else(|| value.into());
+        self.set(key, value, Source::Flag(flag.to_owned()))
     }
 
     /// The settings in force.

@@ -39,7 +39,9 @@ fn later_layers_win_and_sources_are_remembered() {
         .add_file(Path::new("/b.toml"), "quiet_period = 3", &env())
         .unwrap();
     layers.set_flag("identity", "/key", "--identity").unwrap();
+    layers.set_flag("server_fsync", "false", "-o").unwrap();
     let config = layers.config();
+    assert!(!config.server_fsync);
     assert_eq!(config.quiet_period.as_secs(), 3);
     assert_eq!(config.identity.as_deref(), Some(Path::new("/key")));
     for (key, source) in [
