@@ -48,9 +48,12 @@ pub(super) fn start(
         Failure::new(Code::StateDir, message)
     })?;
     let program = std::env::current_exe().map_err(|error| cannot_start(&error))?;
+    // Right behind the name of the command: what follows may hold a `--`.
+    let (command, rest) = args.split_at(args.len().min(2));
     let mut child = Command::new(program)
-        .args(args.iter().skip(1))
+        .args(command.iter().skip(1))
         .arg(format!("--{CHILD_FLAG}"))
+        .args(rest)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -133,8 +136,8 @@ pub(super) fn report(outcome: Result<(), Failure>) {
         .write(true)
         .open("/dev/null")
     {
-        drop(rustix::stdio::dup2_stdin(&null));
-        drop(rustix::stdio::dup2_stdout(&null));
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
     }
 }
 

@@ -98,7 +98,6 @@ pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
             )
         });
         if let Err(failure) = &outcome {
-            tracing::error!(%failure, "the daemon ends");
             background::report(Err(failure.clone()));
         }
         return outcome;

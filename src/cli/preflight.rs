@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
-        fs::{DirBuilderExt, MetadataExt},
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -179,7 +179,7 @@ pub(super) fn prepare_state_dir(
     }
     if metadata.mode() & 0o077 != 0 {
         // It holds content that was private in the home.
-        let private = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let private = fs::Permissions::from_mode(0o700);
         fs::set_permissions(&absolute, private).map_err(|error| refuse(error.to_string()))?;
     }
     Ok(absolute)

@@ -9,11 +9,13 @@ use std::{
 
 use super::{
     Code, Failure,
-    protocol::{Progress, Reply, ReplyLine, Request, RequestLine, VERSION},
+    protocol::{Pong, Progress, Reply, ReplyLine, Request, RequestLine, VERSION},
 };
 
 /// A daemon gives a sign of life every second; after this silence it is taken for stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A ping needs no work.
+const PING_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// The longest reply line that is read.
 const REPLY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -30,6 +32,14 @@ pub fn ask(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Reply, Failure> {
     ask_patiently(socket, request, SILENCE_MAX, progress)
+}
+
+/// Who listens on `socket`; nothing if nobody does, or not in a state to say.
+pub fn ping(socket: &Path) -> Option<Pong> {
+    match ask_patiently(socket, Request::Ping, PING_SILENCE_MAX, &mut |_| {}) {
+        Ok(Reply::Pong(pong)) => Some(pong),
+        _ => None,
+    }
 }
 
 fn ask_patiently(
