@@ -4,9 +4,15 @@
 //! any SSH server over plain SFTP. `doc/ARCHITECTURE.md` tells how the parts work together; the modules
 //! below are its layers, and `tests/tidy.rs` checks who may import whom.
 
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod engine;
 pub mod fs;
 pub mod fuse;
+pub mod logging;
 pub mod remote;
 pub mod replica;
 pub mod sync;

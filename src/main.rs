@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `roamhome` program: only the way into [`roamhome::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    roamhome::cli::main()
+}

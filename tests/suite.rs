@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // All of it is tests.
 
+mod cli;
 mod conformance;
 mod engine;
 mod support;
+mod tidy;

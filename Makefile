@@ -1,0 +1,43 @@
+# What a developer does. `make check test` is what has to pass; .ci/run does the same.
+
+TOOLS := target/tools
+
+.PHONY: build demo check test bench fmt install-deps
+
+build:
+	cargo build --release
+
+demo: build
+	target/release/roamhome demo
+
+check: $(TOOLS)/bin/cargo-deny
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	$(TOOLS)/bin/cargo-deny check bans licenses sources
+
+test: install-deps $(TOOLS)/bin/pjdfstest $(TOOLS)/bin/fsx
+	cargo build
+	export PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH"; \
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test; fi
+
+bench: build install-deps
+	bench/run
+
+fmt:
+	cargo fmt
+
+install-deps:
+	tests/install-deps.sh
+
+# A cargo-deny that is installed already will do.
+$(TOOLS)/bin/cargo-deny:
+	mkdir -p $(TOOLS)/bin
+	if found=$$(command -v cargo-deny); then ln -sf "$$found" $@; \
+	else cargo install --locked --root $(TOOLS) cargo-deny; fi
+
+$(TOOLS)/bin/pjdfstest:
+	cargo install --locked --root $(TOOLS) pjdfstest@0.2.2
+
+$(TOOLS)/bin/fsx:
+	cargo install --locked --root $(TOOLS) fsx@0.3.2

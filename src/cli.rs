@@ -1,0 +1,205 @@
+//! The command line: what can be said, and which file does it.
+//!
+//! Each command is a file. Commands act through a running daemon (`control::client`), except `mount` and
+//! `demo`, which become one, and `check` and `rescue`, which work on a state directory that no daemon has.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::duration,
+    control::{Code, Failure, protocol::Request},
+};
+
+mod background;
+mod find;
+mod flush;
+mod kept;
+mod link;
+mod mount;
+mod options;
+mod output;
+mod preflight;
+mod reconcile;
+mod settings;
+mod state;
+mod status;
+mod umount;
+
+/// A home directory that follows its user.
+///
+/// roamhome mounts a directory of any SSH server. Everything is served from a replica on this machine, so the
+/// home works at the disk's speed and without the network; changes are sent to the server in the background,
+/// and what changed on both sides is merged: the newest wins, the other is kept as a backup. The server needs
+/// nothing but SFTP, and the directory there stays an ordinary one.
+#[derive(Debug, Parser)]
+#[command(name = "roamhome", version, after_long_help = after_help(), disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mount a home; returns when the mount serves
+    Mount(Box<mount::MountArgs>),
+    /// Send what is left, then unmount
+    #[command(visible_alias = "unmount")]
+    Umount(umount::UmountArgs),
+    /// Show connection, unsent files, transfers and problems
+    Status {
+        #[command(flatten)]
+        which: Which,
+        /// Print one JSON object with a stable schema
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send all that is not on the server yet, and wait for it
+    Flush {
+        #[command(flatten)]
+        which: Which,
+        /// Give up after this time, such as 30s or 5min; without it, wait
+        #[arg(long, value_name = "T", value_parser = duration::parse)]
+        timeout: Option<Duration>,
+    },
+    /// Compare this machine with the server now, and make both equal
+    Reconcile {
+        #[command(flatten)]
+        which: Which,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it even if much is removed or changed at once; look at --dry-run first
+        #[arg(long)]
+        force_guard: bool,
+    },
+    /// Leave the server alone until `roamhome online`
+    Offline {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Connect to the server again, at once
+    Online {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Versions that lost a conflict or were replaced: list, show, restore
+    Backups {
+        #[command(subcommand)]
+        action: kept::BackupsCommand,
+        #[command(flatten)]
+        which: MountOption,
+    },
+    /// What was deleted and is kept for a while: list, restore, empty
+    Trash {
+        #[command(subcommand)]
+        action: kept::TrashCommand,
+        #[command(flatten)]
+        which: MountOption,
+    },
+    /// Verify a state directory that no daemon uses
+    Check {
+        /// The state directory; may be left out when there is exactly one
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+        /// Repair what can be repaired without losing anything
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Copy every file that was never sent out of a state directory, without daemon, index or server
+    Rescue {
+        /// The state directory
+        state_dir: PathBuf,
+        /// Where the files go; made if it is not there
+        out_dir: PathBuf,
+    },
+    /// Show all settings in force, and where each came from
+    Config {
+        /// Read this file, too, after the usual ones
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Show roamhome at work: a throw-away server and a home mounted from it
+    Demo {
+        /// Leave the demo's directory in place
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+/// Which mount a command is about.
+#[derive(Debug, Args)]
+struct Which {
+    /// The mount; may be left out inside of it, or when there is exactly one
+    mountpoint: Option<PathBuf>,
+}
+
+/// The same, for commands with sub-commands.
+#[derive(Debug, Args)]
+struct MountOption {
+    /// The mount; may be left out inside of it, or when there is exactly one
+    #[arg(long, global = true, value_name = "MOUNTPOINT")]
+    mount: Option<PathBuf>,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // Errors of usage exit with 2, which is Code::Usage.
+    let cli = Cli::parse_from(&args);
+    match run(cli, &args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::print_failure(&failure);
+            ExitCode::from(failure.code.status())
+        }
+    }
+}
+
+fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
+    match cli.command {
+        Command::Mount(mount) => mount::run(*mount, args),
+        Command::Umount(umount) => umount::run(&umount),
+        Command::Status { which, json } => status::run(which.mountpoint.as_deref(), json),
+        Command::Flush { which, timeout } => flush::run(which.mountpoint.as_deref(), timeout),
+        Command::Reconcile {
+            which,
+            dry_run,
+            force_guard,
+        } => reconcile::run(which.mountpoint.as_deref(), dry_run, force_guard),
+        Command::Offline { which } => link::run(which.mountpoint.as_deref(), Request::Offline),
+        Command::Online { which } => link::run(which.mountpoint.as_deref(), Request::Online),
+        Command::Backups { action, which } => kept::backups(action, which.mount.as_deref()),
+        Command::Trash { action, which } => kept::trash(action, which.mount.as_deref()),
+        Command::Check { state, repair } => state::check(state, repair),
+        Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
+        Command::Config { config } => settings::run(config.as_deref()),
+        Command::Demo { keep } => crate::daemon::demo(keep),
+    }
+}
+
+fn after_help() -> String {
+    let mut help = String::from("Exit status:\n   0  success\n");
+    for (code, meaning) in Code::TABLE {
+        help.push_str(&format!("  {:2}  {meaning}\n", code.status()));
+    }
+    help.push_str(
+        "
+Files:
+  /etc/roamhome/config.toml, /etc/roamhome/users/USER.toml, $XDG_CONFIG_HOME/roamhome/config.toml
+      settings, in this order; `roamhome config` lists them all
+  $XDG_STATE_HOME/roamhome/HOME/ (for root: /var/lib/roamhome/HOME/)
+      the replica of one home, with all that is not on the server yet, and daemon.log
+  $XDG_RUNTIME_DIR/roamhome/ (for root: /run/roamhome/0/)
+      control sockets of running mounts
+
+Environment:
+  ROAMHOME_LOG  log level or directives, such as debug or roamhome::engine=trace,info
+",
+    );
+    help
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! How a mount goes to the background: the command starts itself again with the same arguments and a hidden
+//! flag, hands the password over on standard input, and waits for one line on the child's standard output
+//! that says how it went. Whether the child dies, hangs up or reports, the parent learns it.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::{Code, Failure},
+    daemon::Secret,
+};
+
+/// The hidden flag of the child.
+pub(super) const CHILD_FLAG: &str = "as-daemon";
+/// The daemon's log, in its state directory.
+const LOG: &str = "daemon.log";
+/// A log longer than this is put aside at the next start.
+const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
+/// More than any password or report has.
+const LINE_MAX_BYTES: u64 = 64 * 1024;
+
+/// The child's one line.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Report {
+    /// The mount serves.
+    Ready,
+    /// It does not, and the child ends.
+    Failed(Failure),
+}
+
+/// Starts the child with this process's `args`, and returns when its mount serves.
+pub(super) fn start(
+    args: &[OsString],
+    password: Option<&Secret>,
+    state_dir: &Path,
+) -> Result<(), Failure> {
+    let log = open_log(state_dir).map_err(|error| {
+        let message = format!("{}: {error}", state_dir.join(LOG).display());
+        Failure::new(Code::StateDir, message)
+    })?;
+    let program = std::env::current_exe().map_err(|error| cannot_start(&error))?;
+    // Right behind the name of the command: what follows may hold a `--`.
+    let (command, rest) = args.split_at(args.len().min(2));
+    let mut child = Command::new(program)
+        .args(command.iter().skip(1))
+        .arg(format!("--{CHILD_FLAG}"))
+        .args(rest)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| cannot_start(&error))?;
+    if let (Some(mut stdin), Some(password)) = (child.stdin.take(), password) {
+        // A child that is gone already says so below.
+        drop(stdin.write_all(password.reveal().as_bytes()));
+    }
+    wait(&mut child, state_dir)
+}
+
+fn wait(child: &mut Child, state_dir: &Path) -> Result<(), Failure> {
+    let mut line = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        let mut reader = BufReader::new(stdout.take(LINE_MAX_BYTES));
+        reader
+            .read_until(b'\n', &mut line)
+            .map_err(|error| cannot_start(&error))?;
+    }
+    match serde_json::from_slice(&line) {
+        Ok(Report::Ready) => return Ok(()),
+        Ok(Report::Failed(failure)) => {
+            drop(child.wait());
+            return Err(failure);
+        }
+        Err(_) => {}
+    }
+    // It hung up without a report, so it is about to end, if it has not yet.
+    let how = match child.wait() {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::new(
+        Code::General,
+        format!("the daemon ended before the mount served ({how})"),
+    )
+    .remedy(format!("its log: {}", state_dir.join(LOG).display())))
+}
+
+fn cannot_start(error: &io::Error) -> Failure {
+    Failure::new(Code::General, format!("cannot start the daemon: {error}"))
+}
+
+fn open_log(state_dir: &Path) -> io::Result<File> {
+    let path = state_dir.join(LOG);
+    if fs::metadata(&path).is_ok_and(|log| log.len() > LOG_MAX_BYTES) {
+        fs::rename(&path, state_dir.join(format!("{LOG}.old")))?;
+    }
+    fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// In the child: leaves the terminal's session, and reads the password that the parent handed over.
+pub(super) fn become_child() -> Result<Option<Secret>, Failure> {
+    let failed = |error: io::Error| cannot_start(&error);
+    rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
+    let password = read_secret(&mut io::stdin().lock()).map_err(failed)?;
+    std::env::set_current_dir("/").map_err(failed)?;
+    Ok(password)
+}
+
+/// In the child: tells the parent how it went, and lets go of it.
+pub(super) fn report(outcome: Result<(), Failure>) {
+    let report = match outcome {
+        Ok(()) => Report::Ready,
+        Err(failure) => Report::Failed(failure),
+    };
+    if let Ok(mut line) = serde_json::to_vec(&report) {
+        line.push(b'\n');
+        // A parent that is gone does not want to know; the mount serves all the same.
+        drop(io::stdout().write_all(&line));
+        drop(io::stdout().flush());
+    }
+    if let Ok(null) = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+    {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}
+
+/// Reads a password up to the end of its line or of the input; none if nothing is there.
+pub(super) fn read_secret(input: &mut dyn Read) -> io::Result<Option<Secret>> {
+    let mut text = String::new();
+    BufReader::new(input.take(LINE_MAX_BYTES)).read_line(&mut text)?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    Ok((!password.is_empty()).then(|| Secret::new(password.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waited(script: &str) -> Result<(), Failure> {
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait(&mut child, Path::new("/s"))
+    }
+
+    #[test]
+    fn the_parent_learns_how_it_went() {
+        assert_eq!(waited(r#"echo '"ready"'; sleep 0"#), Ok(()));
+        let failure = Failure::new(Code::Authentication, "refused").remedy("use a key");
+        let line = serde_json::to_string(&Report::Failed(failure.clone())).unwrap();
+        assert_eq!(waited(&format!("echo '{line}'; exit 6")), Err(failure));
+    }
+
+    #[test]
+    fn a_child_that_dies_without_a_word_is_a_failure_that_names_the_log() {
+        for script in ["exit 7", "kill -9 $$", "echo gibberish"] {
+            let failure = waited(script).unwrap_err();
+            assert!(failure.message.contains("ended before"), "{failure}");
+            assert_eq!(failure.remedy.as_deref(), Some("its log: /s/daemon.log"));
+        }
+    }
+
+    #[test]
+    fn passwords_end_with_their_line() {
+        let read = |mut text: &[u8]| {
+            let secret = read_secret(&mut text).unwrap();
+            secret.map(|secret| secret.reveal().to_owned())
+        };
+        assert_eq!(read(b"a b \nrest"), Some("a b ".to_owned()));
+        assert_eq!(read(b"a\r\n"), Some("a".to_owned()));
+        assert_eq!(read(b"a"), Some("a".to_owned()));
+        assert_eq!(read(b"\n"), None);
+        assert_eq!(read(b""), None);
+    }
+
+    #[test]
+    fn a_long_log_is_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        open_log(dir.path())
+            .unwrap()
+            .set_len(LOG_MAX_BYTES + 1)
+            .unwrap();
+        assert_eq!(open_log(dir.path()).unwrap().metadata().unwrap().len(), 0);
+        assert!(dir.path().join("daemon.log.old").exists());
+    }
+}

@@ -1,0 +1,196 @@
+//! `roamhome status`.
+
+use std::path::Path;
+
+use super::{
+    find,
+    output::{ago, count, emit, printable, size, span, table},
+};
+use crate::{
+    clock,
+    control::{
+        Code, Failure,
+        protocol::{Direction, LinkState, Reply, Request, Status, Transfer},
+    },
+};
+
+/// Prints how the mount is.
+pub(super) fn run(mountpoint: Option<&Path>, json: bool) -> Result<(), Failure> {
+    match find::ask(mountpoint, Request::Status)? {
+        Reply::Status(status) if json => {
+            let text = serde_json::to_string_pretty(&status)
+                .map_err(|error| Failure::new(Code::General, error.to_string()))?;
+            emit(&format!("{text}\n"))
+        }
+        Reply::Status(status) => emit(&human(&status, clock::now().secs())),
+        reply => Err(find::unexpected(&reply)),
+    }
+}
+
+fn human(status: &Status, now: i64) -> String {
+    let mut rows = vec![
+        row("home", &status.server),
+        row("mounted at", &status.mountpoint),
+        row("state", &status.state_dir),
+        row("link", &link(status, now)),
+        row("unsent", &unsent(status, now)),
+        row("here", &replica(status)),
+        row("last pass", &last_pass(status, now)),
+    ];
+    if let Some(guard) = &status.guard {
+        rows.push(row("waiting", &guard.message));
+    }
+    let mut text = table(&rows);
+    if !status.transfers.is_empty() {
+        text.push_str("\ntransfers\n");
+        let rows: Vec<_> = status.transfers.iter().map(transfer).collect();
+        text.push_str(&table(&rows));
+    }
+    if !status.problems.is_empty() {
+        text.push_str("\nproblems\n");
+        let rows: Vec<_> = status
+            .problems
+            .iter()
+            .map(|p| {
+                let (path, message) = (printable(&p.path), printable(&p.message));
+                vec![format!("  {path}"), message, ago(now, p.since)]
+            })
+            .collect();
+        text.push_str(&table(&rows));
+    }
+    text
+}
+
+fn row(name: &str, value: &str) -> Vec<String> {
+    vec![name.to_owned(), printable(value)]
+}
+
+fn link(status: &Status, now: i64) -> String {
+    let state = match status.link.state {
+        LinkState::Offline => "offline",
+        LinkState::Connecting => "connecting",
+        LinkState::Online => "online",
+        LinkState::Refused => "refused",
+    };
+    let detail = match status.link.detail.as_str() {
+        "" => String::new(),
+        detail => format!(": {detail}"),
+    };
+    let since = span(now.saturating_sub(status.link.since));
+    format!("{state} for {since}{detail}")
+}
+
+fn unsent(status: &Status, now: i64) -> String {
+    if status.unsent.files == 0 {
+        return "nothing".to_owned();
+    }
+    let oldest = match status.unsent.oldest {
+        Some(oldest) => format!(", the oldest from {}", ago(now, oldest)),
+        None => String::new(),
+    };
+    let (files, bytes) = (status.unsent.files, status.unsent.bytes);
+    format!("{} ({}){oldest}", count(files, "change"), size(bytes))
+}
+
+fn replica(status: &Status) -> String {
+    let replica = &status.replica;
+    format!(
+        "{} of {}, {} of content, {}",
+        count(replica.files, "file"),
+        count(replica.nodes, "node"),
+        size(replica.content_bytes),
+        count(replica.backups, "backup")
+    )
+}
+
+fn last_pass(status: &Status, now: i64) -> String {
+    match &status.last_pass {
+        None => "none yet".to_owned(),
+        Some(pass) => format!("{}, {}: {}", pass.id, ago(now, pass.at), pass.summary),
+    }
+}
+
+fn transfer(transfer: &Transfer) -> Vec<String> {
+    let arrow = match transfer.direction {
+        Direction::Up => "up",
+        Direction::Down => "down",
+    };
+    let (done, total) = (size(transfer.done_bytes), size(transfer.total_bytes));
+    vec![
+        format!("  {arrow}"),
+        printable(&transfer.path),
+        format!("{done} of {total}"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::{
+        GuardQuestion, Link, Pass, ReplicaView, STATUS_VERSION, StatusProblem, Unsent,
+    };
+
+    #[test]
+    fn a_person_sees_the_link_the_unsent_and_the_problems() {
+        let status = Status {
+            version: STATUS_VERSION,
+            mountpoint: "/home/ann".into(),
+            server: "ann@nas:/homes/ann".into(),
+            state_dir: "/s".into(),
+            link: Link {
+                state: LinkState::Offline,
+                since: 400,
+                detail: "no route".into(),
+            },
+            unsent: Unsent {
+                files: 1,
+                bytes: 2048,
+                oldest: Some(940),
+            },
+            transfers: vec![Transfer {
+                path: "a".into(),
+                direction: Direction::Up,
+                done_bytes: 0,
+                total_bytes: 2048,
+            }],
+            last_pass: Some(Pass {
+                id: 3,
+                at: 990,
+                summary: "sent 1 file".into(),
+                problems: 1,
+            }),
+            problems: vec![StatusProblem {
+                path: "b\x1b".into(),
+                message: "no room".into(),
+                since: 0,
+            }],
+            replica: ReplicaView {
+                nodes: 3,
+                files: 1,
+                content_bytes: 100,
+                backups: 0,
+            },
+            guard: Some(GuardQuestion {
+                guard: "mass_removal".into(),
+                message: "removes all".into(),
+            }),
+        };
+        let expected = "\
+home        ann@nas:/homes/ann
+mounted at  /home/ann
+state       /s
+link        offline for 10 min: no route
+unsent      1 change (2.0 KiB), the oldest from 60 s ago
+here        1 file of 3 nodes, 100 B of content, 0 backups
+last pass   3, 10 s ago: sent 1 file
+waiting     removes all
+
+transfers
+  up  a  0 B of 2.0 KiB
+
+problems
+  b\\x1b  no room  16 min ago
+";
+        assert_eq!(human(&status, 1000), expected);
+    }
+}

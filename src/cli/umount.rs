@@ -1,0 +1,104 @@
+//! `roamhome umount`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{
+    find,
+    flush::millis,
+    output,
+    preflight::{FS_TYPE, read_mounts},
+};
+use crate::{
+    config::duration,
+    control::{
+        Code, Failure,
+        protocol::{Reply, Request},
+    },
+};
+
+/// What can be said to `umount`.
+#[derive(Debug, Args)]
+pub(super) struct UmountArgs {
+    /// The mount; may be left out inside of it, or when there is exactly one
+    mountpoint: Option<PathBuf>,
+    /// Give up sending after this time, and unmount with what is left kept on this machine
+    #[arg(long, value_name = "T", value_parser = duration::parse, default_value = "60s")]
+    timeout: Duration,
+    /// Unmount at once; what is not sent is kept on this machine, and goes at the next mount
+    #[arg(long)]
+    no_flush: bool,
+}
+
+const KEPT: &str = "it is kept on this machine, and goes when the home is mounted again";
+
+/// Unmounts; status 3 if something is not on the server.
+pub(super) fn run(args: &UmountArgs) -> Result<(), Failure> {
+    let request = Request::Unmount {
+        flush: !args.no_flush,
+        timeout_ms: Some(millis(args.timeout)),
+    };
+    match find::ask(args.mountpoint.as_deref(), request) {
+        Ok(Reply::Flushed(left)) => output::report_left(&left, KEPT),
+        Ok(reply) => Err(find::unexpected(&reply)),
+        Err(failure) => match (failure.code, &args.mountpoint) {
+            (Code::NotRunning, Some(mountpoint)) => abandoned(&find::resolve(mountpoint), failure),
+            _ => Err(failure),
+        },
+    }
+}
+
+/// Takes away a mount whose daemon is gone: only then is nobody asked.
+fn abandoned(mountpoint: &Path, failure: Failure) -> Result<(), Failure> {
+    let mounts = read_mounts()?;
+    // The topmost mount is the last one listed.
+    match mounts.iter().rfind(|mount| mount.point == mountpoint) {
+        None => {
+            let message = format!("{} is not mounted", mountpoint.display());
+            Err(Failure::new(Code::Mountpoint, message))
+        }
+        Some(mount) if mount.fs_type != FS_TYPE => Err(failure),
+        Some(_) => {
+            detach(mountpoint)?;
+            // Whether something is left is in the state directory, which nobody has read.
+            Err(Failure::new(
+                Code::Unsent,
+                format!(
+                    "{} is unmounted, but its daemon was gone: perhaps not all is on the server",
+                    mountpoint.display()
+                ),
+            )
+            .remedy(KEPT))
+        }
+    }
+}
+
+fn detach(mountpoint: &Path) -> Result<(), Failure> {
+    let mut reasons = Vec::new();
+    for (program, args) in [
+        ("fusermount3", &["-u", "--"][..]),
+        ("fusermount", &["-u", "--"]),
+        ("umount", &["--"]),
+    ] {
+        match Command::new(program).args(args).arg(mountpoint).output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => reasons.push(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            // Another of them may be installed.
+            Err(_) => {}
+        }
+    }
+    let message = format!(
+        "cannot unmount {}: {}",
+        mountpoint.display(),
+        reasons.join("; ")
+    );
+    Err(Failure::new(Code::Mountpoint, message).remedy(format!(
+        "see who uses it: fuser -vm {}",
+        mountpoint.display()
+    )))
+}

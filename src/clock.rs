@@ -1,0 +1,30 @@
+//! The wall clock. The only place that reads it: everything below is told what time it is, so that tests and
+//! the simulation decide.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::tree::Time;
+
+/// What this machine's clock shows now. It may be wrong, and it may jump.
+pub fn now() -> Time {
+    #[allow(clippy::disallowed_methods)] // The one allowed call.
+    let now = SystemTime::now();
+    match now.duration_since(UNIX_EPOCH) {
+        Ok(after) => Time::new(clamp_secs(after.as_secs()), after.subsec_nanos()),
+        Err(before) => Time::new(-clamp_secs(before.duration().as_secs()), 0),
+    }
+}
+
+fn clamp_secs(secs: u64) -> i64 {
+    i64::try_from(secs).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_shows_a_time_of_this_century() {
+        assert!((1_600_000_000..4_100_000_000).contains(&now().secs()));
+    }
+}

@@ -1,0 +1,139 @@
+//! What the user and the administrator chose: layers of TOML files and flags, merged into one typed
+//! [`Config`], with the source of each value remembered.
+//!
+//! `config/defaults.toml` is the lowest layer, the list of known keys and the manual of the format at once.
+//! Each value is checked when its layer is added, so that an error names the file and the key.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use crate::sync::Prefer;
+
+mod dirs;
+pub mod duration;
+mod layers;
+mod target;
+
+pub use dirs::{Env, control_socket_name};
+pub use layers::{ConfigError, Layers, Source, Value};
+pub use target::{Target, TargetError};
+
+/// What to do with a host whose key is not known. One whose key changed is always refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostKeyPolicy {
+    /// Refuse it.
+    Strict,
+    /// Take note of its key and trust it from then on.
+    AcceptNew,
+}
+
+/// How a file on the server is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Publish {
+    /// Keep the old version by a hard link, then rename over it: the name never vanishes.
+    Link,
+    /// Move the old version aside, then create: no race is left, but the name is gone for a moment.
+    Aside,
+}
+
+/// All settings in force, as `config/defaults.toml` describes them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The home, unless the command line names it.
+    #[serde(deserialize_with = "layers::optional")]
+    pub server: Option<String>,
+    /// The private key to log in with.
+    #[serde(deserialize_with = "layers::optional")]
+    pub identity: Option<PathBuf>,
+    /// The file of known host keys.
+    #[serde(deserialize_with = "layers::optional")]
+    pub known_hosts: Option<PathBuf>,
+    /// For hosts not in it.
+    pub host_key_policy: HostKeyPolicy,
+    /// Where the replica is kept.
+    #[serde(deserialize_with = "layers::optional")]
+    pub state_dir: Option<PathBuf>,
+    /// The longest wait of a program for content that is not cached.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub fetch_timeout: Duration,
+    /// The longest wait of a login for the server.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub login_timeout: Duration,
+    /// How long a file is left alone before it is sent.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub quiet_period: Duration,
+    /// When a file that is never left alone is sent.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub max_dirty_age: Duration,
+    /// How often all is compared.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub reconcile_interval: Duration,
+    /// How long backups and trash are kept.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub retention: Duration,
+    /// Who wins where times do not tell.
+    pub prefer: Prefer,
+    /// Whether the server keeps versions that their own user replaced.
+    pub keep_replaced: bool,
+    /// How files on the server are replaced.
+    pub publish: Publish,
+    /// Whether the server makes files durable before they replace others.
+    pub server_fsync: bool,
+    /// A pass that removes this many files, and the share below, asks first.
+    pub guard_removed_count: u64,
+    /// The share of all files, 0 to 1.
+    #[serde(deserialize_with = "layers::share")]
+    pub guard_removed_share: f64,
+    /// SFTP sessions over one connection.
+    #[serde(deserialize_with = "layers::channels")]
+    pub channels: u8,
+    /// Files on their way to the server at once.
+    #[serde(deserialize_with = "layers::uploads")]
+    pub uploads_in_flight: u16,
+    /// The shipped patterns of what stays on this machine.
+    pub host_scoped_defaults: Vec<String>,
+    /// The user's own.
+    pub host_scoped: Vec<String>,
+    /// The log's level or directives.
+    #[serde(deserialize_with = "layers::log_level")]
+    pub log: String,
+}
+
+impl Config {
+    /// All patterns of what stays on this machine, in order: later ones win, as in a `.gitignore`.
+    pub fn host_scoped_patterns(&self) -> impl Iterator<Item = &str> {
+        self.host_scoped_defaults
+            .iter()
+            .chain(&self.host_scoped)
+            .map(String::as_str)
+    }
+}
+
+/// A file name out of `readable` and the hash of `identity`: only letters, digits and `@._-`, short, and
+/// distinct for distinct identities.
+fn slug(readable: &str, identity: &[u8]) -> String {
+    const READABLE_MAX: usize = 48;
+    let mut slug = String::new();
+    for c in readable.chars() {
+        let fits = c.is_ascii_alphanumeric() || matches!(c, '@' | '.' | '_');
+        match (fits, slug.ends_with('-')) {
+            (true, _) => slug.push(c),
+            (false, false) if !slug.is_empty() => slug.push('-'),
+            (false, _) => {}
+        }
+        if slug.len() >= READABLE_MAX {
+            break;
+        }
+    }
+    let hash = blake3::hash(identity).to_hex();
+    let readable = slug.trim_matches(['-', '.']);
+    format!(
+        "{readable}{}{}",
+        if readable.is_empty() { "" } else { "-" },
+        &hash[..8]
+    )
+}

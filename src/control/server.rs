@@ -1,0 +1,276 @@
+//! The daemon's end of the control socket.
+//!
+//! One task per connection, one request per connection. Only the user whom the daemon serves and root are
+//! heard. While a request is worked on, the client gets a sign of life every second; when the client goes
+//! away, the work is dropped, so whatever has to be finished is spawned by the [`Control`].
+
+use std::{
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    sync::{Semaphore, mpsc},
+};
+
+use super::{
+    Code, Failure,
+    protocol::{
+        BackupsAction, KeptItem, Left, Pass, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
+        ReplyLine, Request, RequestLine, Shown, Status, TrashAction, VERSION,
+    },
+};
+
+/// Between two signs of life.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// A client that has not sent its request by then is dropped.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections served at once; more wait in the socket's backlog.
+const CONNECTIONS_MAX: usize = 32;
+
+/// What a daemon does for its clients. Each future is dropped when its client goes away.
+#[async_trait]
+pub trait Control: Send + Sync + 'static {
+    /// Who serves what.
+    fn pong(&self) -> Pong;
+    /// All about the mount.
+    async fn status(&self) -> Result<Status, Failure>;
+    /// Sends what is dirty until nothing is, or until `timeout`; answers what is left.
+    async fn flush(&self, timeout: Option<Duration>, progress: Reporter) -> Result<Left, Failure>;
+    /// What a pass would do.
+    async fn plan(&self) -> Result<PlanView, Failure>;
+    /// Runs a pass; refused with [`Code::Guard`] if a guard objects and is not forced.
+    async fn reconcile(&self, force_guard: bool, progress: Reporter) -> Result<Pass, Failure>;
+    /// Leaves the server alone, or connects again; answers what it did.
+    async fn set_offline(&self, offline: bool) -> Result<String, Failure>;
+    /// All backups, newest first.
+    async fn backups(&self) -> Result<Vec<KeptItem>, Failure>;
+    /// A backup's content.
+    async fn show_backup(&self, id: String) -> Result<Shown, Failure>;
+    /// Puts a backup back, to `to` or to where it was; answers what it did.
+    async fn restore_backup(&self, id: String, to: Option<String>) -> Result<String, Failure>;
+    /// All that was deleted and is kept, newest first.
+    async fn trash(&self) -> Result<Vec<KeptItem>, Failure>;
+    /// Puts something deleted back; answers what it did.
+    async fn restore_trash(&self, id: String, to: Option<String>) -> Result<String, Failure>;
+    /// Removes for good what was deleted longer ago than `older_than`; answers what it did.
+    async fn empty_trash(&self, older_than: Option<Duration>) -> Result<String, Failure>;
+    /// Flushes if told to, unmounts, and answers what is left; the process ends soon after.
+    async fn unmount(
+        &self,
+        flush: bool,
+        timeout: Option<Duration>,
+        progress: Reporter,
+    ) -> Result<Left, Failure>;
+}
+
+/// Tells the client how far it is. Never blocks; what the client is too slow for is left out.
+#[derive(Debug, Clone)]
+pub struct Reporter(mpsc::Sender<Progress>);
+
+impl Reporter {
+    /// Tells it.
+    pub fn report(&self, progress: Progress) {
+        // Full or closed: the next one will do, or nobody listens.
+        drop(self.0.try_send(progress));
+    }
+}
+
+/// A bound control socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    uid: u32,
+}
+
+impl Server {
+    /// Binds `path` for the user `uid`; makes its directory, for that user alone. A socket that nobody
+    /// listens on is replaced. Has to be called within a Tokio runtime.
+    pub fn bind(path: &Path, uid: u32) -> io::Result<Self> {
+        if let Some(dir) = path.parent() {
+            make_private_dir(dir, uid)?;
+        }
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    format!("{}: another daemon listens there", path.display()),
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => std::fs::remove_file(path)?,
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            uid,
+        })
+    }
+
+    /// Serves `control` until the future is dropped.
+    pub async fn serve(self, control: Arc<dyn Control>) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let control = Arc::clone(&control);
+                    let uid = self.uid;
+                    tokio::spawn(async move {
+                        if let Err(error) = converse(stream, uid, control).await {
+                            tracing::debug!(%error, "a control client went away");
+                        }
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, usually: wait for others to close theirs.
+                    tracing::warn!(%error, "the control socket does not accept");
+                    tokio::time::sleep(ALIVE_INTERVAL).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// Makes `dir` with mode 0700, or checks that it is `uid`'s and closed to others.
+fn make_private_dir(dir: &Path, uid: u32) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
+    let metadata = std::fs::symlink_metadata(dir)?;
+    if !metadata.is_dir() || metadata.uid() != uid {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{}: not a directory of user {uid}", dir.display()),
+        ));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+async fn converse(stream: UnixStream, uid: u32, control: Arc<dyn Control>) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let (read, mut write) = stream.into_split();
+    if peer != uid && peer != 0 {
+        let refusal = Failure::new(Code::General, "this mount belongs to another user");
+        return send(&mut write, Reply::Error(refusal)).await;
+    }
+    let mut line = Vec::new();
+    let limit = REQUEST_MAX_BYTES as u64 + 1;
+    let mut reader = BufReader::new(read.take(limit));
+    tokio::time::timeout(REQUEST_TIMEOUT, reader.read_until(b'\n', &mut line)).await??;
+    let request = match parse_request(&line) {
+        Ok(request) => request,
+        Err(failure) => return send(&mut write, Reply::Error(failure)).await,
+    };
+
+    let (sender, mut progress) = mpsc::channel(8);
+    let mut work = std::pin::pin!(answer(request, control.as_ref(), Reporter(sender)));
+    let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+    let reply = loop {
+        tokio::select! {
+            reply = &mut work => break reply,
+            Some(progress) = progress.recv() => send(&mut write, Reply::Progress(progress)).await?,
+            _ = alive.tick() => send(&mut write, Reply::Alive).await?,
+        }
+    };
+    send(&mut write, reply.unwrap_or_else(Reply::Error)).await
+}
+
+fn parse_request(line: &[u8]) -> Result<Request, Failure> {
+    let invalid =
+        |why: String| Failure::new(Code::Usage, format!("invalid control request: {why}"));
+    if line.len() > REQUEST_MAX_BYTES {
+        return Err(invalid(format!("longer than {REQUEST_MAX_BYTES} bytes")));
+    }
+    // The version first: a request of another version may have any form.
+    let line: serde_json::Value =
+        serde_json::from_slice(line).map_err(|error| invalid(error.to_string()))?;
+    if line["version"] != VERSION {
+        return Err(Failure::new(
+            Code::General,
+            format!(
+                "the daemon speaks version {VERSION} of the control protocol, not {}",
+                line["version"]
+            ),
+        )
+        .remedy("unmount with the roamhome that mounted it, then mount again"));
+    }
+    serde_json::from_value::<RequestLine>(line)
+        .map(|line| line.request)
+        .map_err(|error| invalid(error.to_string()))
+}
+
+async fn answer(
+    request: Request,
+    control: &dyn Control,
+    progress: Reporter,
+) -> Result<Reply, Failure> {
+    let millis = |ms: Option<u64>| ms.map(Duration::from_millis);
+    let done = |message| Reply::Done { message };
+    Ok(match request {
+        Request::Ping => Reply::Pong(control.pong()),
+        Request::Status => Reply::Status(Box::new(control.status().await?)),
+        Request::Flush { timeout_ms } => {
+            Reply::Flushed(control.flush(millis(timeout_ms), progress).await?)
+        }
+        Request::Reconcile { dry_run: true, .. } => Reply::Plan(control.plan().await?),
+        Request::Reconcile { force_guard, .. } => {
+            Reply::Pass(control.reconcile(force_guard, progress).await?)
+        }
+        Request::Offline => done(control.set_offline(true).await?),
+        Request::Online => done(control.set_offline(false).await?),
+        Request::Backups { action } => match action {
+            BackupsAction::List => Reply::Items {
+                items: control.backups().await?,
+            },
+            BackupsAction::Show { id } => Reply::Shown(control.show_backup(id).await?),
+            BackupsAction::Restore { id, to } => done(control.restore_backup(id, to).await?),
+        },
+        Request::Trash { action } => match action {
+            TrashAction::List => Reply::Items {
+                items: control.trash().await?,
+            },
+            TrashAction::Restore { id, to } => done(control.restore_trash(id, to).await?),
+            TrashAction::Empty { older_than_ms } => {
+                done(control.empty_trash(millis(older_than_ms)).await?)
+            }
+        },
+        Request::Unmount { flush, timeout_ms } => {
+            Reply::Flushed(control.unmount(flush, millis(timeout_ms), progress).await?)
+        }
+    })
+}
+
+async fn send(write: &mut OwnedWriteHalf, reply: Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&ReplyLine {
+        version: VERSION,
+        reply,
+    })?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests run against. Without apt or root it names what is missing and fails:
+# a test that silently did not run proves nothing.
+set -euo pipefail
+
+# A program that proves each package, and the package.
+needs=(
+    sshd:openssh-server
+    ssh:openssh-client
+    fusermount3:fuse3
+    getfattr:attr
+    getfacl:acl
+    git:git
+    sqlite3:sqlite3
+    rsync:rsync
+    strace:strace
+    ps:procps
+)
+
+missing=()
+for need in "${needs[@]}"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "install these packages first: ${missing[*]}" >&2
+    exit 1
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
