@@ -75,6 +75,11 @@ pub trait Control: Send + Sync + 'static {
 pub struct Reporter(mpsc::Sender<Progress>);
 
 impl Reporter {
+    /// One that nobody listens to.
+    pub fn discard() -> Self {
+        Self(mpsc::channel(1).0)
+    }
+
     /// Tells it.
     pub fn report(&self, progress: Progress) {
         // Full or closed: the next one will do, or nobody listens.
@@ -152,10 +157,14 @@ impl Drop for Server {
 
 /// Makes `dir` with mode 0700, or checks that it is `uid`'s and closed to others.
 fn make_private_dir(dir: &Path, uid: u32) -> io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)?;
+    // Other users have theirs beside it, so only the last directory is private.
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     let metadata = std::fs::symlink_metadata(dir)?;
     if !metadata.is_dir() || metadata.uid() != uid {
         return Err(io::Error::new(
