@@ -284,7 +284,7 @@ fn forgotten_dirty_places_and_backups_are_found() {
     assert_repairs(&dir, "not on the list of what to send");
 
     let replica = open(&dir);
-    replica.content().copy_to_backup(id, 50).unwrap();
+    replica.content().link_to_backup(id, 50).unwrap();
     update(&replica, |tx| {
         tx.add_backup(LocalBackup {
             path: RelPath::root(),

@@ -68,11 +68,12 @@ fn a_download_never_replaces_unsent_content() {
         .unwrap();
     store.install(staged(&store, "theirs"), NODE).unwrap_err();
     assert_eq!(read(store.open_read(NODE).unwrap()), "mine");
-    store.keep_as_backup(NODE, 7).unwrap();
+    store.link_to_backup(NODE, 7).unwrap();
+    store.remove(NODE).unwrap();
     store.install(staged(&store, "theirs"), NODE).unwrap();
     assert_eq!(read(store.open_read(NODE).unwrap()), "theirs");
     assert_eq!(read(store.open_backup(7).unwrap()), "mine");
-    store.copy_to_backup(NODE, 8).unwrap();
+    store.link_to_backup(NODE, 8).unwrap();
     assert_eq!(read(store.open_backup(8).unwrap()), "theirs");
     store.remove_backup(7).unwrap();
     store.open_backup(7).unwrap_err();

@@ -1,0 +1,244 @@
+//! From a mount request to the end of the mount.
+//!
+//! A home that was here before comes up from its replica at once, with or without the server. A home that
+//! was never here needs the server for its first look; until that has succeeded, nothing is made here.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::answers::Answers;
+use super::link::Connector;
+use super::{MountRequest, failure};
+use crate::clock;
+use crate::config::{self, Config};
+use crate::control::{Code, Failure, server::Server};
+use crate::engine::{Engine, EngineOptions, FetchError, LinkState, Publish};
+use crate::fs::{HostScope, Home, HomeOptions};
+use crate::fuse::{self, MountOptions, Mounted, Notices, Unmount};
+use crate::replica::Replica;
+use crate::sync::GuardLimits;
+
+/// How long the end of the program may wait for tasks that will not end.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// A mount and all that serves it.
+pub(super) struct Daemon {
+    pub(super) request: MountRequest,
+    pub(super) replica: Arc<Replica>,
+    pub(super) engine: Engine,
+    pub(super) home: Arc<Home>,
+}
+
+/// Serves the mount until it is unmounted.
+pub(super) fn run(request: MountRequest, ready: Box<dyn FnOnce() + Send>) -> Result<(), Failure> {
+    let runtime = Runtime::new().map_err(|error| {
+        Failure::new(Code::General, format!("the daemon's threads cannot be started: {error}"))
+    })?;
+    let outcome = serve(&runtime, request, ready);
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    outcome
+}
+
+fn serve(
+    runtime: &Runtime,
+    request: MountRequest,
+    ready: Box<dyn FnOnce() + Send>,
+) -> Result<(), Failure> {
+    let connector = Arc::new(Connector::new(&request));
+    let known = Replica::is_known(&request.state_dir);
+    if !known {
+        runtime.block_on(connector.prepare())?;
+    }
+    let replica = Replica::open(&request.state_dir, clock::now()).map_err(failure::replica)?;
+    let replica = Arc::new(replica);
+    let options = engine_options(&request.config);
+    let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connector, options)
+        .map_err(failure::replica)?;
+    if !known && let Err(failure) = runtime.block_on(first_look(&engine, &request)) {
+        engine.stop();
+        // Nothing of this home was here before, so nothing of it is to stay.
+        drop(replica);
+        forget(&request);
+        return Err(failure);
+    }
+    let home = open_home(&request, &replica, &engine)?;
+    let notices = Arc::new(Notices::default());
+    engine.set_events(Arc::clone(&notices) as Arc<_>);
+    home.set_read_only(request.read_only);
+    let mount_options = MountOptions {
+        source: request.target.to_string(),
+        allow_other: request.allow_other,
+    };
+    let mounted = fuse::mount(Arc::clone(&home), &notices, &request.mountpoint, &mount_options)
+        .map_err(|error| failure::mount(&request.mountpoint, error))?;
+    let daemon = Arc::new(Daemon { request, replica, engine, home });
+    let (unmount, requests) = mpsc::channel();
+    let control = start_control(runtime, &daemon, unmount.clone())?;
+    runtime.spawn(unmount_on_signal(unmount));
+    ready();
+    let outcome = until_unmounted(mounted, &requests);
+    control.abort();
+    daemon.engine.stop();
+    daemon.replica.close().map_err(failure::replica)?;
+    outcome
+}
+
+/// Asks the mount's own thread to unmount; the answer says whether it could.
+pub(super) struct UnmountRequest {
+    pub(super) how: Unmount,
+    pub(super) reply: Option<mpsc::Sender<std::io::Result<()>>>,
+}
+
+/// Waits for requests to unmount, and for the end of the mount by other hands.
+fn until_unmounted(
+    mounted: Mounted,
+    requests: &mpsc::Receiver<UnmountRequest>,
+) -> Result<(), Failure> {
+    /// How often it is looked whether somebody else unmounted.
+    const LOOK: Duration = Duration::from_millis(500);
+    let ended = |error| Failure::new(Code::Mountpoint, format!("the mount ended badly: {error}"));
+    loop {
+        match requests.recv_timeout(LOOK) {
+            Ok(UnmountRequest { how, reply }) => {
+                let unmounted = mounted.unmount(how);
+                let done = unmounted.is_ok();
+                if let Some(reply) = reply {
+                    // Who asked may be gone.
+                    let _unheard = reply.send(unmounted);
+                }
+                if done {
+                    return mounted.wait().map_err(ended);
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) if mounted.is_over() => {
+                return mounted.wait().map_err(ended);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return mounted.wait().map_err(ended),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT end the daemon. What is unsent is durable in the replica and goes at the next mount;
+/// who wants it sent first says `roamhome umount`.
+async fn unmount_on_signal(unmount: mpsc::Sender<UnmountRequest>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be heard; only `roamhome umount` ends this daemon");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to end");
+        if unmount.send(UnmountRequest { how: Unmount::Lazily, reply: None }).is_err() {
+            return;
+        }
+    }
+}
+
+/// The first look at a home: the link must come up and the root must be listed.
+async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failure> {
+    let timeout = request.config.fetch_timeout;
+    let link = engine.settled_link(timeout).await.state;
+    match link {
+        LinkState::Online => {}
+        LinkState::Refused { message, remedy } => {
+            return Err(Failure::new(Code::ServerPath, message).remedy(remedy));
+        }
+        other => {
+            let message = format!("{} cannot be reached: {}", request.target, other.detail());
+            return Err(Failure::new(Code::Unreachable, message)
+                .remedy("check the network; the first mount of a home needs the server"));
+        }
+    }
+    if let Some(question) = engine.status().map_err(failure::replica)?.guards.into_iter().next() {
+        return Err(Failure::new(Code::Identity, question));
+    }
+    engine.list_root().await.map_err(|error| match error {
+        FetchError::Unreachable => Failure::new(Code::Unreachable, error.to_string()),
+        _ => Failure::new(Code::ServerPath, format!("the home cannot be listed: {error}")),
+    })
+}
+
+/// Removes the state that a failed first mount made.
+fn forget(request: &MountRequest) {
+    if let Err(error) = std::fs::remove_dir_all(&request.state_dir) {
+        tracing::warn!(%error, path = %request.state_dir.display(), "removing an empty replica");
+    }
+}
+
+fn open_home(
+    request: &MountRequest,
+    replica: &Arc<Replica>,
+    engine: &Engine,
+) -> Result<Arc<Home>, Failure> {
+    let patterns: Vec<&str> = request.config.host_scoped_patterns().collect();
+    let host_scoped = HostScope::new(&patterns).map_err(|error| {
+        Failure::new(Code::Usage, format!("host_scoped: {error}"))
+            .remedy("correct the pattern; its syntax is that of .gitignore")
+    })?;
+    let options = HomeOptions {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        host_scoped,
+        now: Box::new(clock::now),
+    };
+    let home = Home::new(Arc::clone(replica), Arc::new(engine.clone()), options);
+    home.map(Arc::new).map_err(|error| Failure::new(Code::StateDir, error.to_string()))
+}
+
+fn start_control(
+    runtime: &Runtime,
+    daemon: &Arc<Daemon>,
+    unmount: mpsc::Sender<UnmountRequest>,
+) -> Result<tokio::task::JoinHandle<()>, Failure> {
+    let _in_runtime = runtime.enter();
+    let uid = rustix::process::getuid().as_raw();
+    let mut last = None;
+    for path in &daemon.request.control_sockets {
+        match Server::bind(path, uid) {
+            Ok(server) => {
+                let answers = Arc::new(Answers::new(Arc::clone(daemon), unmount));
+                return Ok(runtime.spawn(server.serve(answers)));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let why = last.map_or_else(|| "no place for it".to_owned(), |error| error.to_string());
+    Err(Failure::new(Code::General, format!("the control socket cannot be made: {why}"))
+        .remedy("set XDG_RUNTIME_DIR to a directory of yours"))
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
+    let uid = rustix::process::getuid().as_raw();
+    let gid = rustix::process::getgid().as_raw();
+    EngineOptions {
+        fetch_timeout: config.fetch_timeout,
+        quiet_period: config.quiet_period,
+        max_dirty_age: config.max_dirty_age,
+        reconcile_interval: config.reconcile_interval,
+        retention: config.retention,
+        prefer: config.prefer,
+        keep_replaced: config.keep_replaced,
+        publish: match config.publish {
+            config::Publish::Link => Publish::Link,
+            config::Publish::Aside => Publish::Aside,
+        },
+        server_fsync: config.server_fsync,
+        transfers_at_once: usize::from(config.uploads_in_flight),
+        guard: GuardLimits {
+            removed_count: config.guard_removed_count,
+            removed_share: config.guard_removed_share,
+            ..GuardLimits::default()
+        },
+        ..EngineOptions::new(Arc::new(clock::now), uid, gid)
+    }
+}
