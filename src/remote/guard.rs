@@ -23,6 +23,12 @@ impl<'a, S: Session + ?Sized> Guard<'a, S> {
         &self.handle
     }
 
+    /// Leaves the file open, for somebody else to close.
+    pub(super) fn keep(mut self) -> FileHandle {
+        self.open = false;
+        self.handle.clone()
+    }
+
     /// Closes the file and waits for it.
     pub(super) async fn close(mut self) -> Result<(), RemoteError> {
         self.open = false;

@@ -5,6 +5,8 @@
 //! Each request takes effect when its future is first polled, so the same polls give the same server.
 
 mod disk;
+mod errno;
+mod handles;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +15,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::disk::{Disk, Errno};
+use self::disk::Disk;
+use self::errno::Errno;
 use self::session::MemorySession;
 use super::wire::Status;
 use super::{ErrorKind, Features, Remote, RemoteError, Session, SetStat, Stat};
@@ -353,3 +356,6 @@ impl Shared {
             .for_each(|inode| self.disk.release(inode));
     }
 }
+
+#[cfg(test)]
+mod tests;

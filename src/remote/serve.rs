@@ -117,7 +117,8 @@ impl Server {
             version: PROTOCOL_VERSION,
             extensions: offered
                 .into_iter()
-                .filter_map(|(on, extension)| on.then(|| named(extension)))
+                .filter(|(on, _)| *on)
+                .map(|(_, extension)| named(extension))
                 .collect(),
         }
     }

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::ask::failed;
 use self::convert::{attrs, data_limit, extended, features, mode_attrs, names, offers, set_attrs};
+use super::StatVfs;
 use super::conn::{Conn, Fault};
 use super::guard::Guard;
 use super::wire::{
@@ -17,9 +19,9 @@ use super::wire::{
     Status, Vfs, extension,
 };
 use super::{DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat};
-use super::{StatVfs, status};
 use crate::tree::RelPath;
 
+mod ask;
 mod convert;
 mod list;
 #[cfg(test)]
@@ -127,66 +129,6 @@ impl SftpSession {
             whole.extend(path.to_bytes());
         }
         whole.into()
-    }
-
-    /// Sends `request` and takes what is expected out of the reply; `pick` hands back what it did not expect.
-    async fn ask<T>(
-        &self,
-        op: &'static str,
-        path: &RelPath,
-        request: Request,
-        pick: impl FnOnce(Reply) -> Result<T, Reply>,
-    ) -> Result<T, RemoteError> {
-        let reply = self.conn.call(request).await;
-        match pick(reply.map_err(|f| failed(op, path, f))?) {
-            Ok(value) => Ok(value),
-            Err(Reply::Status(status, message)) if status != Status::Ok => {
-                let error = status::error(status, &message, op, path);
-                if error.is_link_loss() {
-                    self.conn.end(Fault::disconnected(&error.message));
-                }
-                Err(error)
-            }
-            Err(_) => Err(self.nonsense(op, path, "a reply of the wrong type")),
-        }
-    }
-
-    async fn ask_done(
-        &self,
-        op: &'static str,
-        path: &RelPath,
-        request: Request,
-    ) -> Result<(), RemoteError> {
-        let done = |reply| match reply {
-            Reply::Status(Status::Ok, _) => Ok(()),
-            other => Err(other),
-        };
-        self.ask(op, path, request, done).await
-    }
-
-    async fn ask_handle(
-        &self,
-        op: &'static str,
-        path: &RelPath,
-        request: Request,
-    ) -> Result<FileHandle, RemoteError> {
-        let handle = |reply| match reply {
-            Reply::Handle(handle) => Ok(handle),
-            other => Err(other),
-        };
-        let id = self.ask(op, path, request, handle).await?;
-        // A copy, since the slice would keep the whole receive buffer alive while the file is open.
-        Ok(FileHandle {
-            id: Bytes::copy_from_slice(&id),
-            path: path.clone(),
-        })
-    }
-
-    /// Ends the session because of what the server sent.
-    fn nonsense(&self, op: &'static str, path: &RelPath, what: impl ToString) -> RemoteError {
-        let fault = Fault::protocol(what);
-        self.conn.end(fault.clone());
-        failed(op, path, fault)
     }
 }
 
@@ -411,29 +353,4 @@ impl Session for SftpSession {
     fn abandon(&self, handle: FileHandle) {
         self.conn.forget(Request::Close(handle.id));
     }
-}
-
-impl SftpSession {
-    async fn extended(
-        &self,
-        op: &'static str,
-        path: &RelPath,
-        offered: bool,
-        request: Extended,
-    ) -> Result<(), RemoteError> {
-        self.require(op, path, offered)?;
-        self.ask_done(op, path, Request::Extended(request)).await
-    }
-
-    fn require(&self, op: &'static str, path: &RelPath, offered: bool) -> Result<(), RemoteError> {
-        if offered {
-            return Ok(());
-        }
-        let message = "the server does not offer this";
-        Err(RemoteError::new(ErrorKind::Unsupported, op, path, message))
-    }
-}
-
-fn failed(op: &'static str, path: &RelPath, fault: Fault) -> RemoteError {
-    RemoteError::new(fault.kind, op, path, fault.message)
 }

@@ -15,7 +15,7 @@ type Claim = fn(Remote) -> Pin<Box<dyn Future<Output = ()>>>;
 macro_rules! claims {
     ($($name:ident),* $(,)?) => {
         /// All claims by name.
-        pub const CLAIMS: &[(&str, Claim)] = &[
+        pub(super) const CLAIMS: &[(&str, Claim)] = &[
             $((stringify!($name), |remote| Box::pin($name(remote)))),*
         ];
     };

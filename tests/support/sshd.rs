@@ -9,15 +9,15 @@ use std::{fs, thread};
 use roamhome::remote::{ConnectOptions, Target, generate_identity};
 
 /// A running sshd; killed when dropped.
-pub struct Sshd {
+pub(crate) struct Sshd {
     /// Where it listens on 127.0.0.1.
-    pub port: u16,
+    pub(crate) port: u16,
     /// A private key that it lets in.
-    pub identity: PathBuf,
+    pub(crate) identity: PathBuf,
     /// A file that knows its host key.
-    pub known_hosts: PathBuf,
+    pub(crate) known_hosts: PathBuf,
     /// Who runs it, and so who can log in.
-    pub user: String,
+    pub(crate) user: String,
     child: Child,
 }
 
@@ -31,7 +31,7 @@ impl Drop for Sshd {
 
 impl Sshd {
     /// Starts one that keeps its keys in `dir`.
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         let host_key = dir.join("host_key");
         let identity = dir.join("identity");
         let host_line = generate_identity(&host_key, "host").unwrap();
@@ -49,7 +49,7 @@ impl Sshd {
         let text = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
              UsePAM no\nStrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+             KbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n",
             host_key.display(),
             dir.join("authorized_keys").display()
         );
@@ -82,7 +82,7 @@ impl Sshd {
     }
 
     /// The directory `path` on it.
-    pub fn target(&self, path: &Path) -> Target {
+    pub(crate) fn target(&self, path: &Path) -> Target {
         Target {
             user: Some(self.user.clone()),
             host: "127.0.0.1".to_owned(),
@@ -92,7 +92,7 @@ impl Sshd {
     }
 
     /// Options that let a client in, and use nothing of whoever runs the test.
-    pub fn options(&self) -> ConnectOptions {
+    pub(crate) fn options(&self) -> ConnectOptions {
         ConnectOptions {
             identities: vec![self.identity.clone()],
             default_identities: false,

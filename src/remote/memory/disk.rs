@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::remote::wire::Status;
+use super::errno::Errno;
 use crate::remote::{SetStat, Stat, StatVfs};
 use crate::tree::{Kind, Name, RelPath};
 
@@ -13,36 +13,6 @@ use crate::tree::{Kind, Name, RelPath};
 const MAX_LINKS: usize = 40;
 const UMASK: u32 = 0o022;
 const ROOT: u64 = 1;
-
-/// The errors of the system calls behind a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errno {
-    NoEnt,
-    NotDir,
-    Loop,
-    BadHandle,
-    Perm,
-    Inval,
-    Exist,
-    NotEmpty,
-    IsDir,
-    NoSpace,
-    ReadOnly,
-}
-
-impl From<Errno> for Status {
-    /// OpenSSH's `errno_to_portable`.
-    fn from(errno: Errno) -> Self {
-        match errno {
-            Errno::NoEnt | Errno::NotDir | Errno::Loop | Errno::BadHandle => Self::NoSuchFile,
-            Errno::Perm => Self::PermissionDenied,
-            Errno::Inval => Self::BadMessage,
-            Errno::Exist | Errno::NotEmpty | Errno::IsDir | Errno::NoSpace | Errno::ReadOnly => {
-                Self::Failure
-            }
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 struct Inode {

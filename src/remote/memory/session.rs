@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::disk::{Disk, Errno};
-use super::{MemoryServer, Open, Shared, Trip, refused};
+use super::disk::Disk;
+use super::errno::Errno;
+use super::{MemoryServer, Shared, Trip, refused};
+use crate::remote::guard::Guard;
 use crate::remote::{
     DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat, StatVfs,
 };
@@ -77,6 +79,8 @@ impl MemorySession {
         Result<Result<T, RemoteError>, RemoteError>,
         std::time::Duration,
     ) {
+        // Declared before the lock, so dropped after it: dropping may need the lock.
+        let mut unheard = None;
         let mut shared = self.server.lock();
         let round_trip = shared.round_trip;
         if !shared.sessions.contains_key(&self.id) {
@@ -100,13 +104,34 @@ impl MemorySession {
                 Err(self.lost(op, path))
             }
             Some(Trip::CutAfter) => {
-                drop(act(&mut shared, now));
+                unheard = Some(act(&mut shared, now));
                 shared.cut();
                 Err(self.lost(op, path))
             }
             None => Ok(act(&mut shared, now).map_err(|errno| refused(errno, op, path))),
         };
+        drop(shared);
+        drop(unheard);
         (outcome, round_trip)
+    }
+
+    /// Opens a file by `find`, and closes it again if nobody waits for the answer any more.
+    async fn open_by(
+        &self,
+        path: &RelPath,
+        write: bool,
+        find: impl FnOnce(&mut Disk, i64) -> Result<u64, Errno> + Send,
+    ) -> Result<FileHandle, RemoteError> {
+        let opened = self.ask("open", path, |shared, now| {
+            let inode = find(&mut shared.disk, now)?;
+            let id = shared.open(self.id, inode, write)?;
+            let handle = FileHandle {
+                id,
+                path: path.clone(),
+            };
+            Ok(Guard::new(self, handle))
+        });
+        Ok(opened.await?.keep())
     }
 
     /// A request that concerns the disk alone.
@@ -131,48 +156,6 @@ impl MemorySession {
         let message = "the server does not offer this";
         Err(RemoteError::new(ErrorKind::Unsupported, op, path, message))
     }
-}
-
-impl Shared {
-    fn count(&mut self, verb: &'static str, times: u64) {
-        *self.calls.entry(verb).or_default() += times;
-    }
-
-    fn open(&mut self, session: u64, inode: u64, write: bool) -> Result<Bytes, Errno> {
-        self.disk.open(inode, write)?;
-        let id = self.take_id();
-        let open = Open {
-            session,
-            inode,
-            write,
-        };
-        self.handles.insert(id, open);
-        Ok(Bytes::copy_from_slice(&id.to_be_bytes()))
-    }
-
-    fn opened(&self, session: u64, handle: &FileHandle) -> Result<&Open, Errno> {
-        let open = handle_id(handle).and_then(|id| self.handles.get(&id));
-        open.filter(|open| open.session == session)
-            .ok_or(Errno::BadHandle)
-    }
-
-    fn writable(&self, session: u64, handle: &FileHandle) -> Result<u64, Errno> {
-        let open = self.opened(session, handle)?;
-        open.write.then_some(open.inode).ok_or(Errno::BadHandle)
-    }
-
-    fn close(&mut self, session: u64, handle: &FileHandle) -> Result<(), Errno> {
-        let inode = self.opened(session, handle)?.inode;
-        if let Some(id) = handle_id(handle) {
-            self.handles.remove(&id);
-        }
-        self.disk.release(inode);
-        Ok(())
-    }
-}
-
-fn handle_id(handle: &FileHandle) -> Option<u64> {
-    Some(u64::from_be_bytes(handle.id[..].try_into().ok()?))
 }
 
 #[async_trait]
@@ -281,14 +264,8 @@ impl Session for MemorySession {
     }
 
     async fn open_read(&self, path: &RelPath) -> Result<FileHandle, RemoteError> {
-        let id = self.ask("open", path, |shared, _| {
-            let inode = shared.disk.lookup(path, true)?;
-            shared.open(self.id, inode, false)
-        });
-        Ok(FileHandle {
-            id: id.await?,
-            path: path.clone(),
-        })
+        self.open_by(path, false, |disk, _| disk.lookup(path, true))
+            .await
     }
 
     async fn open_write(
@@ -297,17 +274,13 @@ impl Session for MemorySession {
         mode: u32,
         exclusive: bool,
     ) -> Result<FileHandle, RemoteError> {
-        let id = self.ask("open", path, |shared, now| {
-            let inode = match shared.disk.create_file(path, mode, now) {
-                Err(Errno::Exist) if !exclusive => shared.disk.lookup(path, true)?,
-                created => created?,
-            };
-            shared.open(self.id, inode, true)
-        });
-        Ok(FileHandle {
-            id: id.await?,
-            path: path.clone(),
+        self.open_by(path, true, |disk, now| {
+            match disk.create_file(path, mode, now) {
+                Err(Errno::Exist) if !exclusive => disk.lookup(path, true),
+                created => created,
+            }
         })
+        .await
     }
 
     async fn read(&self, handle: &FileHandle, offset: u64, len: u32) -> Result<Bytes, RemoteError> {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 
 use super::*;
 use crate::remote::wire::{NameEntry, PROTOCOL_VERSION, Version};
+use crate::tree::Kind;
 
 const HANDLE: &[u8] = b"h";
 
@@ -157,7 +158,7 @@ async fn impossible_names_end_the_session_and_dots_are_left_out() {
 
 #[tokio::test]
 async fn listings_without_end_are_given_up() {
-    for batch in [names(&[b"again"; 90]), names(&[b"."]), names(&[])] {
+    for batch in [names(&[&b"again"[..]; 90]), names(&[b"."]), names(&[])] {
         let session = session_with(directory(batch.clone(), Some(batch))).await;
         let error = session.list(&root()).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Protocol);

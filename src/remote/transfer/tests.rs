@@ -20,6 +20,10 @@ fn server() -> MemoryServer {
 }
 
 async fn put(server: &MemoryServer, size: u64) -> Result<(), TransferError> {
+    put_over(&*server.session(), size).await
+}
+
+async fn put_over(session: &dyn Session, size: u64) -> Result<(), TransferError> {
     let what = Upload {
         size,
         resume_at: 0,
@@ -28,8 +32,7 @@ async fn put(server: &MemoryServer, size: u64) -> Result<(), TransferError> {
         fsync: true,
     };
     let mut source = |_, len: u32| Ok(Bytes::from(vec![7; len as usize]));
-    let session = server.session();
-    upload(&*session, &path("f"), what, &mut source, &mut |_| {}).await
+    upload(session, &path("f"), what, &mut source, &mut |_| {}).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,7 +75,8 @@ async fn no_transfer_leaves_a_file_open_when_it_is_dropped() {
     for round_trips in 1..4 {
         let server = server();
         let limit = ROUND_TRIP * round_trips - ROUND_TRIP / 2;
-        let dropped = tokio::time::timeout(limit, put(&server, 20_000_000)).await;
+        let session = server.session();
+        let dropped = tokio::time::timeout(limit, put_over(&*session, 20_000_000)).await;
         assert!(dropped.is_err());
         assert_eq!(server.open_files(), 0);
     }

@@ -1,0 +1,33 @@
+//! The errors that OpenSSH meets, and what it makes of them.
+
+use crate::remote::wire::Status;
+
+/// The errors of the system calls behind a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errno {
+    NoEnt,
+    NotDir,
+    Loop,
+    BadHandle,
+    Perm,
+    Inval,
+    Exist,
+    NotEmpty,
+    IsDir,
+    NoSpace,
+    ReadOnly,
+}
+
+impl From<Errno> for Status {
+    /// OpenSSH's `errno_to_portable`.
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NoEnt | Errno::NotDir | Errno::Loop | Errno::BadHandle => Self::NoSuchFile,
+            Errno::Perm => Self::PermissionDenied,
+            Errno::Inval => Self::BadMessage,
+            Errno::Exist | Errno::NotEmpty | Errno::IsDir | Errno::NoSpace | Errno::ReadOnly => {
+                Self::Failure
+            }
+        }
+    }
+}
