@@ -1,11 +1,17 @@
 //! The daemon: one process that serves one mount.
 
-use std::{fmt, path::PathBuf};
+mod answers;
+mod failure;
+mod lifecycle;
+mod link;
+mod restore;
 
-use crate::{
-    config::{Config, Target},
-    control::{Code, Failure},
-};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Target};
+use crate::control::{Code, Failure};
+use crate::replica;
 
 /// A password on its way to the server. Never shown, never stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,34 +58,65 @@ pub struct MountRequest {
 
 /// Serves the mount until it is unmounted. Calls `ready` once the mount serves.
 pub fn run(request: MountRequest, ready: Box<dyn FnOnce() + Send>) -> Result<(), Failure> {
-    drop(ready);
-    Err(not_linked(&format!("mount {}", request.target)))
+    lifecycle::run(request, ready)
 }
 
 /// Checks the state directory, and repairs what it can if told to; answers what it found, for people. Damage
 /// that remains is a failure.
-pub fn check(state_dir: &std::path::Path, repair: bool) -> Result<Vec<String>, Failure> {
-    let what = if repair { "repair" } else { "check" };
-    Err(not_linked(&format!("{what} {}", state_dir.display())))
+pub fn check(state_dir: &Path, repair: bool) -> Result<Vec<String>, Failure> {
+    let report = replica::check(state_dir, repair).map_err(failure::replica)?;
+    let mut lines: Vec<String> = report
+        .findings
+        .iter()
+        .map(|finding| match finding.repaired {
+            true => format!("repaired: {}", finding.what),
+            false => format!("found: {}", finding.what),
+        })
+        .collect();
+    lines.push(format!(
+        "{} nodes and {} content files checked",
+        report.nodes, report.content_files
+    ));
+    if report.is_sound() {
+        return Ok(lines);
+    }
+    let remedy = match repair {
+        false => "`roamhome check --repair` repairs what it can",
+        true => "`roamhome rescue STATE_DIR OUT_DIR` copies all unsent files out",
+    };
+    Err(Failure::new(Code::StateDir, lines.join("\n")).remedy(remedy))
 }
 
 /// Copies each unsent file out of `state_dir` into `out_dir`; answers what it did, for people.
-pub fn rescue(
-    state_dir: &std::path::Path,
-    out_dir: &std::path::Path,
-) -> Result<Vec<String>, Failure> {
-    Err(not_linked(&format!(
-        "rescue {} to {}",
-        state_dir.display(),
+pub fn rescue(state_dir: &Path, out_dir: &Path) -> Result<Vec<String>, Failure> {
+    let report = replica::rescue(state_dir, out_dir).map_err(failure::replica)?;
+    let mut lines = vec![format!(
+        "{} unsent files, {} bytes, copied to {}",
+        report.files,
+        report.bytes,
         out_dir.display()
-    )))
+    )];
+    if report.unnamed > 0 {
+        lines.push(format!(
+            "{} of them have lost their names: see unnamed/",
+            report.unnamed
+        ));
+    }
+    lines.extend(
+        report
+            .index_failure
+            .map(|why| format!("the index could not be read: {why}")),
+    );
+    lines.extend(
+        report
+            .skipped
+            .iter()
+            .map(|skipped| format!("skipped: {skipped:?}")),
+    );
+    Ok(lines)
 }
 
 /// Shows a home on a throw-away server within this process; `keep` leaves its directory there.
 pub fn demo(keep: bool) -> Result<(), Failure> {
-    Err(not_linked(&format!("demo (keep: {keep})")))
-}
-
-fn not_linked(what: &str) -> Failure {
-    Failure::new(Code::General, format!("{what}: engine not linked"))
+    Err(Failure::new(Code::General, format!("demo {keep}")))
 }

@@ -181,19 +181,25 @@ impl Engine {
         keep::list(&self.shared, which).await
     }
 
-    /// The first bytes of a kept file, at most `limit`.
-    pub async fn show_kept(&self, id: &str, limit: usize) -> Result<Vec<u8>, PassError> {
-        keep::show(&self.shared, id, limit).await
-    }
-
     /// Brings a kept file's content to a file of this machine that must not exist.
     pub async fn restore_kept(&self, id: &str, to: &std::path::Path) -> Result<(), PassError> {
         keep::restore(&self.shared, id, to).await
     }
 
-    /// Removes what is in the trash, for good. Returns how many entries.
-    pub async fn empty_trash(&self) -> Result<u64, PassError> {
-        keep::empty_trash(&self.shared).await
+    /// Where a kept file was.
+    pub async fn kept_origin(&self, id: &str) -> Result<RelPath, PassError> {
+        keep::origin(&self.shared, id).await
+    }
+
+    /// Keeps a copy of what is at `path` now as a backup of this machine.
+    pub fn keep_current(&self, path: &RelPath) -> Result<(), ReplicaError> {
+        keep::keep_current(&self.shared, path)
+    }
+
+    /// Removes for good what is in the trash, all of it or what is there for longer than `older_than`.
+    /// Returns how many entries.
+    pub async fn empty_trash(&self, older_than: Option<Duration>) -> Result<u64, PassError> {
+        keep::empty_trash(&self.shared, older_than).await
     }
 
     /// Ends the tasks and the link. What is dirty stays in the replica.

@@ -31,6 +31,7 @@ pub use step::{Need, Stop};
 pub use xattr::XattrMode;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::Fetch;
 use crate::replica::Replica;
@@ -69,6 +70,7 @@ pub struct Home {
     scope: HostScope,
     now: Box<dyn Fn() -> Time + Send + Sync>,
     handles: Handles,
+    read_only: AtomicBool,
 }
 
 impl Home {
@@ -90,6 +92,7 @@ impl Home {
             scope,
             now,
             handles: Handles::default(),
+            read_only: AtomicBool::new(false),
         };
         home.own_root(uid, gid)?;
         Ok(home)
@@ -104,6 +107,18 @@ impl Home {
             }
             Ok(())
         })
+    }
+
+    /// Takes no writes any more, or takes them again.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::SeqCst);
+    }
+
+    fn expect_writable(&self) -> Result<(), FsError> {
+        match self.read_only.load(Ordering::SeqCst) {
+            true => Err(FsError::ReadOnly),
+            false => Ok(()),
+        }
     }
 
     fn now(&self) -> Time {

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::control::{Code, Failure, server::Server};
 use crate::engine::{Engine, EngineOptions, FetchError, LinkState, Publish};
-use crate::fs::{HostScope, Home, HomeOptions};
+use crate::fs::{Home, HomeOptions, HostScope};
 use crate::fuse::{self, MountOptions, Mounted, Notices, Unmount};
 use crate::replica::Replica;
 use crate::sync::GuardLimits;
@@ -36,7 +36,10 @@ pub(super) struct Daemon {
 /// Serves the mount until it is unmounted.
 pub(super) fn run(request: MountRequest, ready: Box<dyn FnOnce() + Send>) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(|error| {
-        Failure::new(Code::General, format!("the daemon's threads cannot be started: {error}"))
+        Failure::new(
+            Code::General,
+            format!("the daemon's threads cannot be started: {error}"),
+        )
     })?;
     let outcome = serve(&runtime, request, ready);
     runtime.shutdown_timeout(SHUTDOWN_MAX);
@@ -73,9 +76,19 @@ fn serve(
         source: request.target.to_string(),
         allow_other: request.allow_other,
     };
-    let mounted = fuse::mount(Arc::clone(&home), &notices, &request.mountpoint, &mount_options)
-        .map_err(|error| failure::mount(&request.mountpoint, error))?;
-    let daemon = Arc::new(Daemon { request, replica, engine, home });
+    let mounted = fuse::mount(
+        Arc::clone(&home),
+        &notices,
+        &request.mountpoint,
+        &mount_options,
+    )
+    .map_err(|error| failure::mount(&request.mountpoint, error))?;
+    let daemon = Arc::new(Daemon {
+        request,
+        replica,
+        engine,
+        home,
+    });
     let (unmount, requests) = mpsc::channel();
     let control = start_control(runtime, &daemon, unmount.clone())?;
     runtime.spawn(unmount_on_signal(unmount));
@@ -126,9 +139,10 @@ fn until_unmounted(
 /// SIGTERM and SIGINT end the daemon. What is unsent is durable in the replica and goes at the next mount;
 /// who wants it sent first says `roamhome umount`.
 async fn unmount_on_signal(unmount: mpsc::Sender<UnmountRequest>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         tracing::error!("signals cannot be heard; only `roamhome umount` ends this daemon");
         return;
     };
@@ -138,7 +152,13 @@ async fn unmount_on_signal(unmount: mpsc::Sender<UnmountRequest>) {
             _ = interrupt.recv() => {}
         }
         tracing::info!("told to end");
-        if unmount.send(UnmountRequest { how: Unmount::Lazily, reply: None }).is_err() {
+        if unmount
+            .send(UnmountRequest {
+                how: Unmount::Lazily,
+                reply: None,
+            })
+            .is_err()
+        {
             return;
         }
     }
@@ -159,12 +179,21 @@ async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failu
                 .remedy("check the network; the first mount of a home needs the server"));
         }
     }
-    if let Some(question) = engine.status().map_err(failure::replica)?.guards.into_iter().next() {
+    if let Some(question) = engine
+        .status()
+        .map_err(failure::replica)?
+        .guards
+        .into_iter()
+        .next()
+    {
         return Err(Failure::new(Code::Identity, question));
     }
     engine.list_root().await.map_err(|error| match error {
         FetchError::Unreachable => Failure::new(Code::Unreachable, error.to_string()),
-        _ => Failure::new(Code::ServerPath, format!("the home cannot be listed: {error}")),
+        _ => Failure::new(
+            Code::ServerPath,
+            format!("the home cannot be listed: {error}"),
+        ),
     })
 }
 
@@ -192,7 +221,8 @@ fn open_home(
         now: Box::new(clock::now),
     };
     let home = Home::new(Arc::clone(replica), Arc::new(engine.clone()), options);
-    home.map(Arc::new).map_err(|error| Failure::new(Code::StateDir, error.to_string()))
+    home.map(Arc::new)
+        .map_err(|error| Failure::new(Code::StateDir, error.to_string()))
 }
 
 fn start_control(
@@ -213,8 +243,11 @@ fn start_control(
         }
     }
     let why = last.map_or_else(|| "no place for it".to_owned(), |error| error.to_string());
-    Err(Failure::new(Code::General, format!("the control socket cannot be made: {why}"))
-        .remedy("set XDG_RUNTIME_DIR to a directory of yours"))
+    Err(Failure::new(
+        Code::General,
+        format!("the control socket cannot be made: {why}"),
+    )
+    .remedy("set XDG_RUNTIME_DIR to a directory of yours"))
 }
 
 fn engine_options(config: &Config) -> EngineOptions {

@@ -45,12 +45,18 @@ impl Connector {
         if let Some(known_hosts) = &config.known_hosts {
             options.known_hosts = vec![PathBuf::from(known_hosts)];
         }
-        Self { target: remote_target(&request.target), options, ready: Mutex::default() }
+        Self {
+            target: remote_target(&request.target),
+            options,
+            ready: Mutex::default(),
+        }
     }
 
     /// Connects now, and keeps the connection for the engine's first call.
     pub(super) async fn prepare(&self) -> Result<(), Failure> {
-        let made = remote::connect(&self.target, &self.options).await.map_err(|e| failure(&e))?;
+        let made = remote::connect(&self.target, &self.options)
+            .await
+            .map_err(|e| failure(&e))?;
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         Ok(())
     }
@@ -59,18 +65,26 @@ impl Connector {
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self) -> Result<Remote, LinkError> {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(ready) = ready.filter(|ready| !ready.is_closed()) {
             return Ok(ready);
         }
-        remote::connect(&self.target, &self.options).await.map_err(|error| {
-            let Failure { message, remedy, .. } = failure(&error);
-            LinkError {
-                message,
-                remedy: remedy.unwrap_or_default(),
-                needs_person: error.needs_person(),
-            }
-        })
+        remote::connect(&self.target, &self.options)
+            .await
+            .map_err(|error| {
+                let Failure {
+                    message, remedy, ..
+                } = failure(&error);
+                LinkError {
+                    message,
+                    remedy: remedy.unwrap_or_default(),
+                    needs_person: error.needs_person(),
+                }
+            })
     }
 }
 
@@ -106,15 +120,18 @@ fn failure(error: &ConnectError) -> Failure {
             Code::Authentication,
             "give a key with --identity FILE, load it into ssh-agent, or give a password with --password-fd",
         ),
-        ConnectError::NoSftp { .. } => {
-            (Code::ServerPath, "enable the sftp subsystem in the server's sshd_config")
-        }
-        ConnectError::HomeMissing { .. } => {
-            (Code::ServerPath, "create the directory on the server, or correct the path")
-        }
-        ConnectError::HomeNotDirectory { .. } | ConnectError::HomeRefused { .. } => {
-            (Code::ServerPath, "give the path of a directory that this user may read and write")
-        }
+        ConnectError::NoSftp { .. } => (
+            Code::ServerPath,
+            "enable the sftp subsystem in the server's sshd_config",
+        ),
+        ConnectError::HomeMissing { .. } => (
+            Code::ServerPath,
+            "create the directory on the server, or correct the path",
+        ),
+        ConnectError::HomeNotDirectory { .. } | ConnectError::HomeRefused { .. } => (
+            Code::ServerPath,
+            "give the path of a directory that this user may read and write",
+        ),
         ConnectError::Io { .. } => (Code::General, "see the message"),
     };
     Failure::new(code, error.to_string()).remedy(remedy)

@@ -4,6 +4,7 @@
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::home;
 use super::reconcile::PassError;
@@ -11,9 +12,9 @@ use super::scan::ScanError;
 use super::shared::{Shared, lock};
 use crate::remote::layout::{self, Aside, Origin, Reason};
 use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
-use crate::replica::{Observation, ReplicaError};
+use crate::replica::{Content, LocalBackup, Observation, ReplicaError};
 use crate::sync::Keep;
-use crate::tree::{NodeId, RelPath, Time};
+use crate::tree::{Kind, NodeId, RelPath, Time};
 
 /// A staged file of ours that is older than this belongs to an upload that died.
 const STALE_STAGING_SECS: i64 = 86_400;
@@ -36,6 +37,8 @@ pub struct KeptItem {
     pub path: RelPath,
     /// When it was put aside.
     pub at: Time,
+    /// When its content was last changed.
+    pub mtime: Time,
     /// Bytes.
     pub size: u64,
     /// On the server, or on this machine.
@@ -89,6 +92,7 @@ pub(super) async fn list(
                 id: format!("local-{}", backup.id),
                 path: backup.path,
                 at: backup.at,
+                mtime: Time::new(backup.version.mtime, 0),
                 size: backup.version.size,
                 on_server: false,
                 why: backup.why,
@@ -131,6 +135,7 @@ async fn list_server(remote: &Remote, shelf: RelPath) -> Result<Vec<KeptItem>, R
             id,
             path,
             at: aside.at,
+            mtime: Time::new(entry.stat.mtime, 0),
             size: entry.stat.size,
             on_server: true,
             why: match aside.reason {
@@ -184,33 +189,6 @@ fn unknown(id: &str) -> PassError {
     ))
 }
 
-/// The first bytes of a kept file.
-pub(super) async fn show(
-    shared: &Arc<Shared>,
-    id: &str,
-    limit: usize,
-) -> Result<Vec<u8>, PassError> {
-    match find(shared, id).await? {
-        Found::Local(number) => {
-            let file = shared.replica.content().open_backup(number)?;
-            let mut bytes = vec![0; limit];
-            let length = file
-                .read_at(&mut bytes, 0)
-                .map_err(|e| PassError::Failed(e.to_string()))?;
-            bytes.truncate(length);
-            Ok(bytes)
-        }
-        Found::Server(remote, path, _) => {
-            let bytes = home::read_small(&remote, &path)
-                .await
-                .map_err(ScanError::from)?;
-            let mut bytes = bytes.map(|bytes| bytes.to_vec()).unwrap_or_default();
-            bytes.truncate(limit);
-            Ok(bytes)
-        }
-    }
-}
-
 /// Writes a kept file's content to a new file of this machine. The kept file stays.
 pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result<(), PassError> {
     let failed = |error: std::io::Error| PassError::Failed(format!("{}: {error}", to.display()));
@@ -240,12 +218,70 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
     file.sync_all().map_err(failed)
 }
 
-/// Removes what is in the server's trash.
-pub(super) async fn empty_trash(shared: &Arc<Shared>) -> Result<u64, PassError> {
+/// Where a kept file was.
+pub(super) async fn origin(shared: &Arc<Shared>, id: &str) -> Result<RelPath, PassError> {
+    for which in [KeptWhere::Backups, KeptWhere::Trash] {
+        if let Some(item) = list(shared, which)
+            .await?
+            .into_iter()
+            .find(|item| item.id == id)
+        {
+            return Ok(item.path);
+        }
+    }
+    Err(unknown(id))
+}
+
+/// Keeps a copy of what is at `path` now as a backup, before something is put in its place.
+pub(super) fn keep_current(shared: &Shared, path: &RelPath) -> Result<(), ReplicaError> {
+    let at = shared.now();
+    let found = shared.replica.update(|tx| {
+        let mut id = NodeId::ROOT;
+        for name in path.names() {
+            match tx.child(id, name)? {
+                Some(child) => id = child,
+                None => return Ok(None),
+            }
+        }
+        let node = tx.node(id)?.filter(|node| {
+            node.kind == Kind::File && node.content == Content::Whole && node.size > 0
+        });
+        match node {
+            Some(node) => Ok::<_, ReplicaError>(Some((node, tx.alloc_backup()?))),
+            None => Ok(None),
+        }
+    })?;
+    let Some((node, id)) = found else {
+        return Ok(());
+    };
+    shared.replica.content().copy_to_backup(node.id, id)?;
+    let backup = LocalBackup {
+        path: path.clone(),
+        version: node.version(),
+        at,
+        why: "replaced by a restored version".into(),
+        id,
+        unsent: node.data_changed,
+    };
+    shared.replica.update(|tx| tx.add_backup(backup))
+}
+
+/// Removes what is in the server's trash, or only what is there for longer than `older_than`.
+pub(super) async fn empty_trash(
+    shared: &Arc<Shared>,
+    older_than: Option<Duration>,
+) -> Result<u64, PassError> {
+    let before = match older_than {
+        Some(age) => {
+            let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+            shared.server_now().secs().saturating_sub(age)
+        }
+        None => i64::MAX,
+    };
     let remote = shared
         .online()
         .ok_or_else(|| PassError::Offline("the trash is on the server".into()))?;
-    let removed = expire(&remote, layout::trash(), i64::MAX)
+    let removed = expire(&remote, layout::trash(), before)
         .await
         .map_err(ScanError::from)?;
     Ok(removed)

@@ -38,6 +38,8 @@ pub struct EngineStatus {
     pub last_pass: Option<PassReport>,
     /// Shown until solved.
     pub problems: Vec<Problem>,
+    /// Versions kept on this machine.
+    pub backups: u64,
     /// Questions that hold passes up until a person answers.
     pub guards: Vec<String>,
 }
@@ -108,7 +110,7 @@ impl Drop for Progress {
 
 /// Collects the status from memory and the index; asks the server nothing.
 pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
-    let (oldest_unsent, problems) = shared.replica.view(|view| {
+    let (oldest_unsent, problems, backups) = shared.replica.view(|view| {
         let oldest = view
             .dirty(usize::MAX)?
             .into_iter()
@@ -119,7 +121,7 @@ pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
             .into_iter()
             .map(|(_, problem)| problem)
             .collect();
-        Ok::<_, ReplicaError>((oldest, problems))
+        Ok::<_, ReplicaError>((oldest, problems, view.backups()?.len() as u64))
     })?;
     Ok(EngineStatus {
         link: shared.link.borrow().clone(),
@@ -128,6 +130,7 @@ pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
         oldest_unsent,
         last_pass: lock(&shared.last_pass).clone(),
         problems,
+        backups,
         guards: lock(&shared.guards).clone(),
     })
 }

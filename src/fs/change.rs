@@ -29,6 +29,7 @@ impl Home {
         &self,
         f: impl FnOnce(&mut Change<'_, '_>) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
+        self.expect_writable()?;
         let now = self.now();
         let (value, dirtied) = self.replica.update(|tx| {
             let mut change = Change {

@@ -33,6 +33,9 @@ pub enum FsError {
     /// Nobody may do this here.
     #[error("the operation is not permitted")]
     NotPermitted,
+    /// The mount takes no writes any more.
+    #[error("the home is mounted read-only")]
+    ReadOnly,
     /// The node has as many names as it can have.
     #[error("too many links")]
     TooManyLinks,
@@ -74,6 +77,7 @@ impl FsError {
             Self::Name(NameError::Empty) => libc::ENOENT,
             Self::Name(NameError::Dots | NameError::ForbiddenByte) | Self::Invalid => libc::EINVAL,
             Self::NotPermitted => libc::EPERM,
+            Self::ReadOnly => libc::EROFS,
             Self::TooManyLinks => libc::EMLINK,
             Self::NoAttribute => libc::ENODATA,
             Self::NotSupported => libc::EOPNOTSUPP,

@@ -191,6 +191,7 @@ impl Home {
         drops_privileges: bool,
         f: impl FnOnce(&File) -> Result<(T, u64), FsError>,
     ) -> Result<T, FsError> {
+        self.expect_writable()?;
         let mut writing = content.lock_writing();
         let file = self.begin(content, &mut writing)?;
         let (value, end) = f(&file)?;

@@ -1,6 +1,10 @@
 //! Mounting and unmounting.
 
+use std::ffi::CString;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -8,7 +12,7 @@ use std::thread;
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::adapter::Adapter;
 use super::notify::{Notices, Teller};
@@ -16,6 +20,8 @@ use crate::fs::Home;
 
 /// The file system's type is `fuse.` and this.
 const SUBTYPE: &str = "roamhome";
+
+const DEV_FUSE: &str = "/dev/fuse";
 
 /// Threads that serve the kernel's requests: few, for none of them ever waits for the network.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
@@ -38,7 +44,7 @@ pub enum Unmount {
     Lazily,
 }
 
-/// A mounted home. Dropping it unmounts if nobody uses it.
+/// A mounted home.
 pub struct Mounted {
     session: BackgroundSession,
     // After the session: it must be able to tell until the end.
@@ -54,9 +60,10 @@ pub fn mount(
     options: &MountOptions,
 ) -> io::Result<Mounted> {
     let at = at.canonicalize()?;
+    let source = format!("roamhome:{}", options.source);
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(format!("roamhome:{}", options.source)),
+        MountOption::FSName(source.clone()),
         MountOption::Subtype(SUBTYPE.to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoSuid,
@@ -69,7 +76,11 @@ pub fn mount(
     let threads = thread::available_parallelism().map_or(1, usize::from);
     config.n_threads = Some(threads.clamp(*THREADS.start(), *THREADS.end()));
     config.clone_fd = true;
-    let session = Session::new(Adapter::new(Arc::clone(&home)), &at, &config)?;
+    let adapter = Adapter::new(Arc::clone(&home));
+    let session = match mount_as_root(&source, &at, options.allow_other)? {
+        Some(fuse) => Session::from_fd(adapter, fuse, config.acl, config)?,
+        None => Session::new(adapter, &at, &config)?,
+    };
     let teller = notices.connect(home, session.notifier())?;
     Ok(Mounted {
         session: session.spawn()?,
@@ -78,7 +89,40 @@ pub fn mount(
     })
 }
 
+/// Mounts with mount(2), which only root may; `None` for others, who need fusermount3. The kernel then shows
+/// the full type, `fuse.roamhome`, by which others recognise the mount.
+fn mount_as_root(source: &str, at: &Path, allow_other: bool) -> io::Result<Option<OwnedFd>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let fuse = OpenOptions::new().read(true).write(true).open(DEV_FUSE)?;
+    let mode = at.metadata()?.mode();
+    let mut data = format!(
+        "fd={},rootmode={mode:o},user_id={},group_id={},default_permissions",
+        fuse.as_raw_fd(),
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    if allow_other {
+        data.push_str(",allow_other");
+    }
+    let data = CString::new(data)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let kind = format!("fuse.{SUBTYPE}");
+    match rustix::mount::mount(source, at, kind.as_str(), flags, data.as_c_str()) {
+        Ok(()) => Ok(Some(fuse.into())),
+        // Root in a user namespace may lack the capability.
+        Err(Errno::PERM) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Mounted {
+    /// Whether the mount has ended, by our hands or others'.
+    pub fn is_over(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+
     /// Where it is mounted.
     pub fn at(&self) -> &Path {
         &self.at

@@ -223,6 +223,12 @@ impl ContentStore {
         File::create(&backup).map(drop).at(&backup)
     }
 
+    /// Copies the content of `node` to a backup.
+    pub fn copy_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
+        let staged = self.snapshot(node)?;
+        rename(&staged.path, &self.backups.join(id.to_string()), true)
+    }
+
     /// Whether the content of `node` equals a staged file's, byte by byte.
     pub fn equals(&self, node: NodeId, staged: &StagingFile) -> Result<bool> {
         let ours = self.open_read(node)?;

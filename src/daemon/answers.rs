@@ -1,0 +1,381 @@
+//! What the daemon answers to the commands.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::failure;
+use super::lifecycle::{Daemon, UnmountRequest};
+use super::restore;
+use crate::control::protocol::{
+    Direction, GuardQuestion, KeptItem, LEFT_ITEMS_MAX, Left, LeftItem, Link, LinkState, Location,
+    Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION, Shown, Status, StatusProblem,
+    Transfer, Unsent,
+};
+use crate::control::server::{Control, Reporter};
+use crate::control::{Code, Failure};
+use crate::engine::{self, EngineStatus, KeptWhere, PassReport, Scope};
+use crate::fuse::Unmount;
+
+/// A flush without a time limit of its own.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a flush tells how far it is.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+pub(super) struct Answers {
+    daemon: Arc<Daemon>,
+    unmount: mpsc::Sender<UnmountRequest>,
+}
+
+impl Answers {
+    pub(super) fn new(daemon: Arc<Daemon>, unmount: mpsc::Sender<UnmountRequest>) -> Self {
+        Self { daemon, unmount }
+    }
+
+    async fn flush_reporting(
+        &self,
+        timeout: Duration,
+        progress: &Reporter,
+    ) -> Result<Left, Failure> {
+        let flush = self.daemon.engine.flush(timeout);
+        tokio::pin!(flush);
+        let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+        loop {
+            tokio::select! {
+                flushed = &mut flush => {
+                    let (left, why) = flushed.map_err(failure::replica)?;
+                    return Ok(left_of(left, why.as_deref()));
+                }
+                _ = ticks.tick() => {
+                    let status = self.daemon.engine.status().map_err(failure::replica)?;
+                    progress.report(Progress {
+                        message: "sending".into(),
+                        left_files: status.counts.unsent_files,
+                        left_bytes: status.counts.unsent_bytes,
+                    });
+                }
+            }
+        }
+    }
+
+    async fn unmount_now(&self) -> Result<(), Failure> {
+        let (reply, unmounted) = mpsc::channel();
+        let request = UnmountRequest {
+            how: Unmount::IfUnused,
+            reply: Some(reply),
+        };
+        let ending = || Failure::new(Code::General, "the daemon is ending already");
+        self.unmount.send(request).map_err(|_gone| ending())?;
+        let at = self.daemon.request.mountpoint.display().to_string();
+        let answer = tokio::task::spawn_blocking(move || unmounted.recv()).await;
+        match answer {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(Failure::new(
+                Code::Mountpoint,
+                format!("{at} cannot be unmounted: {error}"),
+            )
+            .remedy(format!("programs use it: `fuser -vm {at}` shows which"))),
+            _ => Err(ending()),
+        }
+    }
+}
+
+#[async_trait]
+impl Control for Answers {
+    fn pong(&self) -> Pong {
+        Pong {
+            pid: std::process::id(),
+            mountpoint: self.daemon.request.mountpoint.display().to_string(),
+            server: self.daemon.request.target.to_string(),
+        }
+    }
+
+    async fn status(&self) -> Result<Status, Failure> {
+        let status = self.daemon.engine.status().map_err(failure::replica)?;
+        let request = &self.daemon.request;
+        Ok(Status {
+            version: STATUS_VERSION,
+            mountpoint: request.mountpoint.display().to_string(),
+            server: request.target.to_string(),
+            state_dir: request.state_dir.display().to_string(),
+            link: Link {
+                state: link_state(&status.link.state),
+                since: status.link.since.secs(),
+                detail: status.link.state.detail(),
+            },
+            unsent: Unsent {
+                files: status.counts.dirty_places,
+                bytes: status.counts.unsent_bytes,
+                oldest: status.oldest_unsent.map(|time| time.secs()),
+            },
+            transfers: transfers(&status),
+            last_pass: status.last_pass.as_ref().map(pass_of),
+            problems: status
+                .problems
+                .iter()
+                .map(|problem| StatusProblem {
+                    path: problem.path.to_string(),
+                    message: problem.message.clone(),
+                    since: problem.since.secs(),
+                })
+                .collect(),
+            replica: ReplicaView {
+                nodes: status.counts.nodes,
+                files: status.counts.files,
+                content_bytes: status.counts.content_bytes,
+                backups: status.backups,
+            },
+            guard: status.guards.first().map(|question| question_of(question)),
+        })
+    }
+
+    async fn flush(&self, timeout: Option<Duration>, progress: Reporter) -> Result<Left, Failure> {
+        self.flush_reporting(timeout.unwrap_or(FLUSH_TIMEOUT), &progress)
+            .await
+    }
+
+    async fn plan(&self) -> Result<PlanView, Failure> {
+        let plan = self
+            .daemon
+            .engine
+            .dry_run()
+            .await
+            .map_err(|error| failure::pass(&error))?;
+        let summary = match plan.lines.len() {
+            0 => "nothing to do".to_owned(),
+            1 => "1 step".to_owned(),
+            n => format!("{n} steps"),
+        };
+        let guards = plan
+            .guards
+            .iter()
+            .map(|question| question_of(question))
+            .collect();
+        Ok(PlanView {
+            lines: plan.lines,
+            guards,
+            summary,
+        })
+    }
+
+    async fn reconcile(&self, force_guard: bool, _progress: Reporter) -> Result<Pass, Failure> {
+        let pass = self
+            .daemon
+            .engine
+            .pass(Scope::Full {
+                now: true,
+                force_guard,
+            })
+            .await;
+        let report = pass.map_err(|error| failure::pass(&error))?;
+        match report.guards.first() {
+            None => Ok(pass_of(&report)),
+            Some(question) => Err(Failure::new(guard_code(question), question.clone())),
+        }
+    }
+
+    async fn set_offline(&self, offline: bool) -> Result<String, Failure> {
+        self.daemon.engine.hold(offline);
+        if offline {
+            return Ok("offline until `roamhome online`".into());
+        }
+        let link = self
+            .daemon
+            .engine
+            .settled_link(self.daemon.request.config.fetch_timeout)
+            .await;
+        match link.state {
+            engine::LinkState::Online => Ok("online".into()),
+            state => Ok(format!("{}: {}", state.word(), state.detail())),
+        }
+    }
+
+    async fn backups(&self) -> Result<Vec<KeptItem>, Failure> {
+        self.kept(KeptWhere::Backups).await
+    }
+
+    async fn show_backup(&self, id: String) -> Result<Shown, Failure> {
+        let items = self.kept(KeptWhere::Backups).await?;
+        let item = items
+            .into_iter()
+            .find(|item| item.id == id)
+            .ok_or_else(|| restore::unknown(&id))?;
+        let file = restore::to_scratch(&self.daemon, &id).await?;
+        Ok(Shown {
+            item,
+            file: file.display().to_string(),
+        })
+    }
+
+    async fn restore_backup(&self, id: String, to: Option<String>) -> Result<String, Failure> {
+        let items = self.kept(KeptWhere::Backups).await?;
+        restore::restore(&self.daemon, &items, &id, to).await
+    }
+
+    async fn trash(&self) -> Result<Vec<KeptItem>, Failure> {
+        self.kept(KeptWhere::Trash).await
+    }
+
+    async fn restore_trash(&self, id: String, to: Option<String>) -> Result<String, Failure> {
+        let items = self.kept(KeptWhere::Trash).await?;
+        restore::restore(&self.daemon, &items, &id, to).await
+    }
+
+    async fn empty_trash(&self, older_than: Option<Duration>) -> Result<String, Failure> {
+        let emptied = self.daemon.engine.empty_trash(older_than).await;
+        let removed = emptied.map_err(|error| failure::pass(&error))?;
+        Ok(format!("{removed} removed for good"))
+    }
+
+    async fn unmount(
+        &self,
+        flush: bool,
+        timeout: Option<Duration>,
+        progress: Reporter,
+    ) -> Result<Left, Failure> {
+        self.daemon.home.set_read_only(true);
+        let left = match flush {
+            true => {
+                self.flush_reporting(timeout.unwrap_or(FLUSH_TIMEOUT), &progress)
+                    .await
+            }
+            false => self.daemon.engine.flush(Duration::ZERO).await.map_or_else(
+                |error| Err(failure::replica(error)),
+                |(left, _)| Ok(left_of(left, Some("not sent, as told"))),
+            ),
+        };
+        let unmounted = match left {
+            Ok(left) => self.unmount_now().await.map(|()| left),
+            Err(failure) => Err(failure),
+        };
+        if unmounted.is_err() {
+            self.daemon
+                .home
+                .set_read_only(self.daemon.request.read_only);
+        }
+        unmounted
+    }
+}
+
+impl Answers {
+    async fn kept(&self, which: KeptWhere) -> Result<Vec<KeptItem>, Failure> {
+        let items = self
+            .daemon
+            .engine
+            .kept(which)
+            .await
+            .map_err(|error| failure::pass(&error))?;
+        Ok(items
+            .into_iter()
+            .map(|item| KeptItem {
+                id: item.id,
+                path: item.path.to_string(),
+                bytes: item.size,
+                mtime: item.mtime.secs(),
+                at: item.at.secs(),
+                why: item.why,
+                location: if item.on_server {
+                    Location::Server
+                } else {
+                    Location::Here
+                },
+            })
+            .collect())
+    }
+}
+
+fn link_state(state: &engine::LinkState) -> LinkState {
+    match state {
+        engine::LinkState::Offline { .. } => LinkState::Offline,
+        engine::LinkState::Connecting => LinkState::Connecting,
+        engine::LinkState::Online => LinkState::Online,
+        engine::LinkState::Refused { .. } => LinkState::Refused,
+    }
+}
+
+fn transfers(status: &EngineStatus) -> Vec<Transfer> {
+    let view = |transfer: &engine::TransferView| Transfer {
+        path: transfer.path.to_string(),
+        direction: if transfer.upload {
+            Direction::Up
+        } else {
+            Direction::Down
+        },
+        done_bytes: transfer.done_bytes,
+        total_bytes: transfer.total_bytes,
+    };
+    status.transfers.iter().map(view).collect()
+}
+
+fn pass_of(report: &PassReport) -> Pass {
+    let mut parts = Vec::new();
+    if report.full {
+        parts.push(format!("{} directories compared", report.directories));
+    }
+    parts.push(match report.done {
+        0 => "nothing to do".to_owned(),
+        1 => "1 change made".to_owned(),
+        n => format!("{n} changes made"),
+    });
+    if report.conflicts > 0 {
+        parts.push(format!(
+            "{} conflicts, see `roamhome backups list`",
+            report.conflicts
+        ));
+    }
+    if report.waiting > 0 {
+        parts.push(format!(
+            "{} wait for a program to close its file",
+            report.waiting
+        ));
+    }
+    Pass {
+        id: report.id,
+        at: report.at.secs(),
+        summary: parts.join(", "),
+        problems: report.failed,
+    }
+}
+
+/// The engine's questions begin with what they are about.
+fn question_of(question: &str) -> GuardQuestion {
+    let guard = if guard_code(question) == Code::Identity {
+        "identity"
+    } else {
+        "plan"
+    };
+    GuardQuestion {
+        guard: guard.into(),
+        message: question.to_owned(),
+    }
+}
+
+fn guard_code(question: &str) -> Code {
+    if question.contains("home.toml") {
+        Code::Identity
+    } else {
+        Code::Guard
+    }
+}
+
+fn left_of(
+    left: Vec<(crate::tree::RelPath, Option<crate::tree::Version>)>,
+    why: Option<&str>,
+) -> Left {
+    let bytes = |version: &Option<crate::tree::Version>| version.as_ref().map_or(0, |v| v.size);
+    Left {
+        files: left.len() as u64,
+        bytes: left.iter().map(|(_, version)| bytes(version)).sum(),
+        items: left
+            .iter()
+            .take(LEFT_ITEMS_MAX)
+            .map(|(path, version)| LeftItem {
+                path: path.to_string(),
+                bytes: bytes(version),
+                why: why.unwrap_or("not sent yet").to_owned(),
+            })
+            .collect(),
+    }
+}
