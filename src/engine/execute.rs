@@ -11,10 +11,10 @@ use super::fetch;
 use super::gather::{self, Gathered};
 use super::push::{self, Outgoing, Pushed};
 use super::scan::ScanError;
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use crate::remote::Remote;
-use crate::replica::{Observation, Problem, ReplicaError, Tx, View};
-use crate::sync::{self, Action, Fold, Outcome, Plan, Step, Why};
+use crate::replica::{Content, Node, Observation, Problem, ReplicaError, Tx, View};
+use crate::sync::{self, Action, Fold, Keep, Outcome, Plan, Step, Why};
 use crate::tree::{Kind, NodeId, Place, Version};
 
 /// What one round of a pass did.
@@ -206,6 +206,74 @@ async fn compare(
     let equal = version.size == 0 || shared.replica.content().equals(id, &fetched.file)?;
     let node = shared.replica.view(|view| view.node(id))?;
     Ok(equal && node.is_some_and(|node| node.data_seq == seq))
+}
+
+/// Compares the contents of files that were seen within the second of a change, when another change could
+/// still hide: SFTP shows neither sub-seconds nor change times.
+pub(super) async fn recheck_racy(shared: &Arc<Shared>, remote: &Remote) -> Result<(), ScanError> {
+    let places = std::mem::take(&mut *lock(&shared.racy));
+    for place in places {
+        let found = shared.replica.view(|view| {
+            let base = view.base(&place)?;
+            let node = base
+                .as_ref()
+                .map(|base| view.node(base.node))
+                .transpose()?
+                .flatten();
+            Ok::<_, ReplicaError>(node.zip(base.map(|base| base.version)))
+        })?;
+        let Some((node, version)) = found else {
+            continue;
+        };
+        // What is not here will be fetched as it is then, and what changed here is compared by its plan.
+        if node.content != Content::Whole || node.data_changed || node.size == 0 {
+            continue;
+        }
+        match same_as_server(shared, remote, &place, &node, &version).await {
+            Ok(Some(changed)) => {
+                apply::refresh(
+                    shared,
+                    &place,
+                    node.id,
+                    node.data_seq,
+                    &changed,
+                    Keep::Replaced,
+                )?;
+            }
+            Ok(None) => {}
+            Err(ScanError::Remote(error)) if error.is_link_loss() => {
+                lock(&shared.racy).insert(place);
+                return Err(error.into());
+            }
+            // Gone or closed to us by now: the listing tells.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `None` if the server's content is the node's; else the server's version.
+async fn same_as_server(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    place: &Place,
+    node: &Node,
+    version: &Version,
+) -> Result<Option<Version>, ScanError> {
+    let Some(path) = push::server_path(shared, place)? else {
+        return Ok(None);
+    };
+    let session = remote.bulk().as_ref();
+    let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
+        return Ok(None);
+    };
+    // Another size or time is a change that listings show.
+    let shown = fetched.version.size == version.size && fetched.version.mtime == version.mtime;
+    let equal = !shown || shared.replica.content().equals(node.id, &fetched.file)?;
+    Ok((!equal).then(|| Version {
+        mode: version.mode,
+        ..fetched.version
+    }))
 }
 
 /// Folds what happened. Errors of one path become problems of that path.
