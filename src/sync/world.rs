@@ -31,7 +31,7 @@ pub(super) fn name(text: &str) -> Name {
 
 /// A version of a file that holds `data`: some sizes are equal, so that contents must be compared.
 pub(super) fn file_version(data: Data, mtime: i64, mode: u32) -> Version {
-    Version::file(data % 3, mtime, mode)
+    Version::file(1 + data % 3, mtime, mode)
 }
 
 fn hash_of(data: Data) -> Hash {
