@@ -106,6 +106,8 @@ impl Planner<'_> {
             }
             match self.decide(place, triple) {
                 Decision::Settled | Decision::Later => {}
+                Decision::Act(action, _)
+                    if self.moves.touched.contains(place) && !action.is_on_server() => {}
                 Decision::Act(action, why) => {
                     found.acts.insert(place.clone(), (action, why));
                 }

@@ -122,6 +122,9 @@ fn play_pass(world: &mut World, pass: &Pass, policy: &Policy) {
     let planned = plan(&world.input(), policy);
     assert_eq!(planned, plan(&world.input(), policy), "not deterministic");
     world.hydrate(&planned);
+    if std::env::var("SHOW").is_ok() {
+        eprintln!("INPUT {:#?}\nPLAN {:#?}", world.input(), planned);
+    }
     let mut racing = pass.racing.iter().filter(|op| is_server_op(op));
     let mut luck = pass.luck.iter().cycle();
     for phase in &planned.phases {
@@ -150,4 +153,36 @@ proptest! {
     fn plans_make_both_sides_equal_and_lose_nothing(story in story()) {
         play(&story);
     }
+}
+
+#[test]
+fn dbg1() {
+    use Op::*;
+    let good = |ops: Vec<Op>| Pass {
+        ops,
+        scans: true,
+        order: vec![0],
+        luck: vec![Luck::Good],
+        racing: vec![],
+    };
+    play(&Story {
+        start: vec![LocalMkdir(0, 8)],
+        passes: vec![
+            good(vec![
+                LocalWrite(6, 3),
+                LocalRename(0, 2, 20),
+                LocalMkdir(128, 94),
+                ServerChmod(0, 0),
+                LocalRename(134, 163, 77),
+            ]),
+            Pass {
+                scans: false,
+                ..good(vec![LocalMkdir(2, 0), ServerWrite(22, 68)])
+            },
+        ],
+        policy: Policy {
+            prefer: Prefer::Remote,
+            ..Policy::default()
+        },
+    });
 }

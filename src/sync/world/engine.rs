@@ -207,7 +207,7 @@ impl World {
             }
         }
         let outcome = self.act(step);
-        if luck == Luck::Good || !Self::is_on_server(&step.action) {
+        if luck == Luck::Good || !step.action.is_on_server() {
             for fold in settle(step, &outcome) {
                 self.fold(fold);
             }
@@ -215,21 +215,9 @@ impl World {
         }
     }
 
-    fn is_on_server(action: &Action) -> bool {
-        matches!(
-            action,
-            Action::Move { .. }
-                | Action::MakeDir { .. }
-                | Action::Publish { .. }
-                | Action::SetAttr { .. }
-                | Action::Remove { .. }
-                | Action::RemoveDir
-        )
-    }
-
     fn act(&mut self, step: &Step) -> Outcome {
         let place = &step.place;
-        if !Self::is_on_server(&step.action) {
+        if !step.action.is_on_server() {
             return self.act_here(step);
         }
         let Some(path) = self.server_path(place) else {
@@ -512,6 +500,9 @@ impl World {
         for _ in 0..rounds {
             let next = plan(&self.input(), policy);
             assert!(next.obstructed.is_empty());
+            if std::env::var("SHOW").is_ok() {
+                eprintln!("INPUT {:#?}\nPLAN {:#?}", self.input(), next);
+            }
             self.hydrate(&next);
             if next.is_empty() && next.needs_content.is_empty() {
                 for node in self.nodes.values_mut() {
