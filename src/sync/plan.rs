@@ -62,10 +62,13 @@ struct Found {
 impl Planner<'_> {
     fn plan(&self) -> Plan {
         let mut found = self.look();
-        let splits = self.splits();
+        let mut splits = self.splits();
         let frozen = self.rekeyed(&found, &splits);
-        found.acts.retain(|place, (action, _)| {
-            matches!(action, Action::Unite { .. }) || !self.is_inside(place, &frozen)
+        // What is rekeyed changes the places right below it, so that those are rekeyed by later plans.
+        splits.retain(|_, from| !frozen.contains(&from.parent));
+        found.acts.retain(|place, (action, _)| match action {
+            Action::Unite { .. } => !frozen.contains(&place.parent),
+            _ => !self.is_inside(place, &frozen),
         });
         one_change_of_each_node(&mut found.acts);
         let made = self.made(&found);

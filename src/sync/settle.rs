@@ -51,7 +51,8 @@ pub enum Fold {
         /// The version there.
         version: Version,
     },
-    /// The base tree's entry at `from`, and an observation there, go to `to` and replace what was there.
+    /// The base tree's entry at `from`, and an observation there, go to `to` and replace what was there, as
+    /// in `SetBase`.
     MoveBase {
         /// Where it stood.
         from: Place,

@@ -160,25 +160,24 @@ fn dbg1() {
     use Op::*;
     let good = |ops: Vec<Op>| Pass {
         ops,
-        scans: true,
+        scans: false,
         order: vec![0],
         luck: vec![Luck::Good],
         racing: vec![],
     };
     play(&Story {
-        start: vec![LocalMkdir(0, 8)],
+        start: vec![ServerWrite(0, 64), ServerMkdir(0, 29)],
         passes: vec![
+            good(vec![LocalMkdir(151, 111)]),
             good(vec![
-                LocalWrite(6, 3),
-                LocalRename(0, 2, 20),
-                LocalMkdir(128, 94),
-                ServerChmod(0, 0),
-                LocalRename(134, 163, 77),
+                ServerRemove(0),
+                LocalRename(80, 199, 107),
+                LocalMkdir(13, 27),
+                LocalRename(0, 233, 8),
+                LocalWrite(38, 0),
+                LocalRename(31, 236, 24),
+                ServerRemove(84),
             ]),
-            Pass {
-                scans: false,
-                ..good(vec![LocalMkdir(2, 0), ServerWrite(22, 68)])
-            },
         ],
         policy: Policy {
             prefer: Prefer::Remote,

@@ -439,21 +439,23 @@ impl World {
             .for_each(|(_, base)| self.forget_inside(base.node));
     }
 
+    fn set_base(&mut self, place: Place, entry: Option<BaseEntry>) {
+        let new = entry.as_ref().map(|entry| entry.node);
+        let old = match entry {
+            Some(entry) => self.base.insert(place, entry),
+            None => self.base.remove(&place),
+        };
+        if let Some(old) = old
+            && old.version.kind == Kind::Dir
+            && new != Some(old.node)
+        {
+            self.forget_inside(old.node);
+        }
+    }
+
     fn fold(&mut self, fold: Fold) {
         match fold {
-            Fold::SetBase { place, entry } => {
-                let new = entry.as_ref().map(|entry| entry.node);
-                let old = match &entry {
-                    Some(entry) => self.base.insert(place.clone(), entry.clone()),
-                    None => self.base.remove(&place),
-                };
-                if let Some(old) = old
-                    && old.version.kind == Kind::Dir
-                    && new != Some(old.node)
-                {
-                    self.forget_inside(old.node);
-                }
-            }
+            Fold::SetBase { place, entry } => self.set_base(place, entry),
             Fold::Disown {
                 node,
                 place,
@@ -469,7 +471,7 @@ impl World {
             }
             Fold::MoveBase { from, to } => {
                 let base = self.base.remove(&from).unwrap();
-                self.base.insert(to.clone(), base);
+                self.set_base(to.clone(), Some(base));
                 self.seen.remove(&to);
                 if let Some(seen) = self.seen.remove(&from) {
                     self.observe(to, seen);
