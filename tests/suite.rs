@@ -1,1 +1,5 @@
+//! Tests of the whole, from outside.
 
+mod mount;
+mod posix;
+mod support;

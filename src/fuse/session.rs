@@ -57,7 +57,8 @@ pub fn mount(
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(format!("roamhome:{}", options.source)),
-        MountOption::Subtype(SUBTYPE.to_owned()),
+        // fuser's own option is lost where no fusermount is needed.
+        MountOption::CUSTOM(format!("subtype={SUBTYPE}")),
         MountOption::DefaultPermissions,
         MountOption::NoSuid,
         MountOption::NoDev,
