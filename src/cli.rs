@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod background;
+mod dead;
 mod find;
 mod flush;
 mod kept;
