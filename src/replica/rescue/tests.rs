@@ -31,6 +31,7 @@ fn every_unsent_file_gets_its_current_path_and_nothing_is_overwritten() {
     unsent(&replica, "old", "new", "renamed");
     let backup = unsent(&replica, "new", "kept", "lost a conflict");
     replica.content().link_to_backup(backup, 0).unwrap();
+    replica.content().remove(backup).unwrap();
     update(&replica, |tx| {
         let id = tx.alloc_backup()?;
         tx.unlink(&place(NodeId::ROOT, "kept"))?;
