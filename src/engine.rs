@@ -132,21 +132,20 @@ impl Engine {
         timeout: Duration,
     ) -> Result<(Vec<(RelPath, Option<Version>)>, Option<String>), ReplicaError> {
         let deadline = tokio::time::Instant::now() + timeout;
-        let mut why = None;
         loop {
             let left = reconcile::unsent(&self.shared)?;
             if left.is_empty() {
                 return Ok((left, None));
             }
             let pass = self.pass(Scope::Push { now: true });
-            match tokio::time::timeout_at(deadline, pass).await {
+            let why = match tokio::time::timeout_at(deadline, pass).await {
                 Ok(Ok(report)) if !report.guards.is_empty() => {
                     return Ok((left, Some(report.guards.join("; "))));
                 }
-                Ok(Ok(_)) => why = None,
-                Ok(Err(error)) => why = Some(error.to_string()),
-                Err(_elapsed) => why = Some("the time was up".into()),
-            }
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_elapsed) => Some("the time was up".into()),
+            };
             let left = reconcile::unsent(&self.shared)?;
             if left.is_empty() || tokio::time::Instant::now() >= deadline {
                 return Ok((left, why));

@@ -21,8 +21,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("engine", &["remote", "replica", "sync", "tree"]),
     // The home as an API, served from the replica; the engine is behind its port.
     ("fs", &["engine", "replica", "tree"]),
-    // Only translates.
-    ("fuse", &["fs", "tree"]),
+    // Only translates; it hears the engine's news through its port.
+    ("fuse", &["engine", "fs", "tree"]),
     // Settings name policies of the planner; levels are checked by who uses them.
     ("config", &["logging", "sync"]),
     ("logging", &[]),

@@ -4,17 +4,18 @@
 //! saw it; if not, nothing happens and the next plan decides anew. Content that makes room is linked into
 //! the local backups before the row changes, and removed after.
 
+use super::base;
 use super::shared::Shared;
-use super::{EngineOptions, base, gather};
-use crate::replica::{Content, LocalBackup, Node, Opens, Problem, ReplicaError, Tx};
+use crate::replica::{Node, Problem, ReplicaError, Tx};
 use crate::sync::Keep;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
-/// Something that the server has and the replica has not.
-pub(super) struct NewNode<'a> {
-    pub(super) version: &'a Version,
-    pub(super) mtime: Time,
-}
+mod keep_content;
+mod rows;
+
+use keep_content::{discard_content, finish, keep_content};
+pub(super) use rows::{NewNode, adopt_into};
+use rows::{adopt_as, detach, gone, overwrite, touch};
 
 /// How a step on the replica ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,77 +24,6 @@ pub(super) enum Applied {
     Done(Option<NodeId>),
     /// The replica changed since the plan was made.
     Stale,
-}
-
-/// Puts a placeholder for a new file, directory or symlink at `place`, and base with it.
-pub(super) fn adopt_into(
-    options: &EngineOptions,
-    now: Time,
-    tx: &mut Tx<'_>,
-    place: &Place,
-    new: &NewNode<'_>,
-    parent: &mut Node,
-) -> Result<NodeId, ReplicaError> {
-    let id = tx.alloc_node()?;
-    adopt_as(options, now, tx, place, new, parent, id)?;
-    Ok(id)
-}
-
-fn adopt_as(
-    options: &EngineOptions,
-    now: Time,
-    tx: &mut Tx<'_>,
-    place: &Place,
-    new: &NewNode<'_>,
-    parent: &mut Node,
-    id: NodeId,
-) -> Result<(), ReplicaError> {
-    // A directory that comes back keeps what base holds in it, so it is not a new one to look into.
-    let revived = tx.base(place)?.is_some_and(|base| base.node == id);
-    let node = Node {
-        id,
-        kind: new.version.kind,
-        mode: if new.version.kind == Kind::Symlink {
-            0o777
-        } else {
-            new.version.mode
-        },
-        uid: options.uid,
-        gid: options.gid,
-        size: match new.version.kind {
-            Kind::Symlink => new.version.target.len() as u64,
-            _ => new.version.size,
-        },
-        atime: new.mtime,
-        mtime: new.mtime,
-        ctime: now,
-        nlink: if new.version.kind == Kind::Dir { 2 } else { 1 },
-        target: new.version.target.clone(),
-        content: if new.version.size == 0 {
-            Content::Whole
-        } else {
-            Content::Absent
-        },
-        data_changed: false,
-        data_seq: 0,
-        hash: None,
-        listed: revived,
-        scoped: false,
-    };
-    if node.kind == Kind::Dir {
-        parent.nlink += 1;
-    }
-    tx.put_node(node)?;
-    tx.link(place.clone(), id)?;
-    base::set(
-        tx,
-        place,
-        Some(BaseEntry {
-            node: id,
-            version: new.version.clone(),
-        }),
-    )?;
-    tx.observe(place.clone(), None)
 }
 
 /// Takes over something new, or under its old identity a directory that was removed here. Stale if a
@@ -354,142 +284,4 @@ fn current(
         return Ok(None);
     }
     Ok(tx.node(id)?.filter(|node| node.data_seq == seq))
-}
-
-/// Links the content into the backups, where there is any and it must be kept.
-fn keep_content(
-    shared: &Shared,
-    place: &Place,
-    id: NodeId,
-    seq: u64,
-    keep: Keep,
-) -> Result<Option<LocalBackup>, ReplicaError> {
-    let at = shared.now();
-    let found = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
-            return Ok(None);
-        };
-        if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
-            return Ok(None);
-        }
-        let Some(path) = tx.local_path_of(place)? else {
-            return Ok(None);
-        };
-        let why = match keep {
-            Keep::Replaced => "replaced by a newer version from the server",
-            Keep::Backup => "lost a conflict against the server's version",
-            Keep::Trash => "removed on the server",
-        };
-        Ok::<_, ReplicaError>(Some(LocalBackup {
-            path,
-            version: node.version(),
-            at,
-            why: why.into(),
-            id: tx.alloc_backup()?,
-            unsent: node.data_changed,
-        }))
-    })?;
-    if let Some(backup) = &found {
-        shared.replica.content().link_to_backup(id, backup.id)?;
-    }
-    Ok(found)
-}
-
-/// Takes back the backup of a step that did not happen.
-fn finish(
-    shared: &Shared,
-    applied: &Applied,
-    backup: Option<&LocalBackup>,
-) -> Result<(), ReplicaError> {
-    if let (Applied::Stale, Some(backup)) = (applied, backup) {
-        shared.replica.content().remove_backup(backup.id)?;
-    }
-    Ok(())
-}
-
-/// Removes the content that a refresh replaced, unless newer content came in its place already: the look
-/// and the removal share one critical section with every fetch and every truncation.
-fn discard_content(shared: &Shared, id: NodeId) -> Result<(), ReplicaError> {
-    shared.replica.view(|view| {
-        let absent = view
-            .node(id)?
-            .is_some_and(|node| node.content == Content::Absent);
-        if absent && !shared.replica.opens().is_open(id) {
-            shared.replica.content().remove(id)?;
-        }
-        Ok(())
-    })
-}
-
-fn overwrite(
-    tx: &mut Tx<'_>,
-    mut node: Node,
-    version: &Version,
-    now: Time,
-) -> Result<(), ReplicaError> {
-    node.size = version.size.max(version.target.len() as u64);
-    node.mtime = if node.kind == Kind::File {
-        Time::new(version.mtime, 0)
-    } else {
-        now
-    };
-    node.ctime = now;
-    if node.kind != Kind::Symlink {
-        node.mode = version.mode;
-    }
-    node.target.clone_from(&version.target);
-    node.content = if version.size == 0 {
-        Content::Whole
-    } else {
-        Content::Absent
-    };
-    node.data_changed = false;
-    node.data_seq += 1;
-    node.hash = None;
-    tx.put_node(node)
-}
-
-/// Takes the node out of the tree; it lives on while a program has it open.
-fn detach(
-    tx: &mut Tx<'_>,
-    opens: &Opens,
-    place: &Place,
-    mut node: Node,
-    now: Time,
-) -> Result<(), ReplicaError> {
-    tx.unlink(place)?;
-    if let Some(mut parent) = tx.node(place.parent)? {
-        if node.kind == Kind::Dir {
-            parent.nlink = parent.nlink.saturating_sub(1);
-        }
-        touch(&mut parent, now);
-        tx.put_node(parent)?;
-    }
-    let last = node.kind == Kind::Dir || node.nlink <= 1;
-    if !last {
-        node.nlink = node.nlink.saturating_sub(1);
-        node.ctime = now;
-        return tx.put_node(node);
-    }
-    if opens.is_open(node.id) {
-        node.nlink = 0;
-        node.ctime = now;
-        tx.mark_in_flight(node.id)?;
-        return tx.put_node(node);
-    }
-    tx.remove_node(node.id)
-}
-
-/// Nothing is here any more. What the server has there is for the next plan: it agrees, or takes it over.
-fn gone(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
-    if gather::is_clean(tx, place)? {
-        tx.clear_dirty(place)
-    } else {
-        tx.mark_dirty(place.clone(), now)
-    }
-}
-
-fn touch(dir: &mut Node, now: Time) {
-    dir.mtime = now;
-    dir.ctime = now;
 }

@@ -270,8 +270,11 @@ impl Change<'_, '_> {
             }
             self.tx.put_node(node)?;
             self.mark(place, scoped)?;
+            if !is_dir {
+                continue;
+            }
             let mut after: Option<Name> = None;
-            while is_dir {
+            loop {
                 let batch = self.tx.children(id, after.as_ref(), BATCH)?;
                 let Some((last, _)) = batch.last() else {
                     break;

@@ -62,6 +62,8 @@ impl HostScope {
     /// Understands `patterns`, in the syntax of `.gitignore`; later ones win.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, ScopeError> {
         let mut builder = GitignoreBuilder::new("");
+        // Else a slip of the pen becomes a pattern that names nothing.
+        builder.allow_unclosed_class(false);
         for pattern in patterns.iter().map(AsRef::as_ref) {
             builder
                 .add_line(None, pattern)
