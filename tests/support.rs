@@ -1,5 +1,5 @@
 //! What the tests share.
 
 #[path = "../src/fs/tests/fake.rs"]
-pub mod fake;
-pub mod mounted;
+pub(crate) mod fake;
+pub(crate) mod mounted;
