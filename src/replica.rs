@@ -1,6 +1,7 @@
 //! What this machine has: the index (SQLite and a journal in front of it) and the content store.
 
 mod check;
+mod clone;
 mod columns;
 mod content;
 mod error;

@@ -6,11 +6,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::clone::clone_file;
 use super::error::{AtPath, ReplicaError};
 use super::hint::Hints;
 use crate::tree::{NodeId, RelPath, Time};
@@ -57,10 +58,12 @@ impl ContentStore {
         for dir in [&store.clean, &store.unsent, &store.staging, &store.backups] {
             make_dir(dir)?;
         }
-        for entry in fs::read_dir(&store.staging).at(&store.staging)? {
-            let path = entry.at(&store.staging)?.path();
-            fs::remove_file(&path).at(&path)?;
+        for path in read_dir(&store.staging)? {
+            remove_file(&path)?;
         }
+        store
+            .hints
+            .compact(|node| path_in(&store.unsent, node).exists())?;
         Ok(store)
     }
 
@@ -133,7 +136,12 @@ impl ContentStore {
 
     /// Lets the file follow its row. The row is committed, so a failure is only logged: every reader looks
     /// in both directories, and `check` sets it right.
-    pub(super) fn follow(&self, node: NodeId, unsent: bool, hint: Option<&RelPath>) {
+    pub(super) fn follow(
+        &self,
+        node: NodeId,
+        unsent: bool,
+        hint: impl FnOnce() -> Option<RelPath>,
+    ) {
         let moved = if unsent {
             self.move_to_unsent(node, hint)
         } else {
@@ -144,7 +152,7 @@ impl ContentStore {
         }
     }
 
-    fn move_to_unsent(&self, node: NodeId, hint: Option<&RelPath>) -> Result<()> {
+    fn move_to_unsent(&self, node: NodeId, hint: impl FnOnce() -> Option<RelPath>) -> Result<()> {
         let _guard = self.lock();
         let clean = path_in(&self.clean, node);
         if !exists(&clean)? {
@@ -152,8 +160,8 @@ impl ContentStore {
         }
         let path = path_in(&self.unsent, node);
         rename(&clean, &path, false)?;
-        match hint {
-            Some(hint) => self.hints.set(&File::open(&path).at(&path)?, node, hint),
+        match hint() {
+            Some(hint) => self.hints.set(&File::open(&path).at(&path)?, node, &hint),
             None => Ok(()),
         }
     }
@@ -370,40 +378,6 @@ fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.at(path),
-    }
-}
-
-/// Makes the empty file `to` equal to `from`: shares its blocks, or copies what are not holes.
-pub(super) fn clone_file(from: &File, to: &File) -> io::Result<()> {
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    let len = from.metadata()?.len();
-    to.set_len(len)?;
-    let mut buffer = vec![0; 256 * 1024];
-    let mut at = 0;
-    while let Some(start) = seek(from, rustix::fs::SeekFrom::Data(at))? {
-        let end = seek(from, rustix::fs::SeekFrom::Hole(start))?.unwrap_or(len);
-        at = start;
-        while at < end {
-            let most = usize::try_from(end - at).map_or(buffer.len(), |n| n.min(buffer.len()));
-            let read = from.read_at(&mut buffer[..most], at)?;
-            if read == 0 {
-                return Ok(());
-            }
-            to.write_all_at(&buffer[..read], at)?;
-            at += read as u64;
-        }
-    }
-    Ok(())
-}
-
-/// Where data or a hole begins; `None` behind the last.
-fn seek(file: &File, to: rustix::fs::SeekFrom) -> io::Result<Option<u64>> {
-    match rustix::fs::seek(file, to) {
-        Ok(at) => Ok(Some(at)),
-        Err(rustix::io::Errno::NXIO) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

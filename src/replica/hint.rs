@@ -19,6 +19,9 @@ const ATTRIBUTE: &str = "user.roamhome.path";
 /// The most that an attribute holds.
 const LONGEST: usize = 64 * 1024;
 
+/// The log is rewritten at a start when it is longer.
+const LONG_LOG: u64 = 1 << 20;
+
 /// Writes and finds path hints.
 #[derive(Debug)]
 pub(super) struct Hints {
@@ -59,6 +62,23 @@ impl Hints {
             .mode(0o600)
             .open(&self.path);
         log.and_then(|mut log| log.write_all(&line)).at(&self.path)
+    }
+
+    /// Makes a log that has grown short again: only the last lines of nodes that `has_file` stay.
+    pub(super) fn compact(&self, has_file: impl Fn(NodeId) -> bool) -> Result<(), ReplicaError> {
+        if !fs::metadata(&self.path).is_ok_and(|log| log.len() > LONG_LOG) {
+            return Ok(());
+        }
+        let shorter = Self {
+            path: self.path.with_extension("new"),
+        };
+        File::create(&shorter.path).at(&shorter.path)?;
+        for (node, path) in self.logged()? {
+            if has_file(node) {
+                shorter.log(node, &path.to_bytes())?;
+            }
+        }
+        fs::rename(&shorter.path, &self.path).at(&self.path)
     }
 
     /// The hint in the attribute of `file`.

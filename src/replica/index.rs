@@ -130,7 +130,7 @@ impl Shared {
     ) -> Result<T, E> {
         let mut tx = Tx::new(state);
         let value = f(&mut tx)?;
-        let (changes, moves) = tx.finish()?;
+        let (changes, moves) = tx.finish();
         self.apply(state, changes, moves)?;
         Ok(value)
     }
@@ -148,9 +148,9 @@ impl Shared {
         let was_idle = state.pending.len() == 0;
         state.pending.absorb(changes);
         state.updates += 1;
-        for to_move in moves {
-            self.content
-                .follow(to_move.node, to_move.unsent, to_move.hint.as_ref());
+        for Move { node, unsent } in moves {
+            let path = || View::new(state).local_path(node).ok().flatten();
+            self.content.follow(node, unsent, path);
         }
         if was_idle || state.pending.len() >= MANY_PENDING {
             self.work.notify_one();

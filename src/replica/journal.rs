@@ -149,10 +149,10 @@ pub(super) struct Replayed {
 pub(super) fn replay(dir: &Path, applied: u64) -> Result<Replayed, ReplicaError> {
     let mut replayed = Replayed::default();
     let mut chain: Option<Parsed> = None;
-    let mut expected = applied + 1;
     let numbers = numbers(dir)?;
     replayed.last = numbers.last().map_or(applied, |last| applied.max(*last));
-    for number in numbers.into_iter().skip_while(|n| *n <= applied) {
+    let newer = numbers.into_iter().skip_while(|n| *n <= applied);
+    for (expected, number) in (applied + 1..).zip(newer) {
         let path = path_of(dir, number);
         let bytes = fs::read(&path).at(&path)?;
         let parsed = parse(&bytes, number);
@@ -169,7 +169,6 @@ pub(super) fn replay(dir: &Path, applied: u64) -> Result<Replayed, ReplicaError>
         if let Some(before) = chain.replace(parsed) {
             before.absorb_into(&mut replayed.changes);
         }
-        expected += 1;
     }
     if let Some(last) = chain {
         replayed.last_len = last.valid_len();

@@ -12,7 +12,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rustix::fs::FlockOperation;
 
-use super::content::ContentStore;
+use super::content::{self, ContentStore};
 use super::error::{AtPath, ReplicaError};
 use super::index::{Phase, Replica, Shared, State};
 use super::journal::{self, Journal, Replayed};
@@ -40,16 +40,17 @@ impl Replica {
     /// daemon had acknowledged out of its journals, and looks at the content of files it was writing.
     pub fn open(state_dir: &Path, now: Time) -> Result<Self> {
         let lock = take_directory(state_dir)?;
-        let content = ContentStore::open(state_dir)?;
+        let store = ContentStore::open(state_dir)?;
         let index = index_path(state_dir);
         let mut db = schema::open_writer(&index)?;
         let state = load(state_dir, &mut db)?;
+        content::sync_parent(&index)?;
         for node in state.pending.nodes().filter(|node| node.kind == Kind::File) {
-            content.follow(node.id, node.data_changed, None);
+            store.follow(node.id, node.data_changed, || None);
         }
         let shared = Arc::new(Shared {
             state_dir: state_dir.to_owned(),
-            content,
+            content: store,
             opens: Opens::default(),
             state: Mutex::new(state),
             work: Condvar::new(),

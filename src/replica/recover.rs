@@ -5,10 +5,9 @@
 //! what changed and not what exists.
 
 use std::fs;
-use std::path::Path;
 
 use super::content::{ContentStore, Which};
-use super::error::{AtPath, ReplicaError};
+use super::error::ReplicaError;
 use super::index::Shared;
 use super::rows::{Content, Node};
 use super::tx::Tx;
@@ -28,7 +27,8 @@ pub(super) fn recover(shared: &Shared, now: Time) -> Result<Vec<NodeId>> {
     for id in View::new(&state).in_flight()? {
         shared.update_locked(&mut state, |tx| settle_in_flight(tx, content, id, now))?;
     }
-    let boot = fs::read(BOOT_ID).at(Path::new(BOOT_ID))?;
+    // Without a boot id, all boots are one.
+    let boot = fs::read(BOOT_ID).unwrap_or_default();
     let opened_in = View::new(&state).meta(OPENED_IN)?;
     if opened_in.is_some_and(|opened_in| opened_in != boot) {
         tracing::warn!("the machine went down while the home was open; looking at unsent files");
@@ -70,7 +70,7 @@ fn settle_unsent(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Time)
         return renew(tx, id, (size, mtime), now);
     }
     if !node.data_changed {
-        content.follow(id, false, None);
+        content.follow(id, false, || None);
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::content::{self, ContentStore, Which};
+use super::clone::clone_file;
+use super::content::{ContentStore, Which};
 use super::error::{AtPath, ReplicaError};
 use super::hint::Hints;
 use super::index::State;
@@ -222,7 +223,7 @@ fn copy(find: &Find, target: &Path) -> io::Result<u64> {
 }
 
 fn fill(find: &Find, source: &File, file: &File) -> io::Result<u64> {
-    content::clone_file(source, file)?;
+    clone_file(source, file)?;
     if let Some(mode) = find.mode {
         // Without set-id bits: who rescues may be another user.
         file.set_permissions(Permissions::from_mode(mode & 0o777))?;

@@ -276,7 +276,7 @@ fn equals(key: &[&str]) -> String {
 pub(super) fn get<T: Table>(db: &Connection, key: &T::Key) -> Result<Option<T::Value>> {
     let mut statement = db.prepare_cached(&T::sql().get)?;
     key.bind(&mut Binder::new(&mut statement))?;
-    first_row(&mut statement, |from| T::Value::read(from)).optional()
+    first_row(&mut statement, T::Value::read).optional()
 }
 
 fn first_row<V>(

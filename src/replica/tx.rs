@@ -10,7 +10,7 @@ use super::table::{
     Problems, Remote, StagedUploads, Table, Unlisted, Xattrs,
 };
 use super::view::View;
-use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time};
+use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
 
 /// Node ids are reserved this many at a time; after a crash the rest of them is not used.
 const RESERVE: u64 = 1024;
@@ -28,8 +28,6 @@ pub(super) struct Move {
     pub(super) node: NodeId,
     /// From `content/` to `unsent/`, or back.
     pub(super) unsent: bool,
-    /// The path hint for `unsent/`.
-    pub(super) hint: Option<RelPath>,
 }
 
 impl<'a> Deref for Tx<'a> {
@@ -49,13 +47,8 @@ impl<'a> Tx<'a> {
     }
 
     /// What has to be written, and the content that has to follow it.
-    pub(super) fn finish(mut self) -> Result<(Changes, Vec<Move>)> {
-        for at in 0..self.moves.len() {
-            if self.moves[at].unsent {
-                self.moves[at].hint = self.local_path(self.moves[at].node)?;
-            }
-        }
-        Ok((self.view.own, self.moves))
+    pub(super) fn finish(self) -> (Changes, Vec<Move>) {
+        (self.view.own, self.moves)
     }
 
     fn set<T: Table>(&mut self, key: T::Key, value: Option<T::Value>) {
@@ -82,7 +75,6 @@ impl<'a> Tx<'a> {
             self.moves.push(Move {
                 node: node.id,
                 unsent: node.data_changed,
-                hint: None,
             });
         }
         let unlisted = node.kind == Kind::Dir && !node.listed;

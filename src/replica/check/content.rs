@@ -105,7 +105,7 @@ impl Checker {
     fn follow(&mut self, what: String, id: NodeId, unsent: bool) -> Result<()> {
         let hint = self.replica.view(|view| view.local_path(id))?;
         if self.repair {
-            self.replica.content().follow(id, unsent, hint.as_ref());
+            self.replica.content().follow(id, unsent, || hint);
         }
         self.found(what, |_| Ok(()))
     }

@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::FileExt;
 
 use super::super::index::tests::{make, open, update};
 use super::super::rows::Content;
@@ -119,6 +119,19 @@ fn a_hint_is_found_where_the_disk_has_attributes_and_where_not() {
     let logged = store.hints().logged().unwrap();
     assert_eq!(logged.get(&NodeId(5)), Some(&path("a b\n/c")));
     assert_eq!(logged.get(&NodeId(6)), None);
+    for _ in 0..300 {
+        store
+            .hints()
+            .log(NodeId(5), &b"gone/".repeat(1000))
+            .unwrap();
+        store.hints().log(NODE, b"kept").unwrap();
+    }
+    let store = ContentStore::open(dir.path()).unwrap();
+    let logged = store.hints().logged().unwrap();
+    assert_eq!(
+        logged.into_iter().collect::<Vec<_>>(),
+        [(NODE, path("kept"))]
+    );
 }
 
 #[test]
