@@ -2,6 +2,6 @@
 
 pub(crate) mod client;
 #[path = "../src/fs/tests/fake.rs"]
-pub mod fake;
-pub mod mounted;
+pub(crate) mod fake;
+pub(crate) mod mounted;
 pub(crate) mod sshd;

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_makes_no_sense_is_named() {
-        let error = HostScope::new(&["*.o", "a[z"]).unwrap_err();
-        assert_eq!(error.pattern, "a[z");
+        let error = HostScope::new(&["*.o", "a{z"]).unwrap_err();
+        assert_eq!(error.pattern, "a{z");
     }
 }
