@@ -71,8 +71,13 @@ impl Planner<'_> {
             _ => !self.is_inside(place, &frozen),
         });
         one_change_of_each_node(&mut found.acts);
+        let happened = self.moves.happened.iter();
+        let undisturbed = happened.filter(|step| !self.is_rekeyed(step, &splits, &found));
         let made = self.made(&found);
-        let mut steps = Steps::default();
+        let mut steps = Steps {
+            rekey: undisturbed.cloned().collect(),
+            ..Steps::default()
+        };
         for (node, from) in splits {
             if let Some(place) = self.forest.only_place(Tree::Local, node) {
                 steps.rekey.push(Step {
@@ -110,7 +115,8 @@ impl Planner<'_> {
             match self.decide(place, triple) {
                 Decision::Settled | Decision::Later => {}
                 Decision::Act(action, _)
-                    if self.moves.touched.contains(place) && !action.is_on_server() => {}
+                    if self.moves.touched.contains(place)
+                        && !matches!(action, Action::Publish { .. }) => {}
                 Decision::Act(action, why) => {
                     found.acts.insert(place.clone(), (action, why));
                 }
@@ -210,13 +216,37 @@ impl Planner<'_> {
         splits
     }
 
-    /// The directories whose base rows go to another directory in this plan.
+    /// The directories whose places inside this plan renames, or knows nothing about.
     fn rekeyed(&self, found: &Found, splits: &BTreeMap<NodeId, Place>) -> BTreeSet<NodeId> {
         let united = found.acts.values().flat_map(|(action, _)| match action {
             Action::Unite { from, node } => vec![*from, *node],
             _ => Vec::new(),
         });
-        splits.keys().copied().chain(united).collect()
+        let moved = self
+            .moves
+            .happened
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::Moved { node, .. } => Some(*node),
+                _ => None,
+            });
+        splits.keys().copied().chain(united).chain(moved).collect()
+    }
+
+    /// Whether this plan changes how one of the ends of a move that has happened is called.
+    fn is_rekeyed(&self, step: &Step, splits: &BTreeMap<NodeId, Place>, found: &Found) -> bool {
+        let ends = match &step.action {
+            Action::Moved { from, .. } => [from.parent, step.place.parent],
+            _ => [step.place.parent; 2],
+        };
+        let united = |dir: NodeId| {
+            found.acts.values().any(|(action, _)| match action {
+                Action::Unite { from, node } => *from == dir || *node == dir,
+                _ => false,
+            })
+        };
+        ends.into_iter()
+            .any(|dir| splits.contains_key(&dir) || united(dir))
     }
 
     fn is_inside(&self, place: &Place, dirs: &BTreeSet<NodeId>) -> bool {

@@ -238,13 +238,18 @@ impl World {
                 from,
                 expected,
                 replaces,
+                node,
                 ..
             } => {
+                if self.base.get(from).is_none_or(|base| base.node != *node) {
+                    return Outcome::Failed;
+                }
                 let Some(source) = self.server_path(from) else {
                     return Outcome::Failed;
                 };
                 let there = self.on_server(&source);
                 if !there.as_ref().is_some_and(|there| there.same(expected)) {
+                    self.list(NodeId::STAGING);
                     return Outcome::Saw(there);
                 }
                 if !as_expected(replaces.as_ref()) {
@@ -439,6 +444,13 @@ impl World {
             .for_each(|(_, base)| self.forget_inside(base.node));
     }
 
+    fn forget_seen(&mut self, dir: NodeId) {
+        self.seen.retain(|place, _| place.parent != dir);
+        let rows = self.base.iter().filter(|(place, _)| place.parent == dir);
+        let inside: Vec<_> = rows.map(|(_, base)| base.node).collect();
+        inside.into_iter().for_each(|dir| self.forget_seen(dir));
+    }
+
     fn set_base(&mut self, place: Place, entry: Option<BaseEntry>) {
         let new = entry.as_ref().map(|entry| entry.node);
         let old = match entry {
@@ -477,6 +489,7 @@ impl World {
                     self.observe(to, seen);
                 }
             }
+            Fold::ForgetInside { dir } => self.forget_seen(dir),
             Fold::Rekey { place, from, to } => {
                 self.base.get_mut(&place).unwrap().node = to;
                 let inside = |place: &Place| place.parent == from;
