@@ -260,7 +260,9 @@ impl Action {
 /// An action, where, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The place. On the server it is found by way of the base tree as the steps before have left it.
+    /// The place. On the server it is found by way of the base tree as the steps before have left it. A step
+    /// whose directory is not in the base tree (an earlier one failed) is not to be tried, unless it only
+    /// removes something from the replica.
     pub place: Place,
     /// What to do.
     pub action: Action,

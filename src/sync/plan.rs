@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Kind, NodeId, Place};
+use crate::tree::{Kind, Name, NodeId, Place};
 
 use super::decide::{Context, Decision, Fate, decide};
 use super::forest::{Forest, Tree};
@@ -88,6 +88,7 @@ impl Planner<'_> {
             }
         }
         for (place, (action, why)) in found.acts {
+            let (place, action) = out_of_staging(place, action, self.forest);
             if self.is_possible(&place, &action, &made) {
                 self.schedule(&mut steps, Step { place, action, why });
             }
@@ -354,6 +355,30 @@ impl Planner<'_> {
                 Phase { steps }
             })
             .collect()
+    }
+}
+
+/// The staging directory is shown nowhere, so what is to be adopted from there, since somebody changed it on
+/// its way and it was removed here, comes back under the root.
+fn out_of_staging(place: Place, action: Action, forest: &Forest) -> (Place, Action) {
+    let Action::Adopt { version, .. } = &action else {
+        return (place, action);
+    };
+    let base = forest.at(&place).and_then(|triple| triple.base.as_ref());
+    let Some(node) = base.map(|base| base.node) else {
+        return (place, action);
+    };
+    match Name::new(format!("recovered-{node}").as_bytes()) {
+        Ok(name) if place.parent == NodeId::STAGING => {
+            let back = Action::Move {
+                node,
+                expected: version.clone(),
+                from: place,
+                replaces: None,
+            };
+            (Place::new(NodeId::ROOT, name), back)
+        }
+        _ => (place, action),
     }
 }
 

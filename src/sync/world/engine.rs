@@ -224,6 +224,8 @@ impl World {
             return Outcome::Failed;
         };
         if !self.server_is_dir(&path[..path.len() - 1]) {
+            // Whoever finds a directory gone looks where it went.
+            self.scan();
             return Outcome::Failed;
         }
         let found = self.on_server(&path);
@@ -351,6 +353,19 @@ impl World {
 
     fn act_here(&mut self, step: &Step) -> Outcome {
         let place = &step.place;
+        let removes = matches!(step.action, Action::Drop { .. } | Action::DropDir { .. });
+        let ends = match &step.action {
+            Action::Split { from, .. } => [from, from],
+            Action::Moved { from, .. } => [from, place],
+            _ => [place, place],
+        };
+        if !removes
+            && ends
+                .iter()
+                .any(|place| self.server_dir(place.parent).is_none())
+        {
+            return Outcome::Failed;
+        }
         match &step.action {
             Action::Split { .. } => Outcome::Done {
                 version: None,
@@ -433,7 +448,7 @@ impl World {
 
     fn data_at(&self, place: &Place, version: &Version) -> Option<Data> {
         let thing = self.server.get(&self.server_path(place)?)?;
-        thing.version.same(version).then_some(thing.data)
+        thing.version.same_content(version).then_some(thing.data)
     }
 
     fn forget_inside(&mut self, dir: NodeId) {
