@@ -5,5 +5,7 @@
 mod cli;
 mod conformance;
 mod engine;
+mod mount;
+mod posix;
 mod support;
 mod tidy;

@@ -11,11 +11,11 @@ use super::fetch;
 use super::gather::{self, Gathered};
 use super::push::{self, Outgoing, Pushed};
 use super::scan::ScanError;
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use crate::remote::Remote;
-use crate::replica::{Observation, Problem, ReplicaError, Tx, View};
-use crate::sync::{self, Action, Fold, Outcome, Plan, Step, Why};
-use crate::tree::{Kind, NodeId, Place, Version};
+use crate::replica::{Content, Node, Observation, Problem, ReplicaError, Tx, View};
+use crate::sync::{self, Action, Fold, Keep, Outcome, Plan, Step, Why};
+use crate::tree::{BaseEntry, Kind, NodeId, Place, Version};
 
 /// What one round of a pass did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -208,6 +208,74 @@ async fn compare(
     Ok(equal && node.is_some_and(|node| node.data_seq == seq))
 }
 
+/// Compares the contents of files that were seen within the second of a change, when another change could
+/// still hide: SFTP shows neither sub-seconds nor change times.
+pub(super) async fn recheck_racy(shared: &Arc<Shared>, remote: &Remote) -> Result<(), ScanError> {
+    let places = std::mem::take(&mut *lock(&shared.racy));
+    for place in places {
+        let found = shared.replica.view(|view| {
+            let base = view.base(&place)?;
+            let node = base
+                .as_ref()
+                .map(|base| view.node(base.node))
+                .transpose()?
+                .flatten();
+            Ok::<_, ReplicaError>(node.zip(base.map(|base| base.version)))
+        })?;
+        let Some((node, version)) = found else {
+            continue;
+        };
+        // What is not here will be fetched as it is then, and what changed here is compared by its plan.
+        if node.content != Content::Whole || node.data_changed || node.size == 0 {
+            continue;
+        }
+        match same_as_server(shared, remote, &place, &node, &version).await {
+            Ok(Some(changed)) => {
+                apply::refresh(
+                    shared,
+                    &place,
+                    node.id,
+                    node.data_seq,
+                    &changed,
+                    Keep::Replaced,
+                )?;
+            }
+            Ok(None) => {}
+            Err(ScanError::Remote(error)) if error.is_link_loss() => {
+                lock(&shared.racy).insert(place);
+                return Err(error.into());
+            }
+            // Gone or closed to us by now: the listing tells.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `None` if the server's content is the node's; else the server's version.
+async fn same_as_server(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    place: &Place,
+    node: &Node,
+    version: &Version,
+) -> Result<Option<Version>, ScanError> {
+    let Some(path) = push::server_path(shared, place)? else {
+        return Ok(None);
+    };
+    let session = remote.bulk().as_ref();
+    let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
+        return Ok(None);
+    };
+    // Another size or time is a change that listings show.
+    let shown = fetched.version.size == version.size && fetched.version.mtime == version.mtime;
+    let equal = !shown || shared.replica.content().equals(node.id, &fetched.file)?;
+    Ok((!equal).then(|| Version {
+        mode: version.mode,
+        ..fetched.version
+    }))
+}
+
 /// Folds what happened. Errors of one path become problems of that path.
 fn settle(
     shared: &Shared,
@@ -247,11 +315,8 @@ fn settle(
     let folds = sync::settle(step, &outcome);
     let (seen_at, now) = (shared.server_now(), shared.now());
     shared.replica.update(|tx| {
-        if done {
-            sent(tx, gathered, step, &outcome)?;
-        }
         for fold in folds {
-            apply_fold(tx, fold, seen_at, now)?;
+            apply_fold(tx, gathered, fold, seen_at, now)?;
         }
         Ok::<_, ReplicaError>(())
     })?;
@@ -303,47 +368,27 @@ fn note(shared: &Shared, step: &Step, message: Option<String>) -> Result<(), Sca
     Ok(())
 }
 
-/// The node's content is on the server now, if nothing was written since and all its places are.
-fn sent(
+/// The node's content is agreed on at `place`, unless it was written to since the plan was made. Its base
+/// entries at other places that hold another content get no node: they are still to be published, which
+/// the mark of changed content no longer tells.
+fn disown(
     tx: &mut Tx<'_>,
     gathered: &Gathered,
-    step: &Step,
-    outcome: &Outcome,
+    id: NodeId,
+    place: &Place,
+    version: &Version,
 ) -> Result<(), ReplicaError> {
-    let (id, version) = match (&step.action, outcome) {
-        (
-            Action::Publish { node, .. } | Action::Compare { node, .. },
-            Outcome::Done {
-                version: Some(version),
-                ..
-            },
-        ) => (*node, version),
-        (Action::Agree { entry: Some(entry) }, Outcome::Done { .. }) => {
-            (entry.node, &entry.version)
-        }
-        _ => return Ok(()),
-    };
-    let Some(mut node) = tx.node(id)? else {
-        return Ok(());
-    };
+    let Some(mut node) = tx.node(id)? else { return Ok(()) };
     if !node.data_changed || gathered.seqs.get(&id) != Some(&node.data_seq) {
         return Ok(());
-    }
-    for place in tx.places(id)? {
-        let on_server = place == step.place
-            || tx
-                .base(&place)?
-                .is_some_and(|base| base.node == id && base.version.same_content(version));
-        if !on_server {
-            return Ok(());
-        }
     }
     node.data_changed = false;
     node.hash = version.hash;
     tx.put_node(node)?;
-    for place in tx.places(id)? {
-        if gather::is_clean(tx, &place)? {
-            tx.clear_dirty(&place)?;
+    for other in tx.base_places(id)? {
+        let Some(base) = tx.base(&other)?.filter(|_| other != *place) else { continue };
+        if !sync::surely_same_data(&base.version, version) {
+            tx.set_base(other, Some(BaseEntry { node: NodeId::NONE, ..base }))?;
         }
     }
     Ok(())
@@ -351,11 +396,13 @@ fn sent(
 
 fn apply_fold(
     tx: &mut Tx<'_>,
+    gathered: &Gathered,
     fold: Fold,
     seen_at: crate::tree::Time,
     now: crate::tree::Time,
 ) -> Result<(), ReplicaError> {
     match fold {
+        Fold::Disown { node, place, version } => disown(tx, gathered, node, &place, &version),
         Fold::SetBase { place, entry } => base::set(tx, &place, entry),
         Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to),
         Fold::Rekey { place, from, to } => base::rekey(tx, &place, from, to, now),

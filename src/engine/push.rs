@@ -88,6 +88,10 @@ pub(super) async fn publish(
     };
     let session = remote.bulk().as_ref();
     let staged = keep::staging_path(shared, out.node);
+    if node.kind == Kind::Symlink && out.replaces.is_none() {
+        // Made in place: a rename onto a dangling symlink would replace it.
+        return Ok(create_link(session, &node.target, &target).await?);
+    }
     let sent = match node.kind {
         Kind::Symlink => {
             session.symlink(&staged, &node.target).await?;
@@ -172,11 +176,9 @@ async fn send(
         // A file that shrank while it was read is a change like any other.
         Err(TransferError::Local { .. } | TransferError::Changed { .. }) => return Ok(None),
     }
-    let unchanged = snapshot.is_some()
-        || shared
-            .replica
-            .view(|view| view.node(node.id))?
-            .is_some_and(|now| now.data_seq == node.data_seq);
+    // A copy is of one moment only where the disk shares blocks, so it is checked like the rest.
+    let now = shared.replica.view(|view| view.node(node.id))?;
+    let unchanged = now.is_some_and(|now| now.data_seq == node.data_seq);
     Ok(unchanged.then(|| Some(Hash(*hasher.finalize().as_bytes()))))
 }
 
@@ -184,6 +186,22 @@ async fn discard(session: &dyn Session, staged: &RelPath) -> Result<(), RemoteEr
     match session.remove(staged).await {
         Err(error) if error.is_link_loss() => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Makes a symlink, if the name is free.
+async fn create_link(
+    session: &dyn Session,
+    points_to: &[u8],
+    target: &RelPath,
+) -> Result<Pushed, RemoteError> {
+    let (made, seen) =
+        futures_util::join!(session.symlink(target, points_to), look(session, target));
+    match (made, seen?) {
+        (Ok(()), seen @ Some(_)) => Ok(Pushed::Done(seen)),
+        (Err(error), _) if error.is_link_loss() => Err(error),
+        (Err(error), None) => Err(error),
+        (_, seen) => Ok(Pushed::Saw(seen)),
     }
 }
 
@@ -359,8 +377,13 @@ pub(super) async fn move_node(
     if !seen.as_ref().is_some_and(|seen| unmoved(expected, seen)) {
         return Ok(Pushed::Saw(seen));
     }
+    // Looked at first: a rename onto a dangling symlink would replace it.
+    let there = look(session, &target).await?;
+    if replaces.is_none() && there.is_some() {
+        return Ok(Pushed::SawTarget(there));
+    }
     if let Some(replaced) = replaces {
-        let seen = look(session, &target).await?;
+        let seen = there;
         if !seen.as_ref().is_some_and(|seen| replaced.same(seen)) {
             return Ok(Pushed::SawTarget(seen));
         }

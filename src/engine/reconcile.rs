@@ -224,6 +224,9 @@ async fn run_rounds(
     report: &mut PassReport,
 ) -> Result<(), PassError> {
     let mut look = report.full;
+    if look {
+        execute::recheck_racy(shared, remote).await?;
+    }
     let mut announced = false;
     for _ in 0..ROUNDS_MAX {
         if look {

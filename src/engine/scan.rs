@@ -208,13 +208,9 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
     };
     let first = !parent.listed;
     let base: BTreeMap<Name, BaseEntry> = tx.base_children(dir)?.into_iter().collect();
-    let racy_from = listing.seen_at.secs() - RACY_SECS;
     let mut shown = Vec::new();
     for (name, (version, mtime)) in &listing.entries {
         let place = Place::new(dir, name.clone());
-        if version.kind == Kind::File && version.mtime >= racy_from {
-            lock(&shared.racy).insert(place.clone());
-        }
         match base.get(name) {
             Some(base) if base.version.same(version) => forget(tx, &place)?,
             None if tx.child(dir, name)?.is_none() && first => {
@@ -226,7 +222,10 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
                 shown.push(place);
             }
             None if is_scoped(tx, &place)? => {}
-            _ => observe_at(tx, &place, Some(version), listing.seen_at)?,
+            _ => {
+                note_racy(shared, &place, version, listing.seen_at);
+                observe_at(tx, &place, Some(version), listing.seen_at)?;
+            }
         }
     }
     for name in base.keys() {
@@ -246,6 +245,13 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
         tx.put_node(parent)?;
     }
     Ok(shown)
+}
+
+/// A version this young may change again without showing it: the next full pass compares contents.
+pub(super) fn note_racy(shared: &Shared, place: &Place, version: &Version, seen_at: Time) {
+    if version.kind == Kind::File && version.mtime >= seen_at.secs() - RACY_SECS {
+        lock(&shared.racy).insert(place.clone());
+    }
 }
 
 fn is_scoped(tx: &Tx<'_>, place: &Place) -> Result<bool, ReplicaError> {

@@ -113,7 +113,7 @@ impl Home {
         };
         let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
         match node {
-            Some(node) if node.content == Content::Whole => self.load(&content, &node),
+            Some(node) if node.content == Content::Whole => self.load(&content, &node).map(drop),
             _ => Ok(()),
         }
     }
@@ -139,8 +139,9 @@ impl Home {
             }
         });
         let held = held.and_then(|node| {
-            if whole {
-                self.load(&content, &node)?;
+            if whole && !self.load(&content, &node)? {
+                self.give_up_content(id)?;
+                return Err(Stop::Needs(Need::Content(id)));
             }
             Ok(node)
         });
@@ -153,23 +154,47 @@ impl Home {
         }
     }
 
-    /// Opens the content file, unless a writer has.
-    fn load(&self, content: &OpenContent, node: &Node) -> Result<(), FsError> {
+    /// Opens the content file, unless a writer has. False if it is not what the row promises although the
+    /// server has it: fetched content is not synced, so a power loss may have cut it.
+    fn load(&self, content: &OpenContent, node: &Node) -> Result<bool, FsError> {
         let writing = content.lock_writing();
         if *writing {
-            return Ok(());
+            return Ok(true);
         }
+        let on_server = !node.data_changed && !node.scoped;
         let file = match self.replica.content().open_read(node.id) {
             Ok(file) => Some(file),
-            Err(ReplicaError::Io { source, .. })
-                if source.kind() == ErrorKind::NotFound && node.size == 0 =>
-            {
-                None
+            Err(ReplicaError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                match node.size {
+                    0 => None,
+                    _ if on_server => return Ok(false),
+                    _ => return Err(source.into()),
+                }
             }
             Err(error) => return Err(error.into()),
         };
+        if let Some(file) = &file
+            && on_server
+            && file.metadata()?.len() != node.size
+        {
+            return Ok(false);
+        }
         content.set_file(file);
-        Ok(())
+        Ok(true)
+    }
+
+    /// The content of a file that the server has is damaged here: it is to be fetched again.
+    fn give_up_content(&self, id: NodeId) -> Result<(), FsError> {
+        tracing::warn!(?id, "the content is not what it was; it is fetched again");
+        self.replica.update(|tx| {
+            let node = tx.node(id)?;
+            if let Some(mut node) = node.filter(|node| !node.data_changed && !node.scoped) {
+                node.content = Content::Absent;
+                node.hash = None;
+                tx.put_node(node)?;
+            }
+            Ok(())
+        })
     }
 
     /// Ends what `hold` began. After the last writer the row tells the file's size and holds by itself;

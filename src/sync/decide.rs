@@ -121,7 +121,7 @@ impl<'a> Case<'a> {
         Self {
             place,
             base: triple.base.as_ref(),
-            here: local_change(triple.base.as_ref(), triple.local.as_ref(), context.shared),
+            here: local_change(triple.base.as_ref(), triple.local.as_ref()),
             there: remote_change(triple.base.as_ref(), triple.remote.as_ref()),
             context,
             policy,
@@ -276,6 +276,9 @@ impl<'a> Case<'a> {
         if self.context.fetchable {
             return Some(Decision::NeedsContent(local.node));
         }
+        if local.busy {
+            return Some(Decision::Busy);
+        }
         // All that is here is what was written into a file of which the rest is lost.
         let keep = |clean| {
             if local.data_changed {
@@ -344,7 +347,8 @@ impl<'a> Case<'a> {
     fn keep_replaced(&self, local: &LocalEntry) -> Keep {
         let replaced_by_user =
             local.data_changed || self.base.is_none_or(|base| base.node != local.node);
-        if replaced_by_user && !self.context.shared {
+        let disowned = self.base.is_some_and(|base| base.node == NodeId::NONE);
+        if replaced_by_user && !disowned && !self.context.shared {
             Keep::Replaced
         } else {
             Keep::Backup
@@ -434,9 +438,9 @@ fn same_symlink(local: &Version, remote: &Version) -> bool {
 }
 
 /// Whether `local` shows the state that the server holds as `base`, so that its content can be fetched there.
-pub(super) fn holds_content_of(base: &BaseEntry, local: &LocalEntry, shared: bool) -> bool {
+pub(super) fn holds_content_of(base: &BaseEntry, local: &LocalEntry) -> bool {
     base.node == local.node
-        && (local.data_changed || local_change(Some(base), Some(local), shared) != Change::Modified)
+        && (local.data_changed || local_change(Some(base), Some(local)) != Change::Modified)
 }
 
 #[cfg(test)]

@@ -232,6 +232,21 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it changes the server, and so checks there what it expects.
+    pub fn is_on_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Move { .. }
+                | Self::MakeDir { .. }
+                | Self::Publish { .. }
+                | Self::SetAttr { .. }
+                | Self::Remove { .. }
+                | Self::RemoveDir
+        )
+    }
+}
+
 /// An action, where, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

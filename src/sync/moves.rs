@@ -18,6 +18,8 @@ use super::{Action, Keep, Step, Why};
 pub(super) struct Moves {
     /// To be done one after the other.
     pub(super) steps: Vec<Step>,
+    /// Where moves start and end. Only what checks the server itself may follow there: a move can fail.
+    pub(super) touched: BTreeSet<Place>,
     /// Places that this plan does not touch otherwise, and what that means for the directory they are in.
     pub(super) held: BTreeMap<Place, Fate>,
     /// Steps for held places.
@@ -60,6 +62,7 @@ pub(super) fn moves(forest: &mut Forest) -> Moves {
         forest,
         found: Moves {
             steps: Vec::new(),
+            touched: BTreeSet::new(),
             held: BTreeMap::new(),
             held_steps: Vec::new(),
             splits: BTreeMap::new(),
@@ -245,6 +248,7 @@ impl Pass<'_> {
             },
             why: Why::LocalChange,
         });
+        self.found.touched.extend([from.clone(), to.clone()]);
         self.forest.move_base(from, to);
     }
 

@@ -62,11 +62,15 @@ struct Found {
 impl Planner<'_> {
     fn plan(&self) -> Plan {
         let mut found = self.look();
-        let splits = self.splits();
+        let mut splits = self.splits();
         let frozen = self.rekeyed(&found, &splits);
-        found.acts.retain(|place, (action, _)| {
-            matches!(action, Action::Unite { .. }) || !self.is_inside(place, &frozen)
+        // What is rekeyed changes the places right below it, so that those are rekeyed by later plans.
+        splits.retain(|_, from| !frozen.contains(&from.parent));
+        found.acts.retain(|place, (action, _)| match action {
+            Action::Unite { .. } => !frozen.contains(&place.parent),
+            _ => !self.is_inside(place, &frozen),
         });
+        one_change_of_each_node(&mut found.acts);
         let made = self.made(&found);
         let mut steps = Steps::default();
         for (node, from) in splits {
@@ -105,6 +109,8 @@ impl Planner<'_> {
             }
             match self.decide(place, triple) {
                 Decision::Settled | Decision::Later => {}
+                Decision::Act(action, _)
+                    if self.moves.touched.contains(place) && !action.is_on_server() => {}
                 Decision::Act(action, why) => {
                     found.acts.insert(place.clone(), (action, why));
                 }
@@ -318,6 +324,38 @@ impl Planner<'_> {
                 Phase { steps }
             })
             .collect()
+    }
+}
+
+/// Where a step changes a node of the replica, what its other places (hard links) need is seen by the next
+/// plan: it would act on a state that is no more.
+fn one_change_of_each_node(acts: &mut BTreeMap<Place, (Action, Why)>) {
+    let mut changed = BTreeMap::new();
+    for (place, (action, _)) in acts.iter() {
+        if let Action::Refresh { node, .. }
+        | Action::TakeAttrs { node, .. }
+        | Action::Compare { node, .. } = action
+        {
+            changed.entry(*node).or_insert_with(|| place.clone());
+        }
+    }
+    acts.retain(|place, (action, _)| {
+        let only = node_of(action).and_then(|node| changed.get(&node));
+        only.is_none_or(|only| only == place)
+    });
+}
+
+/// The node whose state the action sends, replaces or takes as agreed.
+fn node_of(action: &Action) -> Option<NodeId> {
+    match action {
+        Action::Publish { node, .. }
+        | Action::SetAttr { node, .. }
+        | Action::Refresh { node, .. }
+        | Action::TakeAttrs { node, .. }
+        | Action::Drop { node, .. }
+        | Action::Compare { node, .. } => Some(*node),
+        Action::Agree { entry } => entry.as_ref().map(|entry| entry.node),
+        _ => None,
     }
 }
 

@@ -43,7 +43,7 @@ fn every_unsent_file_gets_its_current_path_and_nothing_is_overwritten() {
             unsent: true,
         })
     });
-    replica.content().keep_as_backup(backup, 0).unwrap();
+    replica.content().link_to_backup(backup, 0).unwrap();
     fs::write(out.path().join("new"), "was here").unwrap();
     // In use, and with the last changes in the journal only.
     let report = rescue(dir.path(), out.path()).unwrap();
