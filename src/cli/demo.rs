@@ -62,7 +62,7 @@ async fn perform(keep: bool) -> Result<(), Failure> {
         }
         Err(failure) => Err(failure),
     };
-    let cleared = stage.clear().await;
+    let cleared = stage.clear();
     outcome.and(cleared)
 }
 

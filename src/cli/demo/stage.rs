@@ -8,18 +8,18 @@ use std::{
     fs, io,
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt, symlink},
+        unix::{
+            fs::{DirBuilderExt, symlink},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
+    process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    process::Command,
-    time::timeout,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use crate::{
@@ -29,7 +29,10 @@ use crate::{
 };
 
 /// How long a daemon may take to end before it is made to.
-const END_MAX: Duration = Duration::from_secs(10);
+const END_MAX: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 /// Demos that one process may find in its way; only those of dead processes with its number are.
 const DIRS_MAX: u32 = 100;
 
@@ -37,7 +40,7 @@ const DIRS_MAX: u32 = 100;
 pub(super) struct Stage {
     dir: PathBuf,
     server: EmbeddedServer,
-    daemons: Vec<AsyncFd<OwnedFd>>,
+    daemons: Vec<OwnedFd>,
 }
 
 impl Stage {
@@ -86,7 +89,8 @@ impl Stage {
     /// Shows a command, runs it, shows what it says, and answers that. A command that fails ends the demo.
     pub(super) async fn run(&self, command: &str) -> Result<String, Failure> {
         show(&format!("$ {command}\n"));
-        let output = self.shell(command).output().await;
+        let mut shell = tokio::process::Command::from(self.shell(command));
+        let output = shell.kill_on_drop(true).output().await;
         let output = output.map_err(|error| Failure::new(Code::General, format!("sh: {error}")))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         show(&output::printable(&text));
@@ -107,10 +111,10 @@ impl Stage {
     /// The same for a command whose output has to hold `expected`.
     pub(super) async fn see(&self, command: &str, expected: &str) -> Result<String, Failure> {
         let text = self.run(command).await?;
-        check(text.contains(expected), || {
-            format!("`{command}` did not say {expected:?}")
-        })?;
-        Ok(text)
+        match text.contains(expected) {
+            true => Ok(text),
+            false => Err(untold(&format!("`{command}` did not say {expected:?}"))),
+        }
     }
 
     /// Mounts the home as the machine `name`.
@@ -126,8 +130,7 @@ impl Stage {
         let daemon = socket
             .and_then(|socket| client::ping(&socket))
             .and_then(|pong| Pid::from_raw(i32::try_from(pong.pid).ok()?))
-            .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
-            .and_then(|process| AsyncFd::register_with_interest(process, Interest::READABLE).ok());
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let gone = || Failure::new(Code::NotRunning, format!("the daemon of {name} is gone"));
         self.daemons.push(daemon.ok_or_else(gone)?);
         Ok(())
@@ -151,20 +154,19 @@ impl Stage {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // Ctrl-C on the terminal is for the demo, which ends its commands itself.
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
         shell
     }
 
     /// Ends the daemons, takes their mounts away, and removes the directory.
-    pub(super) async fn clear(self) -> Result<(), Failure> {
+    pub(super) fn clear(self) -> Result<(), Failure> {
         for daemon in &self.daemons {
-            end(daemon).await;
+            end(daemon);
         }
         for mount in self.mounts()? {
             // Its daemon is gone, so this asks nobody.
             let mount = mount.display();
-            drop(self.shell(&format!("roamhome umount {mount}")).output().await);
+            drop(self.shell(&format!("roamhome umount {mount}")).output());
         }
         if let Some(mount) = self.mounts()?.first() {
             let message = format!("{} could not be unmounted", mount.display());
@@ -188,14 +190,10 @@ impl Stage {
     }
 }
 
-/// Fails unless what was told came true.
-pub(super) fn check(came_true: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
-    if came_true {
-        return Ok(());
-    }
-    let message = format!("not as told: {}", otherwise());
-    Err(Failure::new(Code::General, message)
-        .remedy("this is a mistake of roamhome: please report it with the transcript above"))
+/// What was told did not come true.
+pub(super) fn untold(what: &str) -> Failure {
+    Failure::new(Code::General, format!("not as told: {what}"))
+        .remedy("this is a mistake of roamhome: please report it with the transcript above")
 }
 
 fn show(text: &str) {
@@ -231,12 +229,13 @@ async fn start_server(dir: &Path) -> io::Result<EmbeddedServer> {
 }
 
 /// Ends a daemon and waits until it has; its mount goes even if somebody is in there.
-async fn end(daemon: &AsyncFd<OwnedFd>) {
+fn end(daemon: &OwnedFd) {
     for signal in [Signal::TERM, Signal::KILL] {
         // It may be gone already.
         let _gone = pidfd_send_signal(daemon, signal);
-        // A process's descriptor is readable when the process has ended.
-        if timeout(END_MAX, daemon.readable()).await.is_ok() {
+        // The descriptor of a process is readable when the process has ended.
+        let mut ended = [PollFd::new(daemon, PollFlags::IN)];
+        if matches!(poll(&mut ended, Some(&END_MAX)), Ok(1..)) {
             return;
         }
     }
