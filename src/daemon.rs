@@ -116,8 +116,3 @@ pub fn rescue(state_dir: &Path, out_dir: &Path) -> Result<Vec<String>, Failure> 
     );
     Ok(lines)
 }
-
-/// Shows a home on a throw-away server within this process; `keep` leaves its directory there.
-pub fn demo(keep: bool) -> Result<(), Failure> {
-    Err(Failure::new(Code::General, format!("demo {keep}")))
-}

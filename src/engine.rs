@@ -82,10 +82,18 @@ impl Engine {
         self.shared.link.borrow().clone()
     }
 
-    /// Waits until the link is up, down or refused, at most for `timeout`, and tells which.
+    /// Waits until the link is what [`Self::hold`] last asked for (held down, or up, down or refused after
+    /// an attempt), at most for `timeout`, and tells which.
     pub async fn settled_link(&self, timeout: Duration) -> LinkView {
         let mut link = self.shared.link.subscribe();
-        let settled = link.wait_for(|view| view.state != LinkState::Connecting);
+        let settled = link.wait_for(|view| {
+            let hold = *self.shared.held.borrow();
+            match view.state {
+                LinkState::Connecting => false,
+                LinkState::Offline { held, .. } => held == hold,
+                LinkState::Online | LinkState::Refused { .. } => !hold,
+            }
+        });
         // On a timeout the link is still connecting, which the answer says.
         let _timed_out = tokio::time::timeout(timeout, settled).await.is_err();
         self.link()
@@ -164,8 +172,11 @@ impl Engine {
 
     /// Holds the link down, or lets it come back at once.
     pub fn hold(&self, held: bool) {
-        self.shared.held.send_replace(held);
+        self.shared
+            .held
+            .send_if_modified(|now| std::mem::replace(now, held) != held);
         if !held {
+            self.shared.expect_attempt();
             self.shared.connect_now.notify_one();
         }
     }

@@ -42,6 +42,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     // Commands: ask a daemon, or become one.
     ("cli", &["clock", "config", "control", "daemon", "logging"]),
+    // Runs other commands against a server of its own.
+    ("cli::demo", &["control", "remote"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
