@@ -115,6 +115,15 @@ async fn resolve<'a>(
     Ok(if equal { step } else { otherwise })
 }
 
+/// Whether the step makes sense only while its directory is in the base tree: an earlier step may have
+/// failed to bring it there.
+fn needs_base_directory(action: &Action) -> bool {
+    !matches!(
+        action,
+        Action::Drop { .. } | Action::DropDir { .. } | Action::Split { .. } | Action::Unite { .. }
+    )
+}
+
 async fn run_step(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -122,15 +131,28 @@ async fn run_step(
     step: &Step,
 ) -> Result<Ended, ScanError> {
     let place = &step.place;
+    if needs_base_directory(&step.action) && push::server_path(shared, place)?.is_none() {
+        return Ok(Ended::Server(Pushed::Stale));
+    }
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
     Ok(match &step.action {
+        Action::Moved { .. } => Ended::Server(Pushed::Done(None)),
         Action::Move {
-            node: _,
+            node,
             from,
             expected,
             replaces,
         } => Ended::Server(
-            push::move_node(shared, remote, from, place, expected, replaces.as_ref()).await?,
+            push::move_node(
+                shared,
+                remote,
+                *node,
+                from,
+                place,
+                expected,
+                replaces.as_ref(),
+            )
+            .await?,
         ),
         Action::MakeDir { node } => {
             Ended::Server(push::make_dir(shared, remote, place, *node).await?)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::keep;
 use super::scan::ScanError;
 use super::shared::Shared;
-use crate::remote::{self, Remote, Session, SetStat, TransferError, Upload};
+use crate::remote::{self, RemoteError, Remote, Session, SetStat, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Version};
@@ -181,6 +181,7 @@ pub(super) async fn remove(
 pub(super) async fn move_node(
     shared: &Arc<Shared>,
     remote: &Remote,
+    node: NodeId,
     from: &Place,
     to: &Place,
     expected: &Version,
@@ -190,10 +191,18 @@ pub(super) async fn move_node(
     else {
         return Ok(Pushed::Stale);
     };
+    // An earlier move may have failed, so that something else stands there.
+    let stands = shared.replica.view(|view| view.base(from))?;
+    if stands.is_none_or(|entry| entry.node != node) {
+        return Ok(Pushed::Stale);
+    }
     let session = remote.bulk().as_ref();
     let seen = look(session, &source).await?;
     if !seen.as_ref().is_some_and(|seen| unmoved(expected, seen)) {
         return Ok(Pushed::Saw(seen));
+    }
+    if to.parent == NodeId::STAGING {
+        make_way_station(session, &target).await?;
     }
     // Looked at first: a rename onto a dangling symlink would replace it.
     let there = look(session, &target).await?;
@@ -219,6 +228,20 @@ pub(super) async fn move_node(
         (Err(error), _) if error.is_link_loss() => Err(error.into()),
         (Err(_), seen @ Some(_)) => Ok(Pushed::SawTarget(seen)),
         (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Makes this machine's own directory for moves in the staging area, if it is not there yet.
+async fn make_way_station(session: &dyn Session, inside: &RelPath) -> Result<(), RemoteError> {
+    let names = inside.names();
+    let station = names[..names.len().saturating_sub(1)]
+        .iter()
+        .cloned()
+        .collect();
+    match session.mkdir(&station, 0o700).await {
+        Err(error) if error.is_link_loss() => Err(error),
+        // There already; if not, the move itself fails.
+        _ => Ok(()),
     }
 }
 

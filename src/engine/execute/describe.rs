@@ -17,6 +17,7 @@ pub(in crate::engine) fn describe(view: &View<'_>, step: &Step) -> Result<String
                 reason(step.why)
             ));
         }
+        Action::Moved { .. } => "both     agree on the move of",
         Action::Split { .. } => "replica  move the children one by one into",
         Action::Unite { .. } => "replica  merge the server's directory into",
         Action::MakeDir { .. } => "server   make directory",

@@ -113,7 +113,9 @@ fn disown(
     place: &Place,
     version: &Version,
 ) -> Result<(), ReplicaError> {
-    let Some(mut node) = tx.node(id)? else { return Ok(()) };
+    let Some(mut node) = tx.node(id)? else {
+        return Ok(());
+    };
     if !node.data_changed || gathered.seqs.get(&id) != Some(&node.data_seq) {
         return Ok(());
     }
@@ -121,9 +123,17 @@ fn disown(
     node.hash = version.hash;
     tx.put_node(node)?;
     for other in tx.base_places(id)? {
-        let Some(base) = tx.base(&other)?.filter(|_| other != *place) else { continue };
+        let Some(base) = tx.base(&other)?.filter(|_| other != *place) else {
+            continue;
+        };
         if !sync::surely_same_data(&base.version, version) {
-            tx.set_base(other, Some(BaseEntry { node: NodeId::NONE, ..base }))?;
+            tx.set_base(
+                other,
+                Some(BaseEntry {
+                    node: NodeId::NONE,
+                    ..base
+                }),
+            )?;
         }
     }
     Ok(())
@@ -137,9 +147,14 @@ fn apply_fold(
     now: Time,
 ) -> Result<(), ReplicaError> {
     match fold {
-        Fold::Disown { node, place, version } => disown(tx, gathered, node, &place, &version),
+        Fold::Disown {
+            node,
+            place,
+            version,
+        } => disown(tx, gathered, node, &place, &version),
         Fold::SetBase { place, entry } => base::set(tx, &place, entry),
         Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to),
+        Fold::ForgetInside { dir } => base::forget_observations(tx, dir),
         Fold::Rekey { place, from, to } => base::rekey(tx, &place, from, to, now),
         Fold::Observe { place, version } => {
             let as_base = match (tx.base(&place)?, &version) {

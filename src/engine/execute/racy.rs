@@ -12,7 +12,10 @@ use crate::tree::{Place, Version};
 
 /// Compares the contents of files that were seen within the second of a change, when another change could
 /// still hide: SFTP shows neither sub-seconds nor change times.
-pub(in crate::engine) async fn recheck_racy(shared: &Arc<Shared>, remote: &Remote) -> Result<(), ScanError> {
+pub(in crate::engine) async fn recheck_racy(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+) -> Result<(), ScanError> {
     let places = std::mem::take(&mut *lock(&shared.racy));
     for place in places {
         let found = shared.replica.view(|view| {
