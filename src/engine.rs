@@ -165,7 +165,12 @@ impl Engine {
 
     /// Holds the link down, or lets it come back at once.
     pub fn hold(&self, held: bool) {
-        self.shared.held.send_replace(held);
+        // Said again it changes nothing: the link that is up stays.
+        self.shared.held.send_if_modified(|now| {
+            let changed = *now != held;
+            *now = held;
+            changed
+        });
         if !held {
             self.shared.connect_now.notify_one();
         }

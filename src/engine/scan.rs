@@ -137,7 +137,14 @@ pub(super) async fn observe(
         Err(error) => return Err(error.into()),
     };
     let listing = interpret(shared, dir, &path, session.as_ref(), entries).await?;
-    let places = shared.replica.update(|tx| store(shared, tx, listing))?;
+    let places = shared.replica.update(|tx| {
+        for place in tx.base_places(dir)? {
+            if tx.problem(&place)?.is_some() {
+                tx.set_problem(place, None)?;
+            }
+        }
+        store(shared, tx, listing)
+    })?;
     for place in &places {
         shared.entry_changed(place);
     }
