@@ -50,6 +50,28 @@ fn adopt_as(
 ) -> Result<(), ReplicaError> {
     // A directory that comes back keeps what base holds in it, so it is not a new one to look into.
     let revived = tx.base(place)?.is_some_and(|base| base.node == id);
+    stand(options, now, tx, place, new, parent, (id, revived))?;
+    base::set(
+        tx,
+        place,
+        Some(BaseEntry {
+            node: id,
+            version: new.version.clone(),
+        }),
+    )?;
+    tx.observe(place.clone(), None)
+}
+
+/// Lets a new node, which may be `listed` already, stand at `place`.
+fn stand(
+    options: &EngineOptions,
+    now: Time,
+    tx: &mut Tx<'_>,
+    place: &Place,
+    new: &NewNode<'_>,
+    parent: &mut Node,
+    (id, listed): (NodeId, bool),
+) -> Result<(), ReplicaError> {
     let node = Node {
         id,
         kind: new.version.kind,
@@ -77,23 +99,14 @@ fn adopt_as(
         data_changed: false,
         data_seq: 0,
         hash: None,
-        listed: revived,
+        listed,
         scoped: false,
     };
     if node.kind == Kind::Dir {
         parent.nlink += 1;
     }
     tx.put_node(node)?;
-    tx.link(place.clone(), id)?;
-    base::set(
-        tx,
-        place,
-        Some(BaseEntry {
-            node: id,
-            version: new.version.clone(),
-        }),
-    )?;
-    tx.observe(place.clone(), None)
+    tx.link(place.clone(), id)
 }
 
 /// Takes over something new, or under its old identity a directory that was removed here. Stale if a
@@ -137,7 +150,8 @@ pub(super) fn adopt(
 }
 
 /// The server's version replaces the node's content and attributes; what it replaces becomes a local
-/// backup. A node that some program reads keeps its content for that program: another takes its place.
+/// backup. A node that some program reads keeps its content for that program: another takes its place. A node
+/// that was renamed here, and not on the server yet, is refreshed where it stands.
 pub(super) fn refresh(
     shared: &Shared,
     place: &Place,
@@ -149,10 +163,12 @@ pub(super) fn refresh(
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
     let read_by_somebody = shared.replica.opens().is_open(id);
+    let mut shown = place.clone();
     let applied = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
+        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
+        shown.clone_from(&stands);
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
@@ -161,15 +177,17 @@ pub(super) fn refresh(
             overwrite(tx, node, version, now)?;
             id
         } else {
-            detach(tx, shared.replica.opens(), place, node, now)?;
-            let Some(mut parent) = tx.node(place.parent)? else {
+            detach(tx, shared.replica.opens(), &stands, node, now)?;
+            let Some(mut parent) = tx.node(stands.parent)? else {
                 return Ok(Applied::Stale);
             };
             let new = NewNode {
                 version,
                 mtime: Time::new(version.mtime, 0),
             };
-            let new_id = adopt_into(&shared.options, now, tx, place, &new, &mut parent)?;
+            let new_id = tx.alloc_node()?;
+            let options = &shared.options;
+            stand(options, now, tx, &stands, &new, &mut parent, (new_id, false))?;
             tx.put_node(parent)?;
             new_id
         };
@@ -182,7 +200,8 @@ pub(super) fn refresh(
             }),
         )?;
         tx.observe(place.clone(), None)?;
-        tx.clear_dirty(place)?;
+        recheck(tx, place, now)?;
+        recheck(tx, &stands, now)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
     })?;
     finish(shared, &applied, backup.as_ref())?;
@@ -191,7 +210,7 @@ pub(super) fn refresh(
             discard_content(shared, id)?;
             shared.node_changed(id, true);
         }
-        Applied::Done(_) => shared.entry_changed(place),
+        Applied::Done(_) => shared.entry_changed(&shown),
         Applied::Stale => {}
     }
     Ok(applied)
@@ -207,7 +226,7 @@ pub(super) fn take_attrs(
 ) -> Result<Applied, ReplicaError> {
     let now = shared.now();
     let applied = shared.replica.update(|tx| {
-        let Some(mut node) = current(shared, tx, place, id, seq)? else {
+        let Some((mut node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
         node.mode = version.mode;
@@ -224,7 +243,8 @@ pub(super) fn take_attrs(
             }),
         )?;
         tx.observe(place.clone(), None)?;
-        tx.clear_dirty(place)?;
+        recheck(tx, place, now)?;
+        recheck(tx, &stands, now)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(id)))
     })?;
     if applied != Applied::Stale {
@@ -251,7 +271,7 @@ pub(super) fn drop_file(
             tx.add_backup(backup.clone())?;
         }
         detach(tx, shared.replica.opens(), place, node, now)?;
-        gone(tx, place, now)?;
+        recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     finish(shared, &applied, backup.as_ref())?;
@@ -278,7 +298,7 @@ pub(super) fn drop_dir(
             return Ok(Applied::Stale);
         };
         detach(tx, shared.replica.opens(), place, node, now)?;
-        gone(tx, place, now)?;
+        recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     if applied != Applied::Stale {
@@ -356,6 +376,26 @@ fn current(
     Ok(tx.node(id)?.filter(|node| node.data_seq == seq))
 }
 
+/// The node and its place: where the plan saw it or, if base has it there and it was renamed here, where it
+/// stands now.
+fn current_or_renamed(
+    shared: &Shared,
+    tx: &Tx<'_>,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+) -> Result<Option<(Node, Place)>, ReplicaError> {
+    let mut stands = place.clone();
+    if tx.child(place.parent, &place.name)? != Some(id)
+        && tx.base(place)?.is_some_and(|base| base.node == id)
+        && let [only] = &tx.places(id)?[..]
+    {
+        stands.clone_from(only);
+    }
+    let node = current(shared, tx, &stands, id, seq)?;
+    Ok(node.map(|node| (node, stands)))
+}
+
 /// Links the content into the backups, where there is any and it must be kept.
 fn keep_content(
     shared: &Shared,
@@ -366,13 +406,13 @@ fn keep_content(
 ) -> Result<Option<LocalBackup>, ReplicaError> {
     let at = shared.now();
     let found = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
+        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(None);
         };
         if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
             return Ok(None);
         }
-        let Some(path) = tx.local_path_of(place)? else {
+        let Some(path) = tx.local_path_of(&stands)? else {
             return Ok(None);
         };
         let why = match keep {
@@ -480,8 +520,8 @@ fn detach(
     tx.remove_node(node.id)
 }
 
-/// Nothing is here any more. What the server has there is for the next plan: it agrees, or takes it over.
-fn gone(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
+/// Computes again whether something is left to send, or to agree on.
+fn recheck(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
     if gather::is_clean(tx, place)? {
         tx.clear_dirty(place)
     } else {

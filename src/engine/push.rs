@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use super::keep;
 use super::shared::{SecondName, Shared, lock};
-use super::{Publish, scan::ScanError};
+use super::Publish;
+use super::scan::{self, ScanError};
 use crate::remote::{
     self, ErrorKind, Remote, RemoteError, Session, SetStat, Stat, TransferError, Upload,
 };
@@ -417,7 +418,7 @@ pub(super) async fn make_dir(
     }
 }
 
-/// Removes a directory; one that is not empty stays.
+/// Removes a directory; one that is not empty stays, and is looked into.
 pub(super) async fn remove_dir(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -430,10 +431,15 @@ pub(super) async fn remove_dir(
     match session.rmdir(&target).await {
         Ok(()) => Ok(Pushed::Done(None)),
         Err(error) if error.is_link_loss() => Err(error.into()),
-        Err(_) => Ok(match look(session, &target).await? {
-            None => Pushed::Done(None),
-            seen => Pushed::Saw(seen),
-        }),
+        Err(_) => {
+            let Some(seen) = look(session, &target).await? else {
+                return Ok(Pushed::Done(None));
+            };
+            if let Some(base) = shared.replica.view(|view| view.base(place))? {
+                scan::observe(shared, base.node, false).await?;
+            }
+            Ok(Pushed::Saw(Some(seen)))
+        }
     }
 }
 

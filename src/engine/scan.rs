@@ -210,10 +210,12 @@ async fn interpret(
 /// Compares a listing with base in one transaction. Returns the places that the mount now shows anew.
 fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place>, ReplicaError> {
     let dir = listing.dir;
-    let Some(mut parent) = tx.node(dir)? else {
+    if dir != NodeId::ROOT && tx.base_places(dir)?.is_empty() {
         return Ok(Vec::new());
-    };
-    let first = !parent.listed;
+    }
+    // One that was removed here may hold on the server what nobody here knew of.
+    let parent = tx.node(dir)?;
+    let mut unlisted = parent.filter(|parent| !parent.listed);
     let base: BTreeMap<Name, BaseEntry> = tx.base_children(dir)?.into_iter().collect();
     let racy_from = listing.seen_at.secs() - RACY_SECS;
     let mut shown = Vec::new();
@@ -224,16 +226,19 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
         }
         match base.get(name) {
             Some(base) if base.version.same(version) => forget(tx, &place)?,
-            None if tx.child(dir, name)?.is_none() && first => {
-                let new = NewNode {
-                    version,
-                    mtime: *mtime,
-                };
-                apply::adopt_into(&shared.options, shared.now(), tx, &place, &new, &mut parent)?;
-                shown.push(place);
-            }
-            None if is_scoped(tx, &place)? => {}
-            _ => observe_at(tx, &place, Some(version), listing.seen_at)?,
+            None => match &mut unlisted {
+                Some(parent) if tx.child(dir, name)?.is_none() => {
+                    let new = NewNode {
+                        version,
+                        mtime: *mtime,
+                    };
+                    apply::adopt_into(&shared.options, shared.now(), tx, &place, &new, parent)?;
+                    shown.push(place);
+                }
+                _ if is_scoped(tx, &place)? => {}
+                _ => observe_at(tx, &place, Some(version), listing.seen_at)?,
+            },
+            Some(_) => observe_at(tx, &place, Some(version), listing.seen_at)?,
         }
     }
     for name in base.keys() {
@@ -248,7 +253,7 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
             tx.observe(Place::new(dir, name), None)?;
         }
     }
-    if first {
+    if let Some(mut parent) = unlisted {
         parent.listed = true;
         tx.put_node(parent)?;
     }
