@@ -8,5 +8,7 @@ mod demo;
 mod engine;
 mod mount;
 mod posix;
+mod random;
+mod regressions;
 mod support;
 mod tidy;
