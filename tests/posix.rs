@@ -17,7 +17,7 @@ const EXPECTED_FAILURES: [(&str, &[&str]); 1] =
 /// be installed, and of one the kernel does not know the limit (of hard links on any FUSE mount).
 const SKIPPED: &str = "14 skipped";
 
-const FSX_OPERATIONS: &str = "3000";
+const FSX_OPERATIONS: &str = "2000";
 
 #[test]
 fn every_system_call_does_what_posix_says() {
@@ -52,7 +52,7 @@ fn every_system_call_does_what_posix_says() {
 fn reads_see_what_writes_wrote_however_either_is_done() {
     let mount = TestMount::new();
     let config = mount.outside("config").join("fsx.toml");
-    let text = "[weights]\nclose_open = 1\ninvalidate = 1\nfsync = 1\nfdatasync = 1\ntruncate = 5\n\
+    let text = "[weights]\nclose_open = 1\ninvalidate = 1\nfsync = 0.2\nfdatasync = 0.2\ntruncate = 5\n\
                 posix_fallocate = 3\npunch_hole = 3\nsendfile = 5\nposix_fadvise = 1\ncopy_file_range = 5\n";
     std::fs::write(&config, text).unwrap();
     for seed in ["1", "2", "3"] {

@@ -2,8 +2,8 @@
 
 pub(crate) mod client;
 #[path = "../src/fs/tests/fake.rs"]
-pub mod fake;
+pub(crate) mod fake;
 pub(crate) mod machine;
-pub mod mounted;
+pub(crate) mod mounted;
 pub(crate) mod proxy;
 pub(crate) mod sshd;

@@ -6,16 +6,22 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::apply::{self, Applied};
-use super::base;
 use super::fetch;
-use super::gather::{self, Gathered};
+use super::gather::Gathered;
 use super::push::{self, Outgoing, Pushed};
 use super::scan::ScanError;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::remote::Remote;
-use crate::replica::{Content, Node, Observation, Problem, ReplicaError, Tx, View};
-use crate::sync::{self, Action, Fold, Keep, Outcome, Plan, Step, Why};
-use crate::tree::{BaseEntry, Kind, NodeId, Place, Version};
+use crate::sync::{Action, Plan, Step};
+use crate::tree::{NodeId, Place, Version};
+
+mod describe;
+mod fold;
+mod racy;
+
+pub(super) use describe::describe;
+use fold::settle;
+pub(super) use racy::recheck_racy;
 
 /// What one round of a pass did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,6 +115,15 @@ async fn resolve<'a>(
     Ok(if equal { step } else { otherwise })
 }
 
+/// Whether the step makes sense only while its directory is in the base tree: an earlier step may have
+/// failed to bring it there.
+fn needs_base_directory(action: &Action) -> bool {
+    !matches!(
+        action,
+        Action::Drop { .. } | Action::DropDir { .. } | Action::Split { .. } | Action::Unite { .. }
+    )
+}
+
 async fn run_step(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -116,15 +131,28 @@ async fn run_step(
     step: &Step,
 ) -> Result<Ended, ScanError> {
     let place = &step.place;
+    if needs_base_directory(&step.action) && push::server_path(shared, place)?.is_none() {
+        return Ok(Ended::Server(Pushed::Stale));
+    }
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
     Ok(match &step.action {
+        Action::Moved { .. } => Ended::Server(Pushed::Done(None)),
         Action::Move {
-            node: _,
+            node,
             from,
             expected,
             replaces,
         } => Ended::Server(
-            push::move_node(shared, remote, from, place, expected, replaces.as_ref()).await?,
+            push::move_node(
+                shared,
+                remote,
+                *node,
+                from,
+                place,
+                expected,
+                replaces.as_ref(),
+            )
+            .await?,
         ),
         Action::MakeDir { node } => {
             Ended::Server(push::make_dir(shared, remote, place, *node).await?)
@@ -206,285 +234,4 @@ async fn compare(
     let equal = version.size == 0 || shared.replica.content().equals(id, &fetched.file)?;
     let node = shared.replica.view(|view| view.node(id))?;
     Ok(equal && node.is_some_and(|node| node.data_seq == seq))
-}
-
-/// Compares the contents of files that were seen within the second of a change, when another change could
-/// still hide: SFTP shows neither sub-seconds nor change times.
-pub(super) async fn recheck_racy(shared: &Arc<Shared>, remote: &Remote) -> Result<(), ScanError> {
-    let places = std::mem::take(&mut *lock(&shared.racy));
-    for place in places {
-        let found = shared.replica.view(|view| {
-            let base = view.base(&place)?;
-            let node = base
-                .as_ref()
-                .map(|base| view.node(base.node))
-                .transpose()?
-                .flatten();
-            Ok::<_, ReplicaError>(node.zip(base.map(|base| base.version)))
-        })?;
-        let Some((node, version)) = found else {
-            continue;
-        };
-        // What is not here will be fetched as it is then, and what changed here is compared by its plan.
-        if node.content != Content::Whole || node.data_changed || node.size == 0 {
-            continue;
-        }
-        match same_as_server(shared, remote, &place, &node, &version).await {
-            Ok(Some(changed)) => {
-                apply::refresh(
-                    shared,
-                    &place,
-                    node.id,
-                    node.data_seq,
-                    &changed,
-                    Keep::Replaced,
-                )?;
-            }
-            Ok(None) => {}
-            Err(ScanError::Remote(error)) if error.is_link_loss() => {
-                lock(&shared.racy).insert(place);
-                return Err(error.into());
-            }
-            // Gone or closed to us by now: the listing tells.
-            Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// `None` if the server's content is the node's; else the server's version.
-async fn same_as_server(
-    shared: &Arc<Shared>,
-    remote: &Remote,
-    place: &Place,
-    node: &Node,
-    version: &Version,
-) -> Result<Option<Version>, ScanError> {
-    let Some(path) = push::server_path(shared, place)? else {
-        return Ok(None);
-    };
-    let session = remote.bulk().as_ref();
-    let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
-        return Ok(None);
-    };
-    // Another size or time is a change that listings show.
-    let shown = fetched.version.size == version.size && fetched.version.mtime == version.mtime;
-    let equal = !shown || shared.replica.content().equals(node.id, &fetched.file)?;
-    Ok((!equal).then(|| Version {
-        mode: version.mode,
-        ..fetched.version
-    }))
-}
-
-/// Folds what happened. Errors of one path become problems of that path.
-fn settle(
-    shared: &Shared,
-    gathered: &Gathered,
-    step: &Step,
-    ended: Result<Ended, ScanError>,
-    stats: &mut RoundStats,
-) -> Result<(), ScanError> {
-    let outcome = match ended {
-        Ok(Ended::Server(Pushed::Done(version))) => Outcome::Done {
-            version,
-            node: None,
-        },
-        Ok(Ended::Server(Pushed::Saw(seen))) => Outcome::Saw(seen),
-        Ok(Ended::Server(Pushed::SawTarget(seen))) => Outcome::SawTarget(seen),
-        Ok(Ended::Server(Pushed::Stale) | Ended::Replica(Applied::Stale)) => Outcome::Failed,
-        Ok(Ended::Replica(Applied::Done(_))) => {
-            // The replica's own steps fold in their transaction.
-            tracing::debug!(?step, "applied");
-            count(step, stats);
-            return note(shared, step, None);
-        }
-        Err(ScanError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
-        Err(error) => {
-            stats.failed += 1;
-            tracing::warn!(%error, place = ?step.place, "step");
-            return note(shared, step, Some(error.to_string()));
-        }
-    };
-    let done = matches!(outcome, Outcome::Done { .. });
-    if done {
-        count(step, stats);
-    } else {
-        stats.failed += 1;
-    }
-    tracing::debug!(?step, ?outcome, "settled");
-    let folds = sync::settle(step, &outcome);
-    let (seen_at, now) = (shared.server_now(), shared.now());
-    shared.replica.update(|tx| {
-        for fold in folds {
-            apply_fold(tx, gathered, fold, seen_at, now)?;
-        }
-        Ok::<_, ReplicaError>(())
-    })?;
-    if done {
-        note(shared, step, None)
-    } else {
-        Ok(())
-    }
-}
-
-fn count(step: &Step, stats: &mut RoundStats) {
-    stats.done += 1;
-    if matches!(
-        step.why,
-        Why::ConflictLocalWins | Why::ConflictRemoteWins | Why::DirectoryStays
-    ) {
-        stats.conflicts += 1;
-    }
-    let directory = match &step.action {
-        Action::Adopt { version, .. } => version.kind == Kind::Dir,
-        Action::Agree { entry: Some(entry) } => entry.version.kind == Kind::Dir,
-        Action::Unite { .. } => true,
-        _ => false,
-    };
-    stats.new_directories += u64::from(directory);
-}
-
-/// Notes or clears the problem of a place.
-fn note(shared: &Shared, step: &Step, message: Option<String>) -> Result<(), ScanError> {
-    let since = shared.now();
-    shared.replica.update(|tx| {
-        let problem = match message {
-            Some(message) => {
-                let path = tx.local_path_of(&step.place)?;
-                let path = path.or(tx.base_path_of(&step.place)?).unwrap_or_default();
-                Some(Problem {
-                    path,
-                    message,
-                    since,
-                })
-            }
-            None => None,
-        };
-        if problem.is_some() || tx.problem(&step.place)?.is_some() {
-            tx.set_problem(step.place.clone(), problem)?;
-        }
-        Ok::<_, ReplicaError>(())
-    })?;
-    Ok(())
-}
-
-/// The node's content is agreed on at `place`, unless it was written to since the plan was made. Its base
-/// entries at other places that hold another content get no node: they are still to be published, which
-/// the mark of changed content no longer tells.
-fn disown(
-    tx: &mut Tx<'_>,
-    gathered: &Gathered,
-    id: NodeId,
-    place: &Place,
-    version: &Version,
-) -> Result<(), ReplicaError> {
-    let Some(mut node) = tx.node(id)? else {
-        return Ok(());
-    };
-    if !node.data_changed || gathered.seqs.get(&id) != Some(&node.data_seq) {
-        return Ok(());
-    }
-    node.data_changed = false;
-    node.hash = version.hash;
-    tx.put_node(node)?;
-    for other in tx.base_places(id)? {
-        let Some(base) = tx.base(&other)?.filter(|_| other != *place) else {
-            continue;
-        };
-        if !sync::surely_same_data(&base.version, version) {
-            tx.set_base(
-                other,
-                Some(BaseEntry {
-                    node: NodeId::NONE,
-                    ..base
-                }),
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn apply_fold(
-    tx: &mut Tx<'_>,
-    gathered: &Gathered,
-    fold: Fold,
-    seen_at: crate::tree::Time,
-    now: crate::tree::Time,
-) -> Result<(), ReplicaError> {
-    match fold {
-        Fold::Disown {
-            node,
-            place,
-            version,
-        } => disown(tx, gathered, node, &place, &version),
-        Fold::SetBase { place, entry } => base::set(tx, &place, entry),
-        Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to),
-        Fold::Rekey { place, from, to } => base::rekey(tx, &place, from, to, now),
-        Fold::Observe { place, version } => {
-            let as_base = match (tx.base(&place)?, &version) {
-                (Some(base), Some(version)) => base.version.same(version),
-                (None, None) => true,
-                _ => false,
-            };
-            let seen = (!as_base).then_some(Observation { version, seen_at });
-            tx.observe(place, seen)
-        }
-        Fold::Forget { place } => tx.observe(place, None),
-        Fold::Clean { place } => {
-            if gather::is_clean(tx, &place)? {
-                tx.clear_dirty(&place)
-            } else {
-                tx.mark_dirty(place, now)
-            }
-        }
-    }
-}
-
-/// A line about a step for people.
-pub(super) fn describe(view: &View<'_>, step: &Step) -> Result<String, ReplicaError> {
-    let path = match view.local_path_of(&step.place)? {
-        Some(path) => path,
-        None => view.base_path_of(&step.place)?.unwrap_or_default(),
-    };
-    let what = match &step.action {
-        Action::Move { from, .. } => {
-            let from = view.base_path_of(from)?.unwrap_or_default();
-            return Ok(format!(
-                "server   rename {from} to {path}{}",
-                reason(step.why)
-            ));
-        }
-        Action::Split { .. } => "replica  move the children one by one into",
-        Action::Unite { .. } => "replica  merge the server's directory into",
-        Action::MakeDir { .. } => "server   make directory",
-        Action::Publish { replaces: None, .. } => "server   create",
-        Action::Publish {
-            replaces: Some(_), ..
-        } => "server   replace",
-        Action::SetAttr { .. } => "server   set attributes of",
-        Action::Remove { .. } => "server   remove",
-        Action::RemoveDir => "server   remove directory",
-        Action::Adopt { .. } => "replica  take over",
-        Action::Refresh { .. } => "replica  update",
-        Action::TakeAttrs { .. } => "replica  set attributes of",
-        Action::Drop { .. } => "replica  remove",
-        Action::DropDir { .. } => "replica  remove directory",
-        Action::Agree { .. } => "both     agree on",
-        Action::Compare { .. } => "both     compare",
-    };
-    Ok(format!("{what} {path}{}", reason(step.why)))
-}
-
-fn reason(why: Why) -> &'static str {
-    match why {
-        Why::LocalChange | Why::RemoteChange | Why::BothAgree => "",
-        Why::ConflictLocalWins => {
-            " (conflict: this machine's version is newer, the server's becomes a backup)"
-        }
-        Why::ConflictRemoteWins => {
-            " (conflict: the server's version is newer, this machine's becomes a backup)"
-        }
-        Why::ChangeBeatsRemoval => " (removed on one side, changed on the other: the change stays)",
-        Why::DirectoryStays => " (a directory and a file met: the directory stays)",
-    }
 }

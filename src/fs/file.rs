@@ -58,6 +58,7 @@ impl Home {
         options: OpenOptions,
         caller: Caller,
     ) -> Result<Opened, Stop> {
+        let mut counted = None;
         let created = self.change(|change| {
             let dir = change.listed_dir(parent)?;
             let place = change.vacant(parent, name)?;
@@ -67,9 +68,14 @@ impl Home {
                 target: Vec::new(),
             };
             let node = change.create(dir, place, new, caller)?;
+            // Before anybody else can see it.
             change.home.replica.opens().inc(node.id, options.write);
+            counted = Some(node.id);
             Ok(node)
         });
+        if let (Err(_), Some(id)) = (&created, counted) {
+            self.replica.opens().dec(id, options.write);
+        }
         match created {
             Ok(node) => Ok(Opened {
                 attr: Attr::from(&node),
@@ -89,7 +95,9 @@ impl Home {
     /// Closes a file.
     pub fn release(&self, handle: Handle) -> Result<(), FsError> {
         let file = self.handles.remove_file(handle)?;
-        self.let_go(Arc::clone(&file.content), file.write)
+        let (content, write) = (Arc::clone(&file.content), file.write);
+        drop(file);
+        self.let_go(content, write)
     }
 
     /// Makes a file's content and all that was done before survive power loss.

@@ -1,15 +1,13 @@
 //! Giving names to nodes and taking them away: symlinks, hard links, unlink and rename.
 
 use super::change::{Change, NewNode};
+use super::dir::children;
 use super::{Attr, Caller, FsError, Home, Need, Stop, is_reserved};
 use crate::replica::{Content, Node};
 use crate::tree::{Kind, Name, NodeId, Place};
 
 /// As many as ext4 allows.
 const MOST_LINKS: u32 = 65_000;
-
-/// How many entries of a directory are read from the index at once.
-const BATCH: usize = 1024;
 
 /// What a rename does with a node that has the new name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,18 +268,13 @@ impl Change<'_, '_> {
             }
             self.tx.put_node(node)?;
             self.mark(place, scoped)?;
-            let mut after: Option<Name> = None;
-            while is_dir {
-                let batch = self.tx.children(id, after.as_ref(), BATCH)?;
-                let Some((last, _)) = batch.last() else {
-                    break;
-                };
-                after = Some(last.clone());
-                for (name, child) in batch {
-                    let place = Place::new(id, name);
-                    let scoped = self.stays_here(&self.node(child)?, &place)?;
-                    work.push((child, place, scoped));
-                }
+            if !is_dir {
+                continue;
+            }
+            for (name, child) in children(self.tx, id)? {
+                let place = Place::new(id, name);
+                let scoped = self.stays_here(&self.node(child)?, &place)?;
+                work.push((child, place, scoped));
             }
         }
         Ok(())

@@ -59,6 +59,11 @@ pub enum Fold {
         /// Where it stands.
         to: Place,
     },
+    /// All observations inside the directory, at any depth, are void: they were made at another path.
+    ForgetInside {
+        /// The directory.
+        dir: NodeId,
+    },
     /// The directory at `place` in the base tree is another node from now on: its base children and the
     /// observations in it follow, and win over what the new node had.
     Rekey {
@@ -150,17 +155,22 @@ fn agreed_if_known(place: &Place, node: Option<NodeId>, version: Option<&Version
     }
 }
 
+fn moved(from: &Place, to: &Place) -> [Fold; 3] {
+    let go = Fold::MoveBase {
+        from: from.clone(),
+        to: to.clone(),
+    };
+    [go, clean(from), clean(to)]
+}
+
 fn done(step: &Step, version: Option<&Version>, made: Option<NodeId>) -> Vec<Fold> {
     let place = &step.place;
     match &step.action {
-        Action::Move { from, .. } => vec![
-            Fold::MoveBase {
-                from: from.clone(),
-                to: place.clone(),
-            },
-            clean(from),
-            clean(place),
-        ],
+        Action::Move { from, .. } => moved(from, place).to_vec(),
+        Action::Moved { node, from } => moved(from, place)
+            .into_iter()
+            .chain([Fold::ForgetInside { dir: *node }])
+            .collect(),
         Action::Split { node, from } => made.map_or_else(Vec::new, |made| {
             vec![
                 Fold::Rekey {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use roamhome::fs::Home;
 use roamhome::fuse::{MountOptions, Mounted, Notices, Unmount, mount};
 use roamhome::replica::Replica;
 use roamhome::tree::Time;
@@ -15,24 +14,23 @@ use tempfile::TempDir;
 use super::fake::{self, FakeServer};
 
 /// A mounted home.
-pub struct TestMount {
+pub(crate) struct TestMount {
     mounted: Option<Mounted>,
-    pub home: Arc<Home>,
-    pub replica: Arc<Replica>,
-    pub server: Arc<FakeServer>,
-    pub notices: Arc<Notices>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) server: Arc<FakeServer>,
+    pub(crate) notices: Arc<Notices>,
     dir: TempDir,
 }
 
 /// The real time.
-pub fn now() -> Time {
+pub(crate) fn now() -> Time {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Time::new(now.as_secs() as i64, now.subsec_nanos())
 }
 
 impl TestMount {
     /// Mounts a new, empty home.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::in_dir(tempfile::tempdir().unwrap())
     }
 
@@ -46,14 +44,13 @@ impl TestMount {
             source: "user@server:/it's a test".to_owned(),
             allow_other: true,
         };
-        let mounted = mount(Arc::clone(&home), &notices, &at, &options).unwrap();
+        let mounted = mount(home, &notices, &at, &options).unwrap();
         // Other users may look in: some tests become one.
         for dir in [dir.path(), &at] {
             std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
         }
         Self {
             mounted: Some(mounted),
-            home,
             replica,
             server,
             notices,
@@ -62,7 +59,7 @@ impl TestMount {
     }
 
     /// Unmounts, closes everything and mounts the same home again.
-    pub fn remount(mut self) -> Self {
+    pub(crate) fn remount(mut self) -> Self {
         let mounted = self.mounted.take().unwrap();
         mounted.unmount(Unmount::IfUnused).unwrap();
         mounted.wait().unwrap();
@@ -73,17 +70,17 @@ impl TestMount {
     }
 
     /// Where the home is.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("home")
     }
 
     /// A path in the home.
-    pub fn join(&self, path: &str) -> PathBuf {
+    pub(crate) fn join(&self, path: &str) -> PathBuf {
         self.path().join(path)
     }
 
     /// A directory beside the home, on the disk.
-    pub fn outside(&self, name: &str) -> PathBuf {
+    pub(crate) fn outside(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::create_dir_all(&path).unwrap();
         path
@@ -101,7 +98,7 @@ impl Drop for TestMount {
 }
 
 /// Whether something is mounted at `path`, as the kernel tells.
-pub fn is_mounted(path: &Path) -> bool {
+pub(crate) fn is_mounted(path: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     table
         .lines()

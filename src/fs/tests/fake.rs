@@ -12,23 +12,23 @@ use roamhome::tree::{Kind, Name, NodeId, Place, Time};
 
 /// What the server has and how it behaves.
 #[derive(Default)]
-pub struct FakeServer {
+pub(crate) struct FakeServer {
     replica: Mutex<Option<Arc<Replica>>>,
     files: Mutex<HashMap<NodeId, Vec<u8>>>,
     dirs: Mutex<HashMap<NodeId, Vec<(Name, Node)>>>,
     /// What every request fails with.
-    pub failure: Mutex<Option<FetchError>>,
+    pub(crate) failure: Mutex<Option<FetchError>>,
     /// While there, requests wait in it instead of being answered.
-    pub stalled: Mutex<Option<Vec<(NodeId, Done)>>>,
+    pub(crate) stalled: Mutex<Option<Vec<(NodeId, Done)>>>,
     /// How many requests there were.
-    pub requests: AtomicU32,
+    pub(crate) requests: AtomicU32,
     /// How often the engine was told of changes.
-    pub changes: AtomicU32,
+    pub(crate) changes: AtomicU32,
 }
 
 impl FakeServer {
     /// Adds a file that is on the server only.
-    pub fn put_file(&self, parent: NodeId, name: &str, content: &[u8]) -> NodeId {
+    pub(crate) fn put_file(&self, parent: NodeId, name: &str, content: &[u8]) -> NodeId {
         let node = self.place(parent, name, |id| Node {
             size: content.len() as u64,
             ..node(id, Kind::File, 0o644)
@@ -38,7 +38,7 @@ impl FakeServer {
     }
 
     /// Adds a directory that was not listed yet, with files in it.
-    pub fn put_dir(&self, parent: NodeId, name: &str, files: &[&str]) -> NodeId {
+    pub(crate) fn put_dir(&self, parent: NodeId, name: &str, files: &[&str]) -> NodeId {
         let dir = self.place(parent, name, |id| Node {
             listed: false,
             ..node(id, Kind::Dir, 0o755)
@@ -56,7 +56,7 @@ impl FakeServer {
     }
 
     /// Answers what waits.
-    pub fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         let waiting = self.stalled.lock().unwrap().take();
         for (node, done) in waiting.into_iter().flatten() {
             self.answer(node, done);
@@ -142,7 +142,7 @@ impl Fetch for FakeServer {
 }
 
 /// A node as the engine puts it when it has only seen it in a listing.
-pub fn node(id: NodeId, kind: Kind, mode: u32) -> Node {
+pub(crate) fn node(id: NodeId, kind: Kind, mode: u32) -> Node {
     Node {
         id,
         kind,
@@ -164,12 +164,15 @@ pub fn node(id: NodeId, kind: Kind, mode: u32) -> Node {
     }
 }
 
+/// A home, the replica below and the server behind it.
+pub(crate) type Parts = (Arc<Home>, Arc<Replica>, Arc<FakeServer>);
+
 /// A home over a new or an old replica, whose root is listed.
-pub fn home(
+pub(crate) fn home(
     state_dir: &std::path::Path,
     patterns: &[&str],
     now: impl Fn() -> Time + Send + Sync + 'static,
-) -> Result<(Arc<Home>, Arc<Replica>, Arc<FakeServer>), FsError> {
+) -> Result<Parts, FsError> {
     let replica = Arc::new(Replica::open(state_dir, now())?);
     replica.update(|tx| {
         let mut root = tx.node(NodeId::ROOT)?.ok_or(FsError::NotFound)?;

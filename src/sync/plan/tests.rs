@@ -157,31 +157,51 @@ proptest! {
 
 #[test]
 fn dbg1() {
+    use Luck::*;
     use Op::*;
-    let good = |ops: Vec<Op>| Pass {
-        ops,
-        scans: false,
-        order: vec![0],
-        luck: vec![Luck::Good],
-        racing: vec![],
-    };
     play(&Story {
-        start: vec![ServerWrite(0, 64), ServerMkdir(0, 29)],
+        start: vec![
+            LocalSymlink(0, 63, 0),
+            LocalMkdir(0, 47),
+            LocalMkdir(5, 15),
+            LocalWrite(0, 31),
+            LocalWrite(95, 0),
+        ],
         passes: vec![
-            good(vec![LocalMkdir(151, 111)]),
-            good(vec![
-                ServerRemove(0),
-                LocalRename(80, 199, 107),
-                LocalMkdir(13, 27),
-                LocalRename(0, 233, 8),
-                LocalWrite(38, 0),
-                LocalRename(31, 236, 24),
-                ServerRemove(84),
-            ]),
+            Pass {
+                ops: vec![
+                    ServerSymlink(44, 11, 0),
+                    ServerWrite(187, 140),
+                    LocalRename(76, 134, 151),
+                    LocalRename(40, 69, 175),
+                    LocalWrite(235, 142),
+                    LocalRename(154, 24, 81),
+                    LocalWrite(0, 0),
+                ],
+                scans: false,
+                order: vec![0],
+                luck: vec![Fails],
+                racing: vec![],
+            },
+            Pass {
+                ops: vec![
+                    ServerSymlink(1, 61, 0),
+                    LocalWrite(203, 108),
+                    LocalRemove(90),
+                    LocalRename(175, 44, 198),
+                ],
+                scans: false,
+                order: vec![0],
+                luck: vec![AnswerLost, Good, Good],
+                racing: vec![],
+            },
         ],
         policy: Policy {
             prefer: Prefer::Remote,
-            ..Policy::default()
+            clock: ClockOffset {
+                offset_ns: 0,
+                error_ns: 0,
+            },
         },
     });
 }

@@ -224,6 +224,8 @@ impl World {
             return Outcome::Failed;
         };
         if !self.server_is_dir(&path[..path.len() - 1]) {
+            // Whoever finds a directory gone looks where it went.
+            self.scan();
             return Outcome::Failed;
         }
         let found = self.on_server(&path);
@@ -238,13 +240,18 @@ impl World {
                 from,
                 expected,
                 replaces,
+                node,
                 ..
             } => {
+                if self.base.get(from).is_none_or(|base| base.node != *node) {
+                    return Outcome::Failed;
+                }
                 let Some(source) = self.server_path(from) else {
                     return Outcome::Failed;
                 };
                 let there = self.on_server(&source);
                 if !there.as_ref().is_some_and(|there| there.same(expected)) {
+                    self.list(NodeId::STAGING);
                     return Outcome::Saw(there);
                 }
                 if !as_expected(replaces.as_ref()) {
@@ -346,6 +353,19 @@ impl World {
 
     fn act_here(&mut self, step: &Step) -> Outcome {
         let place = &step.place;
+        let removes = matches!(step.action, Action::Drop { .. } | Action::DropDir { .. });
+        let ends = match &step.action {
+            Action::Split { from, .. } => [from, from],
+            Action::Moved { from, .. } => [from, place],
+            _ => [place, place],
+        };
+        if !removes
+            && ends
+                .iter()
+                .any(|place| self.server_dir(place.parent).is_none())
+        {
+            return Outcome::Failed;
+        }
         match &step.action {
             Action::Split { .. } => Outcome::Done {
                 version: None,
@@ -428,7 +448,7 @@ impl World {
 
     fn data_at(&self, place: &Place, version: &Version) -> Option<Data> {
         let thing = self.server.get(&self.server_path(place)?)?;
-        thing.version.same(version).then_some(thing.data)
+        thing.version.same_content(version).then_some(thing.data)
     }
 
     fn forget_inside(&mut self, dir: NodeId) {
@@ -437,6 +457,13 @@ impl World {
         self.seen.retain(|place, _| place.parent != dir);
         rows.into_iter()
             .for_each(|(_, base)| self.forget_inside(base.node));
+    }
+
+    fn forget_seen(&mut self, dir: NodeId) {
+        self.seen.retain(|place, _| place.parent != dir);
+        let rows = self.base.iter().filter(|(place, _)| place.parent == dir);
+        let inside: Vec<_> = rows.map(|(_, base)| base.node).collect();
+        inside.into_iter().for_each(|dir| self.forget_seen(dir));
     }
 
     fn set_base(&mut self, place: Place, entry: Option<BaseEntry>) {
@@ -477,6 +504,7 @@ impl World {
                     self.observe(to, seen);
                 }
             }
+            Fold::ForgetInside { dir } => self.forget_seen(dir),
             Fold::Rekey { place, from, to } => {
                 self.base.get_mut(&place).unwrap().node = to;
                 let inside = |place: &Place| place.parent == from;
