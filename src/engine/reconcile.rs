@@ -164,7 +164,7 @@ async fn run_rounds(
             let known = shared.replica.counts()?.nodes;
             let guards = sync::guard(&plan, known, &shared.options.guard);
             if !guards.is_empty() {
-                report.guards = guards.iter().map(ToString::to_string).collect();
+                report.guards = guards;
                 return Ok(());
             }
         }
@@ -209,11 +209,7 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     scan::walk(shared).await?;
     let (_, plan) = planned(shared, Scope::Push { now: true })?;
     let known = shared.replica.counts()?.nodes;
-    guards.extend(
-        sync::guard(&plan, known, &shared.options.guard)
-            .iter()
-            .map(ToString::to_string),
-    );
+    guards.extend(sync::guard(&plan, known, &shared.options.guard));
     let lines = shared.replica.view(|view| {
         let mut lines = Vec::new();
         for step in plan.phases.iter().flat_map(|phase| &phase.steps) {
