@@ -1,6 +1,7 @@
 //! The mount: translates between the kernel's FUSE requests and the home. Decides nothing about files.
 
 mod adapter;
+mod answer;
 mod notify;
 mod reply;
 mod session;
