@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Kind, Name, NodeId, Place};
+use crate::tree::{Kind, NodeId, Place};
 
 use super::decide::{Context, Decision, Fate, decide};
 use super::forest::{Forest, Tree};
@@ -211,6 +211,7 @@ impl Planner<'_> {
             .iter()
             .filter_map(|step| match &step.action {
                 Action::Moved { node, .. } => Some(*node),
+                Action::Agree { entry } => entry.as_ref().map(|entry| entry.node),
                 _ => None,
             });
         splits.keys().copied().chain(united).chain(moved).collect()

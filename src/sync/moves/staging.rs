@@ -1,6 +1,6 @@
 //! The staging directory as a way station, and moves of which nobody heard whether they happened.
 
-use crate::tree::{Kind, Name, NodeId, Place};
+use crate::tree::{BaseEntry, Kind, Name, NodeId, Place};
 
 use super::super::decide::Fate;
 use super::super::forest::{Forest, Tree};
@@ -48,25 +48,41 @@ pub(in crate::sync) fn out_of_staging(
 }
 
 impl Pass<'_> {
-    /// What a move took to the staging directory without our hearing of it is either on its way, or nobody
-    /// knows it any more, and is kept as a backup.
+    /// What a move took to the staging directory without our hearing of it is still on its way: only we give
+    /// such names. What nobody knows any more is kept as a backup.
     pub(super) fn recover_the_staged(&mut self) {
         let staged = self.forest.inside(NodeId::STAGING);
         let unknown = staged.filter(|(_, triple)| triple.base.is_none());
-        let unknown =
-            unknown.filter_map(|(place, triple)| Some((place.clone(), triple.remote.clone()?)));
-        for (place, version) in unknown.collect::<Vec<_>>() {
+        let found = unknown.filter_map(|(place, triple)| {
+            Some((
+                place.clone(),
+                staged_node(&place.name)?,
+                triple.remote.clone()?,
+            ))
+        });
+        for (place, node, version) in found.collect::<Vec<_>>() {
             self.found.held.insert(place.clone(), Fate::Undecided);
-            let from = staged_node(&place.name)
-                .and_then(|node| Some((node, self.forest.only_place(Tree::Base, node)?.clone())))
-                .filter(|(_, from)| self.has_moved(from, &place));
-            if let Some((node, from)) = from {
+            let base_kind = |place: &Place| {
+                let base = self.forest.at(place)?.base.as_ref()?;
+                Some(base.version.kind)
+            };
+            let from = self.forest.only_place(Tree::Base, node).cloned();
+            let from = from.filter(|from| base_kind(from) == Some(version.kind));
+            let to = self.forest.only_place(Tree::Local, node).cloned();
+            let is_new = self.forest.places(Tree::Base, node).next().is_none();
+            if let Some(from) = from {
                 self.moved.remove(&node);
-                if let Some(to) = self.forest.only_place(Tree::Local, node).cloned() {
-                    self.hold(&from, &to);
-                }
                 self.take_note(node, &from, &place);
-            } else if version.kind == Kind::File || version.kind == Kind::Symlink {
+                to.iter().for_each(|to| self.hold(&from, to));
+            } else if is_new && (version.kind == Kind::Dir || to.is_some()) {
+                to.iter().for_each(|to| self.hold(&place, to));
+                let entry = Some(BaseEntry { node, version });
+                self.found.happened.push(Step {
+                    place,
+                    action: Action::Agree { entry },
+                    why: Why::BothAgree,
+                });
+            } else if version.kind != Kind::Dir {
                 self.found.held_steps.push(Step {
                     place,
                     action: Action::Remove {
@@ -100,12 +116,22 @@ impl Pass<'_> {
     }
 
     pub(super) fn take_note(&mut self, node: NodeId, from: &Place, to: &Place) {
+        let shown = |place| {
+            self.forest
+                .at(place)
+                .and_then(|triple| triple.remote.clone())
+        };
+        let (left, Some(version)) = (shown(from), shown(to)) else {
+            return;
+        };
         self.hold(from, to);
         self.found.happened.push(Step {
             place: to.clone(),
             action: Action::Moved {
                 node,
                 from: from.clone(),
+                left,
+                version,
             },
             why: Why::BothAgree,
         });
