@@ -5,6 +5,7 @@
 mod cli;
 mod conformance;
 mod demo;
+mod e2e;
 mod engine;
 mod mount;
 mod posix;
