@@ -1,7 +1,8 @@
 //! The command line: what can be said, and which file does it.
 //!
-//! Each command is a file. Commands act through a running daemon (`control::client`), except `mount` and
-//! `demo`, which become one, and `check` and `rescue`, which work on a state directory that no daemon has.
+//! Each command is a file. Commands act through a running daemon (`control::client`), except `mount`, which
+//! becomes one, `demo`, which runs the others, and `check` and `rescue`, which work on a state directory that
+//! no daemon has.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -13,6 +14,7 @@ use crate::{
 };
 
 mod background;
+mod demo;
 mod find;
 mod flush;
 mod kept;
@@ -120,9 +122,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Show roamhome at work: a throw-away server and a home mounted from it
+    /// Show roamhome at work: a throw-away server, and one home mounted from it on two machines
     Demo {
-        /// Leave the demo's directory in place
+        /// Leave both mounted to try things out, until Enter or Ctrl-C
         #[arg(long)]
         keep: bool,
     },
@@ -175,7 +177,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Check { state, repair } => state::check(state, repair),
         Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
         Command::Config { config } => settings::run(config.as_deref()),
-        Command::Demo { keep } => crate::daemon::demo(keep),
+        Command::Demo { keep } => demo::run(keep),
     }
 }
 

@@ -9,6 +9,7 @@ mod restore;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::clock;
 use crate::config::{Config, Target};
 use crate::control::{Code, Failure};
 use crate::replica;
@@ -64,7 +65,7 @@ pub fn run(request: MountRequest, ready: Box<dyn FnOnce() + Send>) -> Result<(),
 /// Checks the state directory, and repairs what it can if told to; answers what it found, for people. Damage
 /// that remains is a failure.
 pub fn check(state_dir: &Path, repair: bool) -> Result<Vec<String>, Failure> {
-    let report = replica::check(state_dir, repair).map_err(failure::replica)?;
+    let report = replica::check(state_dir, repair, clock::now()).map_err(failure::replica)?;
     let mut lines: Vec<String> = report
         .findings
         .iter()
@@ -114,9 +115,4 @@ pub fn rescue(state_dir: &Path, out_dir: &Path) -> Result<Vec<String>, Failure> 
             .map(|skipped| format!("skipped: {skipped:?}")),
     );
     Ok(lines)
-}
-
-/// Shows a home on a throw-away server within this process; `keep` leaves its directory there.
-pub fn demo(keep: bool) -> Result<(), Failure> {
-    Err(Failure::new(Code::General, format!("demo {keep}")))
 }

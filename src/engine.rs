@@ -82,10 +82,18 @@ impl Engine {
         self.shared.link.borrow().clone()
     }
 
-    /// Waits until the link is up, down or refused, at most for `timeout`, and tells which.
+    /// Waits until the link is what [`Self::hold`] last asked for (held down, or up, down or refused after
+    /// an attempt), at most for `timeout`, and tells which.
     pub async fn settled_link(&self, timeout: Duration) -> LinkView {
         let mut link = self.shared.link.subscribe();
-        let settled = link.wait_for(|view| view.state != LinkState::Connecting);
+        let settled = link.wait_for(|view| {
+            let hold = *self.shared.held.borrow();
+            match view.state {
+                LinkState::Connecting => false,
+                LinkState::Offline { held, .. } => held == hold,
+                LinkState::Online | LinkState::Refused { .. } => !hold,
+            }
+        });
         // On a timeout the link is still connecting, which the answer says.
         let _timed_out = tokio::time::timeout(timeout, settled).await.is_err();
         self.link()
@@ -132,21 +140,20 @@ impl Engine {
         timeout: Duration,
     ) -> Result<(Vec<(RelPath, Option<Version>)>, Option<String>), ReplicaError> {
         let deadline = tokio::time::Instant::now() + timeout;
-        let mut why = None;
         loop {
             let left = reconcile::unsent(&self.shared)?;
             if left.is_empty() {
                 return Ok((left, None));
             }
             let pass = self.pass(Scope::Push { now: true });
-            match tokio::time::timeout_at(deadline, pass).await {
+            let why = match tokio::time::timeout_at(deadline, pass).await {
                 Ok(Ok(report)) if !report.guards.is_empty() => {
                     return Ok((left, Some(report.guards.join("; "))));
                 }
-                Ok(Ok(_)) => why = None,
-                Ok(Err(error)) => why = Some(error.to_string()),
-                Err(_elapsed) => why = Some("the time was up".into()),
-            }
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_elapsed) => Some("the time was up".into()),
+            };
             let left = reconcile::unsent(&self.shared)?;
             if left.is_empty() || tokio::time::Instant::now() >= deadline {
                 return Ok((left, why));
@@ -165,8 +172,11 @@ impl Engine {
 
     /// Holds the link down, or lets it come back at once.
     pub fn hold(&self, held: bool) {
-        self.shared.held.send_replace(held);
+        self.shared
+            .held
+            .send_if_modified(|now| std::mem::replace(now, held) != held);
         if !held {
+            self.shared.expect_attempt();
             self.shared.connect_now.notify_one();
         }
     }

@@ -4,6 +4,9 @@
 //! any SSH server over plain SFTP. `doc/ARCHITECTURE.md` tells how the parts work together; the modules
 //! below are its layers, and `tests/tidy.rs` checks who may import whom.
 
+#[cfg(test)]
+extern crate self as roamhome;
+
 pub mod cli;
 pub mod clock;
 pub mod config;

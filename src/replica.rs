@@ -28,4 +28,4 @@ pub use opens::Opens;
 pub use rescue::{RescueReport, rescue};
 pub use rows::{BaseRow, Content, Counts, LocalBackup, Node, Observation, Problem, Staged};
 pub use tx::Tx;
-pub use view::View;
+pub use view::{CLIENT_ID, View};

@@ -13,8 +13,10 @@ mod model;
 mod moves;
 mod plan;
 mod settle;
+#[cfg(test)]
+mod world;
 
-pub use change::{Change, local_change, remote_change};
+pub use change::{Change, local_change, remote_change, surely_same_data};
 pub use decide::{Context, Decision, Fate, decide, newest};
 pub use guard::{Guard, GuardLimits, HomeIdentity, Side, guard};
 pub use model::{

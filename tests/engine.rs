@@ -440,3 +440,15 @@ fn a_restart_keeps_what_is_unsent_and_sends_it() {
     assert_eq!(field.server_tree(), ["moved", "unsent"]);
     assert!(a.tree().iter().all(|(_, kind, _)| *kind == Kind::File));
 }
+
+#[test]
+fn a_change_of_equal_size_within_the_same_second_is_found() {
+    let field = Field::new();
+    let a = field.client("a");
+    field.server.write_file(&path_of("f"), b"one").unwrap();
+    a.sync();
+    assert_eq!(a.read("f").unwrap(), b"one");
+    field.server.write_file(&path_of("f"), b"two").unwrap();
+    a.sync();
+    assert_eq!(a.read("f").unwrap(), b"two");
+}

@@ -4,6 +4,11 @@
 
 mod cli;
 mod conformance;
+mod demo;
 mod engine;
+mod mount;
+mod posix;
+mod random;
+mod regressions;
 mod support;
 mod tidy;

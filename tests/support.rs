@@ -1,4 +1,7 @@
 //! What several test modules need.
 
 pub(crate) mod client;
+#[path = "../src/fs/tests/fake.rs"]
+pub(crate) mod fake;
+pub(crate) mod mounted;
 pub(crate) mod sshd;

@@ -21,8 +21,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("engine", &["remote", "replica", "sync", "tree"]),
     // The home as an API, served from the replica; the engine is behind its port.
     ("fs", &["engine", "replica", "tree"]),
-    // Only translates.
-    ("fuse", &["fs", "tree"]),
+    // Only translates; it hears the engine's news through its port.
+    ("fuse", &["engine", "fs", "tree"]),
     // Settings name policies of the planner; levels are checked by who uses them.
     ("config", &["logging", "sync"]),
     ("logging", &[]),
@@ -42,6 +42,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     // Commands: ask a daemon, or become one.
     ("cli", &["clock", "config", "control", "daemon", "logging"]),
+    // Runs other commands against a server of its own.
+    ("cli::demo", &["control", "remote"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];

@@ -21,6 +21,9 @@ use crate::fuse::Unmount;
 /// A flush without a time limit of its own.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The longest wait for a connection to be closed.
+const HOLD_MAX: Duration = Duration::from_secs(2);
+
 /// How often a flush tells how far it is.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -179,6 +182,8 @@ impl Control for Answers {
     async fn set_offline(&self, offline: bool) -> Result<String, Failure> {
         self.daemon.engine.hold(offline);
         if offline {
+            // It is held from now on, even if what is under way takes longer to end.
+            self.daemon.engine.settled_link(HOLD_MAX).await;
             return Ok("offline until `roamhome online`".into());
         }
         let link = self
@@ -312,24 +317,25 @@ fn transfers(status: &EngineStatus) -> Vec<Transfer> {
 fn pass_of(report: &PassReport) -> Pass {
     let mut parts = Vec::new();
     if report.full {
-        parts.push(format!("{} directories compared", report.directories));
+        parts.push(match report.directories {
+            1 => "1 directory compared".to_owned(),
+            n => format!("{n} directories compared"),
+        });
     }
     parts.push(match report.done {
         0 => "nothing to do".to_owned(),
         1 => "1 change made".to_owned(),
         n => format!("{n} changes made"),
     });
-    if report.conflicts > 0 {
-        parts.push(format!(
-            "{} conflicts, see `roamhome backups list`",
-            report.conflicts
-        ));
+    match report.conflicts {
+        0 => {}
+        1 => parts.push("1 conflict, see `roamhome backups list`".to_owned()),
+        n => parts.push(format!("{n} conflicts, see `roamhome backups list`")),
     }
-    if report.waiting > 0 {
-        parts.push(format!(
-            "{} wait for a program to close its file",
-            report.waiting
-        ));
+    match report.waiting {
+        0 => {}
+        1 => parts.push("1 waits for a program to close its file".to_owned()),
+        n => parts.push(format!("{n} wait for a program to close their files")),
     }
     Pass {
         id: report.id,

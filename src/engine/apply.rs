@@ -4,17 +4,18 @@
 //! saw it; if not, nothing happens and the next plan decides anew. Content that makes room is linked into
 //! the local backups before the row changes, and removed after.
 
+use super::base;
 use super::shared::Shared;
-use super::{EngineOptions, base, gather};
-use crate::replica::{Content, LocalBackup, Node, Opens, Problem, ReplicaError, Tx};
+use crate::replica::{Node, Problem, ReplicaError, Tx};
 use crate::sync::Keep;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
-/// Something that the server has and the replica has not.
-pub(super) struct NewNode<'a> {
-    pub(super) version: &'a Version,
-    pub(super) mtime: Time,
-}
+mod keep_content;
+mod rows;
+
+use keep_content::{discard_content, finish, keep_content};
+pub(super) use rows::{NewNode, adopt_into};
+use rows::{adopt_as, detach, overwrite, recheck, stand, touch};
 
 /// How a step on the replica ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,77 +24,6 @@ pub(super) enum Applied {
     Done(Option<NodeId>),
     /// The replica changed since the plan was made.
     Stale,
-}
-
-/// Puts a placeholder for a new file, directory or symlink at `place`, and base with it.
-pub(super) fn adopt_into(
-    options: &EngineOptions,
-    now: Time,
-    tx: &mut Tx<'_>,
-    place: &Place,
-    new: &NewNode<'_>,
-    parent: &mut Node,
-) -> Result<NodeId, ReplicaError> {
-    let id = tx.alloc_node()?;
-    adopt_as(options, now, tx, place, new, parent, id)?;
-    Ok(id)
-}
-
-fn adopt_as(
-    options: &EngineOptions,
-    now: Time,
-    tx: &mut Tx<'_>,
-    place: &Place,
-    new: &NewNode<'_>,
-    parent: &mut Node,
-    id: NodeId,
-) -> Result<(), ReplicaError> {
-    // A directory that comes back keeps what base holds in it, so it is not a new one to look into.
-    let revived = tx.base(place)?.is_some_and(|base| base.node == id);
-    let node = Node {
-        id,
-        kind: new.version.kind,
-        mode: if new.version.kind == Kind::Symlink {
-            0o777
-        } else {
-            new.version.mode
-        },
-        uid: options.uid,
-        gid: options.gid,
-        size: match new.version.kind {
-            Kind::Symlink => new.version.target.len() as u64,
-            _ => new.version.size,
-        },
-        atime: new.mtime,
-        mtime: new.mtime,
-        ctime: now,
-        nlink: if new.version.kind == Kind::Dir { 2 } else { 1 },
-        target: new.version.target.clone(),
-        content: if new.version.size == 0 {
-            Content::Whole
-        } else {
-            Content::Absent
-        },
-        data_changed: false,
-        data_seq: 0,
-        hash: None,
-        listed: revived,
-        scoped: false,
-    };
-    if node.kind == Kind::Dir {
-        parent.nlink += 1;
-    }
-    tx.put_node(node)?;
-    tx.link(place.clone(), id)?;
-    base::set(
-        tx,
-        place,
-        Some(BaseEntry {
-            node: id,
-            version: new.version.clone(),
-        }),
-    )?;
-    tx.observe(place.clone(), None)
 }
 
 /// Takes over something new, or under its old identity a directory that was removed here. Stale if a
@@ -137,7 +67,8 @@ pub(super) fn adopt(
 }
 
 /// The server's version replaces the node's content and attributes; what it replaces becomes a local
-/// backup. A node that some program reads keeps its content for that program: another takes its place.
+/// backup. A node that some program reads keeps its content for that program: another takes its place. A node
+/// that was renamed here, and not on the server yet, is refreshed where it stands.
 pub(super) fn refresh(
     shared: &Shared,
     place: &Place,
@@ -149,10 +80,12 @@ pub(super) fn refresh(
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
     let read_by_somebody = shared.replica.opens().is_open(id);
+    let mut shown = place.clone();
     let applied = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
+        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
+        shown.clone_from(&stands);
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
@@ -161,15 +94,25 @@ pub(super) fn refresh(
             overwrite(tx, node, version, now)?;
             id
         } else {
-            detach(tx, shared.replica.opens(), place, node, now)?;
-            let Some(mut parent) = tx.node(place.parent)? else {
+            detach(tx, shared.replica.opens(), &stands, node, now)?;
+            let Some(mut parent) = tx.node(stands.parent)? else {
                 return Ok(Applied::Stale);
             };
             let new = NewNode {
                 version,
                 mtime: Time::new(version.mtime, 0),
             };
-            let new_id = adopt_into(&shared.options, now, tx, place, &new, &mut parent)?;
+            let new_id = tx.alloc_node()?;
+            let options = &shared.options;
+            stand(
+                options,
+                now,
+                tx,
+                &stands,
+                &new,
+                &mut parent,
+                (new_id, false),
+            )?;
             tx.put_node(parent)?;
             new_id
         };
@@ -182,7 +125,8 @@ pub(super) fn refresh(
             }),
         )?;
         tx.observe(place.clone(), None)?;
-        tx.clear_dirty(place)?;
+        recheck(tx, place, now)?;
+        recheck(tx, &stands, now)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
     })?;
     finish(shared, &applied, backup.as_ref())?;
@@ -191,7 +135,7 @@ pub(super) fn refresh(
             discard_content(shared, id)?;
             shared.node_changed(id, true);
         }
-        Applied::Done(_) => shared.entry_changed(place),
+        Applied::Done(_) => shared.entry_changed(&shown),
         Applied::Stale => {}
     }
     Ok(applied)
@@ -207,7 +151,7 @@ pub(super) fn take_attrs(
 ) -> Result<Applied, ReplicaError> {
     let now = shared.now();
     let applied = shared.replica.update(|tx| {
-        let Some(mut node) = current(shared, tx, place, id, seq)? else {
+        let Some((mut node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
         node.mode = version.mode;
@@ -224,7 +168,8 @@ pub(super) fn take_attrs(
             }),
         )?;
         tx.observe(place.clone(), None)?;
-        tx.clear_dirty(place)?;
+        recheck(tx, place, now)?;
+        recheck(tx, &stands, now)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(id)))
     })?;
     if applied != Applied::Stale {
@@ -251,7 +196,7 @@ pub(super) fn drop_file(
             tx.add_backup(backup.clone())?;
         }
         detach(tx, shared.replica.opens(), place, node, now)?;
-        gone(tx, place, now)?;
+        recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     finish(shared, &applied, backup.as_ref())?;
@@ -278,7 +223,7 @@ pub(super) fn drop_dir(
             return Ok(Applied::Stale);
         };
         detach(tx, shared.replica.opens(), place, node, now)?;
-        gone(tx, place, now)?;
+        recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     if applied != Applied::Stale {
@@ -356,140 +301,22 @@ fn current(
     Ok(tx.node(id)?.filter(|node| node.data_seq == seq))
 }
 
-/// Links the content into the backups, where there is any and it must be kept.
-fn keep_content(
+/// The node and its place: where the plan saw it or, if base has it there and it was renamed here, where it
+/// stands now.
+fn current_or_renamed(
     shared: &Shared,
+    tx: &Tx<'_>,
     place: &Place,
     id: NodeId,
     seq: u64,
-    keep: Keep,
-) -> Result<Option<LocalBackup>, ReplicaError> {
-    let at = shared.now();
-    let found = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
-            return Ok(None);
-        };
-        if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
-            return Ok(None);
-        }
-        let Some(path) = tx.local_path_of(place)? else {
-            return Ok(None);
-        };
-        let why = match keep {
-            Keep::Replaced => "replaced by a newer version from the server",
-            Keep::Backup => "lost a conflict against the server's version",
-            Keep::Trash => "removed on the server",
-        };
-        Ok::<_, ReplicaError>(Some(LocalBackup {
-            path,
-            version: node.version(),
-            at,
-            why: why.into(),
-            id: tx.alloc_backup()?,
-            unsent: node.data_changed,
-        }))
-    })?;
-    if let Some(backup) = &found {
-        shared.replica.content().link_to_backup(id, backup.id)?;
+) -> Result<Option<(Node, Place)>, ReplicaError> {
+    let mut stands = place.clone();
+    if tx.child(place.parent, &place.name)? != Some(id)
+        && tx.base(place)?.is_some_and(|base| base.node == id)
+        && let [only] = &tx.places(id)?[..]
+    {
+        stands.clone_from(only);
     }
-    Ok(found)
-}
-
-/// Takes back the backup of a step that did not happen.
-fn finish(
-    shared: &Shared,
-    applied: &Applied,
-    backup: Option<&LocalBackup>,
-) -> Result<(), ReplicaError> {
-    if let (Applied::Stale, Some(backup)) = (applied, backup) {
-        shared.replica.content().remove_backup(backup.id)?;
-    }
-    Ok(())
-}
-
-/// Removes the content that a refresh replaced, unless newer content came in its place already: the look
-/// and the removal share one critical section with every fetch and every truncation.
-fn discard_content(shared: &Shared, id: NodeId) -> Result<(), ReplicaError> {
-    shared.replica.view(|view| {
-        let absent = view
-            .node(id)?
-            .is_some_and(|node| node.content == Content::Absent);
-        if absent && !shared.replica.opens().is_open(id) {
-            shared.replica.content().remove(id)?;
-        }
-        Ok(())
-    })
-}
-
-fn overwrite(
-    tx: &mut Tx<'_>,
-    mut node: Node,
-    version: &Version,
-    now: Time,
-) -> Result<(), ReplicaError> {
-    node.size = version.size.max(version.target.len() as u64);
-    node.mtime = if node.kind == Kind::File {
-        Time::new(version.mtime, 0)
-    } else {
-        now
-    };
-    node.ctime = now;
-    if node.kind != Kind::Symlink {
-        node.mode = version.mode;
-    }
-    node.target.clone_from(&version.target);
-    node.content = if version.size == 0 {
-        Content::Whole
-    } else {
-        Content::Absent
-    };
-    node.data_changed = false;
-    node.data_seq += 1;
-    node.hash = None;
-    tx.put_node(node)
-}
-
-/// Takes the node out of the tree; it lives on while a program has it open.
-fn detach(
-    tx: &mut Tx<'_>,
-    opens: &Opens,
-    place: &Place,
-    mut node: Node,
-    now: Time,
-) -> Result<(), ReplicaError> {
-    tx.unlink(place)?;
-    if let Some(mut parent) = tx.node(place.parent)? {
-        if node.kind == Kind::Dir {
-            parent.nlink = parent.nlink.saturating_sub(1);
-        }
-        touch(&mut parent, now);
-        tx.put_node(parent)?;
-    }
-    let last = node.kind == Kind::Dir || node.nlink <= 1;
-    if !last {
-        node.nlink = node.nlink.saturating_sub(1);
-        node.ctime = now;
-        return tx.put_node(node);
-    }
-    if opens.is_open(node.id) {
-        node.nlink = 0;
-        node.ctime = now;
-        tx.mark_in_flight(node.id)?;
-        return tx.put_node(node);
-    }
-    tx.remove_node(node.id)
-}
-
-/// Nothing is here any more. What the server has there is for the next plan: it agrees, or takes it over.
-fn gone(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
-    if gather::is_clean(tx, place)? {
-        tx.clear_dirty(place)
-    } else {
-        tx.mark_dirty(place.clone(), now)
-    }
-}
-
-fn touch(dir: &mut Node, now: Time) {
-    dir.mtime = now;
-    dir.ctime = now;
+    let node = current(shared, tx, &stands, id, seq)?;
+    Ok(node.map(|node| (node, stands)))
 }

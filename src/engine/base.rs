@@ -56,6 +56,20 @@ pub(super) fn rekey(
     tx.mark_dirty(place.clone(), now)
 }
 
+/// All observations inside a directory, at any depth, are void.
+pub(super) fn forget_observations(tx: &mut Tx<'_>, dir: NodeId) -> Result<(), ReplicaError> {
+    let mut todo = vec![dir];
+    while let Some(dir) = todo.pop() {
+        for (name, _) in tx.observations_in(dir)? {
+            tx.observe(Place::new(dir, name), None)?;
+        }
+        let children = tx.base_children(dir)?.into_iter();
+        let dirs = children.filter(|(_, entry)| entry.version.kind == Kind::Dir);
+        todo.extend(dirs.map(|(_, entry)| entry.node));
+    }
+    Ok(())
+}
+
 fn forget_inside(tx: &mut Tx<'_>, dir: NodeId) -> Result<(), ReplicaError> {
     let mut todo = vec![dir];
     while let Some(dir) = todo.pop() {

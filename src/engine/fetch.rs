@@ -179,6 +179,7 @@ fn install(
     fetched: Fetched,
 ) -> Result<(), ReplicaError> {
     let Fetched { file, version } = fetched;
+    scan::note_racy(shared, place, &version, shared.server_now());
     let content = shared.replica.content();
     let changed = shared.replica.update(|tx| {
         let Some(mut node) = tx.node(id)? else {

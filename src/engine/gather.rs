@@ -81,6 +81,7 @@ impl Gatherer<'_, '_> {
         for node in base
             .iter()
             .map(|base| base.node)
+            .filter(|node| *node != NodeId::NONE)
             .chain(local.iter().map(|l| l.node))
         {
             self.todo.extend(self.view.base_places(node)?);

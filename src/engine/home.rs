@@ -12,14 +12,13 @@ use futures_util::future::join_all;
 use super::shared::Shared;
 use crate::remote::layout::{self, ClientId, HomeToml};
 use crate::remote::{ErrorKind, Remote, RemoteError};
-use crate::replica::{Replica, ReplicaError};
+use crate::replica::{CLIENT_ID, Replica, ReplicaError};
 use crate::sync::{ClockOffset, Guard, HomeIdentity};
 use crate::tree::RelPath;
 
 /// Keys of what the replica remembers about the home.
 const META_IDENTITY: &str = "home.identity";
 const META_PUBLISHED: &str = "home.published";
-const META_CLIENT: &str = "client.id";
 
 /// More than this is no `home.toml` or counter of ours.
 const SMALL_FILE_MAX: u32 = 64 * 1024;
@@ -115,6 +114,23 @@ pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<()
     remember(&shared.replica, META_PUBLISHED, &next.to_string());
     if last > 0 {
         remove_if_there(remote, &counter(shared, last)).await?;
+    }
+    Ok(())
+}
+
+/// Removes this client's counters that a pass left when it ended between raising the counter and taking note.
+pub(super) async fn clear_counters(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+) -> Result<(), RemoteError> {
+    let last = published(&shared.replica);
+    for entry in remote.interactive().list(&layout::feed()).await? {
+        match layout::parse_feed_name(&entry.name) {
+            Some((client, number)) if client == shared.client && number != last => {
+                remove_if_there(remote, &counter(shared, number)).await?;
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -247,9 +263,7 @@ pub(super) async fn remove_if_there(remote: &Remote, path: &RelPath) -> Result<(
 /// The number that names this machine on the server, made when the replica is.
 pub(super) fn client_id(replica: &Replica) -> Result<ClientId, ReplicaError> {
     replica.update(|tx| {
-        let known = tx
-            .meta(META_CLIENT)?
-            .and_then(|bytes| bytes.try_into().ok());
+        let known = tx.meta(CLIENT_ID)?.and_then(|bytes| bytes.try_into().ok());
         let bytes: [u8; 8] = match known {
             Some(bytes) => bytes,
             None => {
@@ -257,7 +271,7 @@ pub(super) fn client_id(replica: &Replica) -> Result<ClientId, ReplicaError> {
                 getrandom::fill(&mut bytes).map_err(|error| {
                     ReplicaError::io(replica.state_dir(), std::io::Error::other(error))
                 })?;
-                tx.set_meta(META_CLIENT, Some(bytes.to_vec()))?;
+                tx.set_meta(CLIENT_ID, Some(bytes.to_vec()))?;
                 bytes
             }
         };

@@ -69,13 +69,13 @@ pub struct LinkView {
 
 /// Exponential waits with jitter, so that a thousand clients do not come back in one moment.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct BackOff {
+pub(super) struct BackOff {
     failures: u32,
 }
 
 impl BackOff {
     /// The next wait; `random` in 0..=255 spreads it over half to all of the nominal time.
-    pub fn next_wait(&mut self, random: u8) -> Duration {
+    pub(super) fn next_wait(&mut self, random: u8) -> Duration {
         let nominal = BACK_OFF_FIRST
             .saturating_mul(1 << self.failures.min(10))
             .min(BACK_OFF_LAST);
@@ -84,7 +84,7 @@ impl BackOff {
     }
 
     /// After a success.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 }

@@ -33,7 +33,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             continue;
         }
-        let wait = match attempt(&shared).await {
+        let attempted = tokio::select! {
+            attempted = attempt(&shared) => attempted,
+            _ = held.changed() => continue,
+            _ = stopping.changed() => return,
+        };
+        let wait = match attempted {
             Ok(remote) => {
                 back_off.reset();
                 serve(&shared, &remote, &mut held, &mut stopping).await;

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::keep;
-use super::shared::{SecondName, Shared, lock};
-use super::{Publish, scan::ScanError};
-use crate::remote::{
-    self, ErrorKind, Remote, RemoteError, Session, SetStat, Stat, TransferError, Upload,
-};
+use super::scan::{self, ScanError};
+use super::shared::Shared;
+use crate::remote::{self, Remote, RemoteError, Session, SetStat, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Version};
+
+mod replace;
+
+pub(super) use replace::look;
+use replace::{create, create_link, discard, replace, set_aside};
 
 /// How a step on the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,34 +48,6 @@ pub(super) fn server_path(shared: &Shared, place: &Place) -> Result<Option<RelPa
     shared.replica.view(|view| view.base_path_of(place))
 }
 
-/// Looks at a path: `None` if nothing is there. Symlinks are read, so that versions compare.
-pub(super) async fn look(
-    session: &dyn Session,
-    path: &RelPath,
-) -> Result<Option<Version>, RemoteError> {
-    match session.lstat(path).await {
-        Ok(stat) => Ok(Some(version_of(session, path, stat).await?)),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-async fn version_of(
-    session: &dyn Session,
-    path: &RelPath,
-    stat: Stat,
-) -> Result<Version, RemoteError> {
-    Ok(match stat.kind {
-        Kind::File => Version::file(stat.size, stat.mtime, stat.mode),
-        Kind::Dir => Version::dir(stat.mode),
-        Kind::Symlink => Version::symlink(session.readlink(path).await?),
-        kind => Version {
-            kind,
-            ..Version::dir(stat.mode)
-        },
-    })
-}
-
 /// Sends a file or symlink and publishes it.
 pub(super) async fn publish(
     shared: &Arc<Shared>,
@@ -88,6 +63,10 @@ pub(super) async fn publish(
     };
     let session = remote.bulk().as_ref();
     let staged = keep::staging_path(shared, out.node);
+    if node.kind == Kind::Symlink && out.replaces.is_none() {
+        // Made in place: a rename onto a dangling symlink would replace it.
+        return Ok(create_link(session, &node.target, &target).await?);
+    }
     let sent = match node.kind {
         Kind::Symlink => {
             session.symlink(&staged, &node.target).await?;
@@ -131,7 +110,7 @@ async fn send(
     }
     let content = shared.replica.content();
     // A writer at work: what is sent is a copy of one moment, or it would be torn.
-    let snapshot = (shared.replica.opens().writers(node.id) > 0)
+    let snapshot = (shared.replica.opens().writers(node.id) > 0 && node.size > 0)
         .then(|| content.snapshot(node.id))
         .transpose()?;
     let opened;
@@ -172,153 +151,10 @@ async fn send(
         // A file that shrank while it was read is a change like any other.
         Err(TransferError::Local { .. } | TransferError::Changed { .. }) => return Ok(None),
     }
-    let unchanged = snapshot.is_some()
-        || shared
-            .replica
-            .view(|view| view.node(node.id))?
-            .is_some_and(|now| now.data_seq == node.data_seq);
+    // A copy is of one moment only where the disk shares blocks, so it is checked like the rest.
+    let now = shared.replica.view(|view| view.node(node.id))?;
+    let unchanged = now.is_some_and(|now| now.data_seq == node.data_seq);
     Ok(unchanged.then(|| Some(Hash(*hasher.finalize().as_bytes()))))
-}
-
-async fn discard(session: &dyn Session, staged: &RelPath) -> Result<(), RemoteError> {
-    match session.remove(staged).await {
-        Err(error) if error.is_link_loss() => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Gives a staged file its name, if the name is free.
-async fn create(
-    session: &dyn Session,
-    staged: &RelPath,
-    target: &RelPath,
-) -> Result<Pushed, RemoteError> {
-    let (renamed, seen) =
-        futures_util::join!(session.rename(staged, target), look(session, target));
-    match (renamed, seen?) {
-        (Ok(()), Some(version)) => Ok(Pushed::Done(Some(version))),
-        // Published, and removed again by somebody in the same moment.
-        (Ok(()), None) => Ok(Pushed::Saw(None)),
-        (Err(error), _) if error.is_link_loss() => Err(error),
-        (Err(_), Some(version)) => {
-            discard(session, staged).await?;
-            Ok(Pushed::Saw(Some(version)))
-        }
-        (Err(error), None) => Err(error),
-    }
-}
-
-/// Puts a staged file in the place of `expected`, which stays reachable at every moment.
-async fn replace(
-    shared: &Arc<Shared>,
-    remote: &Remote,
-    session: &dyn Session,
-    out: &Outgoing<'_>,
-    expected: &Version,
-    staged: &RelPath,
-    target: &RelPath,
-) -> Result<Pushed, RemoteError> {
-    let seen = look(session, target).await?;
-    if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
-        discard(session, staged).await?;
-        return Ok(Pushed::Saw(seen));
-    }
-    let features = remote.features();
-    let kept = keep::kept_path(shared, out.keep, target);
-    let by_link =
-        shared.options.publish == Publish::Link && features.hardlink && features.posix_rename;
-    if !by_link {
-        return replace_aside(session, expected, staged, target, &kept).await;
-    }
-    let second = keep::second_path(shared, out.node);
-    let (linked, doubled) = futures_util::join!(
-        session.hardlink(target, &kept),
-        session.hardlink(staged, &second)
-    );
-    match linked {
-        Ok(()) => doubled?,
-        Err(error) if error.is_link_loss() => return Err(error),
-        // A file system without hard links: the longer way keeps the same promise.
-        Err(_) => {
-            discard(session, &second).await?;
-            return replace_aside(session, expected, staged, target, &kept).await;
-        }
-    }
-    let (renamed, seen, backup) = futures_util::join!(
-        session.posix_rename(staged, target),
-        look(session, target),
-        look(session, &kept)
-    );
-    if let Err(error) = renamed {
-        if !error.is_link_loss() {
-            futures_util::try_join!(discard(session, &second), discard(session, &kept))?;
-        }
-        return Err(error);
-    }
-    let raced = !backup?.as_ref().is_some_and(|backup| expected.same(backup));
-    if raced {
-        tracing::warn!(path = %target, backup = %kept, "somebody changed it while it was replaced; their version is a backup");
-    } else if out.keep == Keep::Replaced && !shared.options.keep_replaced {
-        discard(session, &kept).await?;
-    }
-    let Some(version) = seen? else {
-        return Ok(Pushed::Saw(None));
-    };
-    let name = SecondName {
-        path: second,
-        version: version.clone(),
-    };
-    let older = lock(&shared.second_names).insert(out.place.clone(), name);
-    if let Some(older) = older.filter(|_| !raced) {
-        // What it named stood in place until just now, when we replaced it knowingly.
-        discard(session, &older.path).await?;
-    }
-    Ok(Pushed::Done(Some(version)))
-}
-
-/// Moves the target aside, looks what it was, and creates. The name is gone for a moment.
-async fn replace_aside(
-    session: &dyn Session,
-    expected: &Version,
-    staged: &RelPath,
-    target: &RelPath,
-    kept: &RelPath,
-) -> Result<Pushed, RemoteError> {
-    match set_aside(session, expected, target, kept).await? {
-        Pushed::Done(_) => {}
-        other => {
-            discard(session, staged).await?;
-            return Ok(other);
-        }
-    }
-    create(session, staged, target).await
-}
-
-/// Moves what is at `target` to `aside`; anything but `expected` is moved back.
-async fn set_aside(
-    session: &dyn Session,
-    expected: &Version,
-    target: &RelPath,
-    aside: &RelPath,
-) -> Result<Pushed, RemoteError> {
-    let (moved, found) = futures_util::join!(session.rename(target, aside), look(session, aside));
-    match (moved, found?) {
-        (Ok(()), Some(found)) if expected.same(&found) => Ok(Pushed::Done(None)),
-        (Ok(()), found) => {
-            // Somebody's newer version: back to its name, unless the name is taken again; then it stays
-            // aside, where it is found as a kept version.
-            if let Err(error) = session.rename(aside, target).await {
-                tracing::warn!(path = %target, kept = %aside, %error, "a version that appeared while it was moved aside stays there");
-            }
-            Ok(Pushed::Saw(found))
-        }
-        (Err(error), _) if error.is_link_loss() => Err(error),
-        (Err(error), _) => match look(session, target).await? {
-            None => Ok(Pushed::Saw(None)),
-            Some(seen) if expected.same(&seen) => Err(error),
-            Some(seen) => Ok(Pushed::Saw(Some(seen))),
-        },
-    }
 }
 
 /// Moves a file or symlink into trash or backups.
@@ -345,6 +181,7 @@ pub(super) async fn remove(
 pub(super) async fn move_node(
     shared: &Arc<Shared>,
     remote: &Remote,
+    node: NodeId,
     from: &Place,
     to: &Place,
     expected: &Version,
@@ -354,13 +191,26 @@ pub(super) async fn move_node(
     else {
         return Ok(Pushed::Stale);
     };
+    // An earlier move may have failed, so that something else stands there.
+    let stands = shared.replica.view(|view| view.base(from))?;
+    if stands.is_none_or(|entry| entry.node != node) {
+        return Ok(Pushed::Stale);
+    }
     let session = remote.bulk().as_ref();
     let seen = look(session, &source).await?;
     if !seen.as_ref().is_some_and(|seen| unmoved(expected, seen)) {
         return Ok(Pushed::Saw(seen));
     }
+    if to.parent == NodeId::STAGING {
+        make_way_station(session, &target).await?;
+    }
+    // Looked at first: a rename onto a dangling symlink would replace it.
+    let there = look(session, &target).await?;
+    if replaces.is_none() && there.is_some() {
+        return Ok(Pushed::SawTarget(there));
+    }
     if let Some(replaced) = replaces {
-        let seen = look(session, &target).await?;
+        let seen = there;
         if !seen.as_ref().is_some_and(|seen| replaced.same(seen)) {
             return Ok(Pushed::SawTarget(seen));
         }
@@ -378,6 +228,20 @@ pub(super) async fn move_node(
         (Err(error), _) if error.is_link_loss() => Err(error.into()),
         (Err(_), seen @ Some(_)) => Ok(Pushed::SawTarget(seen)),
         (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Makes this machine's own directory for moves in the staging area, if it is not there yet.
+async fn make_way_station(session: &dyn Session, inside: &RelPath) -> Result<(), RemoteError> {
+    let names = inside.names();
+    let station = names[..names.len().saturating_sub(1)]
+        .iter()
+        .cloned()
+        .collect();
+    match session.mkdir(&station, 0o700).await {
+        Err(error) if error.is_link_loss() => Err(error),
+        // There already; if not, the move itself fails.
+        _ => Ok(()),
     }
 }
 
@@ -417,7 +281,7 @@ pub(super) async fn make_dir(
     }
 }
 
-/// Removes a directory; one that is not empty stays.
+/// Removes a directory; one that is not empty stays, and is looked into.
 pub(super) async fn remove_dir(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -430,10 +294,15 @@ pub(super) async fn remove_dir(
     match session.rmdir(&target).await {
         Ok(()) => Ok(Pushed::Done(None)),
         Err(error) if error.is_link_loss() => Err(error.into()),
-        Err(_) => Ok(match look(session, &target).await? {
-            None => Pushed::Done(None),
-            seen => Pushed::Saw(seen),
-        }),
+        Err(_) => {
+            let Some(seen) = look(session, &target).await? else {
+                return Ok(Pushed::Done(None));
+            };
+            if let Some(base) = shared.replica.view(|view| view.base(place))? {
+                scan::observe(shared, base.node, false).await?;
+            }
+            Ok(Pushed::Saw(Some(seen)))
+        }
     }
 }
 

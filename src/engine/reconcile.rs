@@ -20,80 +20,15 @@ use crate::replica::ReplicaError;
 use crate::sync::{self, Plan, Policy};
 use crate::tree::{Kind, NodeId, Place, RelPath, Time, Version};
 
+mod report;
+
+pub use report::{DryRun, PassError, PassReport, Scope};
+
 /// A pass plans again while it gets something done, but not for ever.
 const ROUNDS_MAX: usize = 40;
 
 /// The longest wait before what could not be written back is tried again.
 const RETRY_LAST: Duration = Duration::from_secs(60);
-
-/// What a pass covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Write back what is dirty.
-    Push {
-        /// Do not wait for files to be left alone: send them as they are now.
-        now: bool,
-    },
-    /// Look at the whole server first.
-    Full {
-        /// Do not wait for files to be left alone.
-        now: bool,
-        /// A person answered the guards' questions with yes.
-        force_guard: bool,
-    },
-}
-
-/// What a pass did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PassReport {
-    /// Counts the passes of this replica.
-    pub id: u64,
-    /// When it ended, local time.
-    pub at: Time,
-    /// Whether the server was looked at.
-    pub full: bool,
-    /// Directories listed.
-    pub directories: u64,
-    /// Steps that were done.
-    pub done: u64,
-    /// Steps that failed or found something else; they are planned again.
-    pub failed: u64,
-    /// Conflicts among the steps done.
-    pub conflicts: u64,
-    /// Questions that kept the pass from doing its work.
-    pub guards: Vec<String>,
-    /// Places that wait for a program to close a file.
-    pub waiting: u64,
-}
-
-/// Why a pass did not run to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum PassError {
-    /// There is no link.
-    #[error("the server cannot be reached: {0}")]
-    Offline(String),
-    /// The link or the replica failed on the way; what was done is folded.
-    #[error("{0}")]
-    Failed(String),
-    /// The engine stops.
-    #[error("the daemon is stopping")]
-    Stopping,
-}
-
-impl From<ScanError> for PassError {
-    fn from(error: ScanError) -> Self {
-        match error {
-            ScanError::Remote(error) if error.is_link_loss() => Self::Offline(error.to_string()),
-            error => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<ReplicaError> for PassError {
-    fn from(error: ReplicaError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
 
 /// To the task that runs passes.
 pub(super) enum Request {
@@ -103,15 +38,6 @@ pub(super) enum Request {
     Pass(Scope, oneshot::Sender<Result<PassReport, PassError>>),
     /// Look and plan, and change nothing.
     DryRun(oneshot::Sender<Result<DryRun, PassError>>),
-}
-
-/// What a pass would do.
-#[derive(Debug, Clone, Default)]
-pub struct DryRun {
-    /// A line for each step.
-    pub lines: Vec<String>,
-    /// Questions that it would ask first.
-    pub guards: Vec<String>,
 }
 
 /// Runs passes until the engine stops: when asked, when something is dirty and quiet, on reconnect, and on
@@ -224,6 +150,9 @@ async fn run_rounds(
     report: &mut PassReport,
 ) -> Result<(), PassError> {
     let mut look = report.full;
+    if look {
+        execute::recheck_racy(shared, remote).await?;
+    }
     let mut announced = false;
     for _ in 0..ROUNDS_MAX {
         if look {
@@ -328,12 +257,22 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
     Ok((gathered, plan))
 }
 
-/// Forgets the marks of places that agree with base again: made and removed, renamed back and forth.
+/// Forgets the marks of places that agree with base again, made and removed, renamed back and forth, and the
+/// problems of places where nothing is left to do. Those of a directory end with its next listing.
 fn clear_undone(shared: &Shared) -> Result<(), ReplicaError> {
     shared.replica.update(|tx| {
         for (place, _) in tx.dirty(usize::MAX)? {
             if gather::is_clean(tx, &place)? {
                 tx.clear_dirty(&place)?;
+            }
+        }
+        for (place, _) in tx.problems()? {
+            let is_dir = tx
+                .base(&place)?
+                .is_some_and(|base| base.version.kind == Kind::Dir);
+            let settled = gather::is_clean(tx, &place)? && tx.observation(&place)?.is_none();
+            if settled && !is_dir {
+                tx.set_problem(place, None)?;
             }
         }
         Ok(())

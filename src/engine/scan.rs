@@ -47,7 +47,8 @@ struct Listing {
 /// listed is a problem of that directory; only the loss of the link ends the walk.
 pub(super) async fn walk(shared: &Arc<Shared>) -> Result<WalkStats, ScanError> {
     let mut stats = WalkStats::default();
-    let mut waiting = vec![NodeId::ROOT];
+    // Moves whose answer was lost may have left something in the staging directory.
+    let mut waiting = vec![NodeId::ROOT, NodeId::STAGING];
     let mut running = FuturesUnordered::new();
     loop {
         while running.len() < shared.options.listings_at_once.max(1) {
@@ -137,7 +138,14 @@ pub(super) async fn observe(
         Err(error) => return Err(error.into()),
     };
     let listing = interpret(shared, dir, &path, session.as_ref(), entries).await?;
-    let places = shared.replica.update(|tx| store(shared, tx, listing))?;
+    let places = shared.replica.update(|tx| {
+        for place in tx.base_places(dir)? {
+            if tx.problem(&place)?.is_some() {
+                tx.set_problem(place, None)?;
+            }
+        }
+        store(shared, tx, listing)
+    })?;
     for place in &places {
         shared.entry_changed(place);
     }
@@ -203,30 +211,34 @@ async fn interpret(
 /// Compares a listing with base in one transaction. Returns the places that the mount now shows anew.
 fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place>, ReplicaError> {
     let dir = listing.dir;
-    let Some(mut parent) = tx.node(dir)? else {
+    let rooted = matches!(dir, NodeId::ROOT | NodeId::STAGING);
+    if !rooted && tx.base_places(dir)?.is_empty() {
         return Ok(Vec::new());
-    };
-    let first = !parent.listed;
+    }
+    // Without a node the directory was removed here; what the server has in it matters all the same.
+
+    let mut unlisted = tx.node(dir)?.filter(|node| !node.listed);
     let base: BTreeMap<Name, BaseEntry> = tx.base_children(dir)?.into_iter().collect();
-    let racy_from = listing.seen_at.secs() - RACY_SECS;
     let mut shown = Vec::new();
     for (name, (version, mtime)) in &listing.entries {
         let place = Place::new(dir, name.clone());
-        if version.kind == Kind::File && version.mtime >= racy_from {
-            lock(&shared.racy).insert(place.clone());
-        }
         match base.get(name) {
             Some(base) if base.version.same(version) => forget(tx, &place)?,
-            None if tx.child(dir, name)?.is_none() && first => {
+            None if tx.child(dir, name)?.is_none() && unlisted.is_some() => {
                 let new = NewNode {
                     version,
                     mtime: *mtime,
                 };
-                apply::adopt_into(&shared.options, shared.now(), tx, &place, &new, &mut parent)?;
+                if let Some(parent) = &mut unlisted {
+                    apply::adopt_into(&shared.options, shared.now(), tx, &place, &new, parent)?;
+                }
                 shown.push(place);
             }
             None if is_scoped(tx, &place)? => {}
-            _ => observe_at(tx, &place, Some(version), listing.seen_at)?,
+            _ => {
+                note_racy(shared, &place, version, listing.seen_at);
+                observe_at(tx, &place, Some(version), listing.seen_at)?;
+            }
         }
     }
     for name in base.keys() {
@@ -241,11 +253,18 @@ fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place
             tx.observe(Place::new(dir, name), None)?;
         }
     }
-    if first {
+    if let Some(mut parent) = unlisted {
         parent.listed = true;
         tx.put_node(parent)?;
     }
     Ok(shown)
+}
+
+/// A version this young may change again without showing it: the next full pass compares contents.
+pub(super) fn note_racy(shared: &Shared, place: &Place, version: &Version, seen_at: Time) {
+    if version.kind == Kind::File && version.mtime >= seen_at.secs() - RACY_SECS {
+        lock(&shared.racy).insert(place.clone());
+    }
 }
 
 fn is_scoped(tx: &Tx<'_>, place: &Place) -> Result<bool, ReplicaError> {

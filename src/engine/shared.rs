@@ -120,9 +120,18 @@ impl Shared {
     }
 
     pub(super) fn set_link(&self, state: LinkState) {
+        self.set_link_unless(state, |_| false);
+    }
+
+    /// A new attempt was asked for: what is known of the link, unless it is up, is from before.
+    pub(super) fn expect_attempt(&self) {
+        self.set_link_unless(LinkState::Connecting, |now| *now == LinkState::Online);
+    }
+
+    fn set_link_unless(&self, state: LinkState, keep: impl Fn(&LinkState) -> bool) {
         let now = self.now();
         self.link.send_if_modified(|view| {
-            let changed = view.state != state;
+            let changed = view.state != state && !keep(&view.state);
             if changed {
                 tracing::info!(state = state.word(), detail = state.detail(), "link");
                 *view = LinkView { state, since: now };

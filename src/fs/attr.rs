@@ -122,7 +122,7 @@ impl Home {
         }
         self.change(|change| {
             let mut node = change.node(id)?;
-            let before = node.version();
+            let before = (node.mode, node.mtime);
             let now = change.now;
             let time = |set: SetTime| match set {
                 SetTime::Now => now,
@@ -139,7 +139,8 @@ impl Home {
             node.atime = set.atime.map_or(node.atime, time);
             node.mtime = set.mtime.map_or(node.mtime, time);
             node.ctime = now;
-            if node.version() != before {
+            // Owners and access times stay here, as the times of directories do.
+            if node.mode != before.0 || node.mtime != before.1 && node.kind != Kind::Dir {
                 change.mark_all(&node)?;
             }
             let attr = Attr::from(&node);

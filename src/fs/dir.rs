@@ -161,18 +161,23 @@ fn expect_listed(view: &View<'_>, id: NodeId) -> Result<(), Stop> {
 
 fn names_in(view: &View<'_>, id: NodeId) -> Result<Vec<Listed>, Stop> {
     expect_listed(view, id)?;
-    let mut entries: Vec<Listed> = Vec::new();
+    let entries = children(view, id)?.into_iter().map(|(name, node)| Listed {
+        offset: hash(&name),
+        name,
+        node,
+    });
+    Ok(entries.collect())
+}
+
+/// All entries of a directory.
+pub(super) fn children(view: &View<'_>, dir: NodeId) -> Result<Vec<(Name, NodeId)>, Stop> {
+    let mut all: Vec<(Name, NodeId)> = Vec::new();
     loop {
-        let after = entries.last().map(|entry| &entry.name);
-        let batch = view.children(id, after, BATCH)?;
+        let mut batch = view.children(dir, all.last().map(|(name, _)| name), BATCH)?;
         let is_last = batch.len() < BATCH;
-        entries.extend(batch.into_iter().map(|(name, node)| Listed {
-            offset: hash(&name),
-            name,
-            node,
-        }));
+        all.append(&mut batch);
         if is_last {
-            return Ok(entries);
+            return Ok(all);
         }
     }
 }

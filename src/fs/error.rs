@@ -33,6 +33,9 @@ pub enum FsError {
     /// Nobody may do this here.
     #[error("the operation is not permitted")]
     NotPermitted,
+    /// A directory that is not empty would cease to travel: it has to be copied, as between two disks.
+    #[error("a directory that travels cannot be renamed to one that stays on this machine")]
+    CrossesScope,
     /// The mount takes no writes any more.
     #[error("the home is mounted read-only")]
     ReadOnly,
@@ -77,6 +80,7 @@ impl FsError {
             Self::Name(NameError::Empty) => libc::ENOENT,
             Self::Name(NameError::Dots | NameError::ForbiddenByte) | Self::Invalid => libc::EINVAL,
             Self::NotPermitted => libc::EPERM,
+            Self::CrossesScope => libc::EXDEV,
             Self::ReadOnly => libc::EROFS,
             Self::TooManyLinks => libc::EMLINK,
             Self::NoAttribute => libc::ENODATA,

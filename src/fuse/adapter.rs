@@ -11,45 +11,21 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::reply::{FOREVER, GENERATION, errno, file_attr, file_type, name, nothing, set_time};
-use crate::fs::{
-    Attr, Caller, FsError, Handle, Home, OpenOptions, Opened, RenameMode, SetAttr, SpecialKind,
-    Stop, XattrMode,
+use super::answer;
+use super::negotiate::negotiate;
+use super::translate::{
+    caller, errno, handle, name, node, open_options, rename_mode, set_time, special_kind,
+    xattr_mode,
 };
-use crate::tree::{Name, NodeId};
+use crate::fs::{FsError, Home, SetAttr};
 
-/// The largest write that the kernel shall send.
-const MAX_WRITE: u32 = 1 << 20;
-
-/// Block size in `statfs`.
-const STATFS_BLOCK: u32 = 4096;
-
-/// The longest name, for `statfs`.
-const NAME_MAX: u32 = 255;
-
-/// What is asked of the kernel, if it has it.
-const WANTED: [InitFlags; 11] = [
-    // A truncating open needs no content, and is one operation.
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
-    // Pages go only when we say so: nobody else changes the home.
-    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    // Else the kernel asks for an attribute before each write.
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_SPLICE_READ,
-    InitFlags::FUSE_SPLICE_WRITE,
-    InitFlags::FUSE_SPLICE_MOVE,
-];
+mod operation;
 
 /// The home as the kernel's requests see it.
 pub(super) struct Adapter {
@@ -60,91 +36,11 @@ impl Adapter {
     pub(super) fn new(home: Arc<Home>) -> Self {
         Self { home }
     }
-
-    /// Lets the home do something with a name, which may need the network, and answers with an entry.
-    fn entry(
-        &self,
-        bytes: &OsStr,
-        reply: ReplyEntry,
-        operation: impl Fn(&Home, &Name) -> Result<Option<Attr>, Stop> + Send + 'static,
-    ) {
-        let name = match name(bytes) {
-            Ok(name) => name,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        self.home.run(
-            move |home| operation(home, &name),
-            |done| match done {
-                Ok(Some(attr)) => reply.entry(&FOREVER, &file_attr(&attr), GENERATION),
-                Ok(None) => reply.entry(&FOREVER, &nothing(), GENERATION),
-                Err(error) => reply.error(errno(&error)),
-            },
-        );
-    }
-
-    /// The same for what is answered without a value.
-    fn action(
-        &self,
-        reply: ReplyEmpty,
-        operation: impl Fn(&Home) -> Result<(), Stop> + Send + 'static,
-    ) {
-        self.home.run(operation, |done| answer(reply, done));
-    }
-}
-
-fn answer(reply: ReplyEmpty, done: Result<(), FsError>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-/// Answers with a value that programs ask for twice, first for its size.
-fn answer_sized(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, FsError>) {
-    match value {
-        Ok(value) => match u32::try_from(value.len()) {
-            Ok(len) if size == 0 => reply.size(len),
-            Ok(len) if len <= size => reply.data(&value),
-            _ => reply.error(Errno::ERANGE),
-        },
-        // An ACL or a capability that is asked for: not worth a word in the log.
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-    }
-}
-
-fn node(ino: INodeNo) -> NodeId {
-    NodeId(ino.0)
-}
-
-fn handle(fh: FileHandle) -> Handle {
-    Handle(fh.0)
-}
-
-fn open_options(flags: i32) -> OpenOptions {
-    OpenOptions {
-        write: OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY,
-        truncate: flags & libc::O_TRUNC != 0,
-        exclusive: flags & libc::O_EXCL != 0,
-    }
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for flag in WANTED {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "the kernel does not offer this");
-            }
-        }
-        // Each returns the nearest value that works, which is as good.
-        config.set_max_write(MAX_WRITE).ok();
-        config.set_max_readahead(MAX_WRITE).ok();
+        negotiate(config);
         Ok(())
     }
 
@@ -159,10 +55,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.home.attr(node(ino)) {
-            Ok(attr) => reply.attr(&FOREVER, &file_attr(&attr)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        answer::attr(reply, self.home.attr(node(ino)));
     }
 
     fn setattr(
@@ -195,18 +88,12 @@ impl Filesystem for Adapter {
         };
         self.home.run(
             move |home| home.set_attr(node(ino), set, caller),
-            |done| match done {
-                Ok(attr) => reply.attr(&FOREVER, &file_attr(&attr)),
-                Err(error) => reply.error(errno(&error)),
-            },
+            |done| answer::attr(reply, done),
         );
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.home.read_link(node(ino)) {
-            Ok(target) => reply.data(&target),
-            Err(error) => reply.error(errno(&error)),
-        }
+        answer::data(reply, self.home.read_link(node(ino)));
     }
 
     fn mknod(
@@ -219,11 +106,8 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        let kind = match mode & libc::S_IFMT {
-            libc::S_IFREG | 0 => SpecialKind::File,
-            libc::S_IFIFO => SpecialKind::Fifo,
-            libc::S_IFSOCK => SpecialKind::Socket,
-            _ => return reply.error(Errno::EPERM),
+        let Some(kind) = special_kind(mode) else {
+            return reply.error(Errno::EPERM);
         };
         let caller = caller(request);
         self.entry(name, reply, move |home, name| {
@@ -247,17 +131,15 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, bytes: &OsStr, reply: ReplyEmpty) {
-        match name(bytes) {
-            Ok(name) => self.action(reply, move |home| home.unlink(node(parent), &name)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        self.named(bytes, reply, move |home, name| {
+            home.unlink(node(parent), name)
+        });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, bytes: &OsStr, reply: ReplyEmpty) {
-        match name(bytes) {
-            Ok(name) => self.action(reply, move |home| home.rmdir(node(parent), &name)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        self.named(bytes, reply, move |home, name| {
+            home.rmdir(node(parent), name)
+        });
     }
 
     fn symlink(
@@ -285,11 +167,8 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let mode = match flags {
-            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
-            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
-            flags if flags.is_empty() => RenameMode::Replace,
-            _ => return reply.error(Errno::EINVAL),
+        let Some(mode) = rename_mode(flags) else {
+            return reply.error(Errno::EINVAL);
         };
         match name(from).and_then(|from| Ok((from, name(to)?))) {
             Ok((from, to)) => self.action(reply, move |home| {
@@ -309,12 +188,7 @@ impl Filesystem for Adapter {
         let caller = caller(request);
         self.home.run(
             move |home| home.open(node(ino), open_options(flags.0), caller),
-            |done| match done {
-                Ok(opened) => {
-                    reply.opened(FileHandle(opened.handle.0), FopenFlags::FOPEN_KEEP_CACHE);
-                }
-                Err(error) => reply.error(errno(&error)),
-            },
+            |done| answer::opened(reply, done),
         );
     }
 
@@ -335,23 +209,14 @@ impl Filesystem for Adapter {
         };
         self.home.run(
             move |home| home.create(node(parent), &name, mode, open_options(flags), caller),
-            |done| match done {
-                Ok(Opened { handle, attr }) => reply.created(
-                    &FOREVER,
-                    &file_attr(&attr),
-                    GENERATION,
-                    FileHandle(handle.0),
-                    FopenFlags::FOPEN_KEEP_CACHE,
-                ),
-                Err(error) => reply.error(errno(&error)),
-            },
+            |done| answer::created(reply, done),
         );
     }
 
     fn read(
         &self,
         _: &Request,
-        _ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -359,16 +224,14 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.home.read(handle(fh), offset, size as usize) {
-            Ok(data) => reply.data(&data),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let data = self.home.read(handle(fh), offset, size as usize);
+        answer::data(reply, data);
     }
 
     fn write(
         &self,
         _: &Request,
-        _ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -378,10 +241,8 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drops = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.home.write(handle(fh), offset, data, drops) {
-            Ok(written) => reply.written(written as u32),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let written = self.home.write(handle(fh), offset, data, drops);
+        answer::written(reply, written);
     }
 
     /// Not needed, and the kernel asks only once: there is nothing that only a close would tell us.
@@ -392,117 +253,53 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _: &Request,
-        _ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        answer(reply, self.home.release(handle(fh)));
+        answer::done(reply, self.home.release(handle(fh)));
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        answer(reply, self.home.fsync(handle(fh)));
+        answer::done(reply, self.home.fsync(handle(fh)));
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.home.run(
             move |home| home.open_dir(node(ino)),
-            |done| match done {
-                Ok(opened) => reply.opened(
-                    FileHandle(opened.0),
-                    FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
-                ),
-                Err(error) => reply.error(errno(&error)),
-            },
+            |done| answer::opened_dir(reply, done),
         );
     }
 
-    fn readdir(
-        &self,
-        _: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        match self.home.read_dir(handle(fh), offset) {
-            Ok(mut entries) => {
-                while let Some(entry) = entries.next()
-                    && !reply.add(
-                        INodeNo(entry.attr.id.0),
-                        entry.offset,
-                        file_type(entry.attr.kind),
-                        OsStr::from_bytes(&entry.name),
-                    )
-                {}
-                reply.ok();
-            }
-            Err(stop) => reply.error(stopped(stop)),
-        }
+    fn readdir(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        answer::entries(reply, self.home.read_dir(handle(fh), offset));
     }
 
     fn readdirplus(
         &self,
         _: &Request,
-        _ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        match self.home.read_dir(handle(fh), offset) {
-            Ok(mut entries) => {
-                while let Some(entry) = entries.next()
-                    && !reply.add(
-                        INodeNo(entry.attr.id.0),
-                        entry.offset,
-                        OsStr::from_bytes(&entry.name),
-                        &FOREVER,
-                        &file_attr(&entry.attr),
-                        GENERATION,
-                    )
-                {}
-                reply.ok();
-            }
-            Err(stop) => reply.error(stopped(stop)),
-        }
+        answer::entries_plus(reply, self.home.read_dir(handle(fh), offset));
     }
 
-    fn releasedir(
-        &self,
-        _: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         self.home.release_dir(handle(fh));
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer(reply, self.home.fsync_dir());
+        answer::done(reply, self.home.fsync_dir());
     }
 
-    fn statfs(&self, _: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.home.room() {
-            Ok(room) => {
-                let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK);
-                let free = blocks(room.available_bytes);
-                reply.statfs(
-                    blocks(room.total_bytes),
-                    free,
-                    free,
-                    room.files,
-                    room.files_free,
-                    STATFS_BLOCK,
-                    NAME_MAX,
-                    STATFS_BLOCK,
-                );
-            }
-            Err(error) => reply.error(errno(&error)),
-        }
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        answer::space(reply, self.home.room());
     }
 
     fn setxattr(
@@ -515,11 +312,8 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let mode = match flags {
-            0 => XattrMode::Any,
-            libc::XATTR_CREATE => XattrMode::Create,
-            libc::XATTR_REPLACE => XattrMode::Replace,
-            _ => return reply.error(Errno::EINVAL),
+        let Some(mode) = xattr_mode(flags) else {
+            return reply.error(Errno::EINVAL);
         };
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
         self.action(reply, move |home| {
@@ -529,18 +323,11 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let value = self.home.xattr(node(ino), name.as_bytes());
-        answer_sized(reply, size, value);
+        answer::sized(reply, size, value);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.home.xattrs(node(ino)).map(|names| {
-            let terminated = names.into_iter().flat_map(|mut name| {
-                name.push(0);
-                name
-            });
-            terminated.collect()
-        });
-        answer_sized(reply, size, names);
+        answer::names(reply, size, self.home.xattrs(node(ino)));
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -551,7 +338,7 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         _: &Request,
-        _ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         offset: u64,
         length: u64,
@@ -559,13 +346,13 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let mode = mode.cast_unsigned();
-        answer(reply, self.home.fallocate(handle(fh), offset, length, mode));
+        answer::done(reply, self.home.fallocate(handle(fh), offset, length, mode));
     }
 
     fn lseek(
         &self,
         _: &Request,
-        _ino: INodeNo,
+        _: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
@@ -579,20 +366,16 @@ impl Filesystem for Adapter {
             libc::SEEK_HOLE => self.home.seek(handle(fh), from, true),
             _ => Err(FsError::Invalid),
         };
-        match found.map(i64::try_from) {
-            Ok(Ok(offset)) => reply.offset(offset),
-            Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
-            Err(error) => reply.error(errno(&error)),
-        }
+        answer::offset(reply, found);
     }
 
     fn copy_file_range(
         &self,
         _: &Request,
-        _ino_in: INodeNo,
+        _: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
-        _ino_out: INodeNo,
+        _: INodeNo,
         fh_out: FileHandle,
         offset_out: u64,
         len: u64,
@@ -601,17 +384,6 @@ impl Filesystem for Adapter {
     ) {
         let from = (handle(fh_in), offset_in);
         let to = (handle(fh_out), offset_out);
-        match self.home.copy_range(from, to, len) {
-            Ok(copied) => reply.written(copied as u32),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-}
-
-/// A directory that was listed when it was opened stays so; if not, there is nothing to wait for.
-fn stopped(stop: Stop) -> Errno {
-    match stop {
-        Stop::Failed(error) => errno(&error),
-        Stop::Needs(_) => Errno::EIO,
+        answer::written(reply, self.home.copy_range(from, to, len));
     }
 }

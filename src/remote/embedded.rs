@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::local::LocalSession;
+use super::record::{Calls, Counters, Recorded};
 use super::serve::serve;
 use super::ssh::random_key;
 
@@ -30,6 +31,7 @@ const REJECTION: Duration = Duration::from_millis(100);
 pub struct EmbeddedServer {
     address: SocketAddr,
     host_key: PrivateKey,
+    counters: Counters,
     task: JoinHandle<()>,
 }
 
@@ -54,15 +56,18 @@ impl EmbeddedServer {
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
+        let counters = Counters::default();
         let client = Client {
             directory: directory.to_owned(),
             authorized,
+            counters: counters.clone(),
             channels: HashMap::new(),
         };
         let task = tokio::spawn(accept(listener, config, client));
         Ok(Self {
             address,
             host_key,
+            counters,
             task,
         })
     }
@@ -70,6 +75,11 @@ impl EmbeddedServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What all clients together have asked of it so far.
+    pub fn calls(&self) -> Calls {
+        self.counters.snapshot()
     }
 
     /// The server's line for a `known_hosts` file.
@@ -106,6 +116,7 @@ async fn accept(listener: TcpListener, config: Arc<Config>, client: Client) {
 struct Client {
     directory: PathBuf,
     authorized: PublicKey,
+    counters: Counters,
     /// Channels that are open and serve nothing yet.
     channels: HashMap<ChannelId, Channel<Msg>>,
 }
@@ -115,6 +126,7 @@ impl Client {
         Self {
             directory: self.directory.clone(),
             authorized: self.authorized.clone(),
+            counters: self.counters.clone(),
             channels: HashMap::new(),
         }
     }
@@ -166,7 +178,10 @@ impl Handler for Client {
         match self.channels.remove(&id) {
             Some(channel) if name == "sftp" => {
                 session.channel_success(id)?;
-                let home = Arc::new(LocalSession::new(&self.directory));
+                let home = Arc::new(Recorded {
+                    session: Arc::new(LocalSession::new(&self.directory)),
+                    counters: self.counters.clone(),
+                });
                 let (reader, writer) = tokio::io::split(channel.into_stream());
                 tokio::spawn(serve(reader, writer, home));
                 Ok(())

@@ -8,7 +8,6 @@ mod content;
 mod tree;
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -49,11 +48,7 @@ impl CheckReport {
 }
 
 /// Checks the replica in `state_dir`, which no daemon may be using; with `repair`, sets right what it can.
-pub fn check(state_dir: &Path, repair: bool) -> Result<CheckReport> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(Time(0), |d| {
-        Time::new(d.as_secs().cast_signed(), d.subsec_nanos())
-    });
+pub fn check(state_dir: &Path, repair: bool, now: Time) -> Result<CheckReport> {
     let replica = Replica::open(state_dir, now)?;
     let mut checker = Checker {
         db: schema::open_reader(&open::index_path(state_dir))?,

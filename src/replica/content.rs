@@ -4,9 +4,9 @@
 //! former alone. A file moves between them by rename, so open descriptors follow. Content may be there
 //! before its row commits and goes after; what has no row is a stray for `check`.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,10 @@ use super::clone::clone_file;
 use super::error::{AtPath, ReplicaError};
 use super::hint::Hints;
 use crate::tree::{NodeId, RelPath, Time};
+
+pub(super) mod disk;
+
+use disk::{exists, make_dir, make_parent, open_rw, read_dir, remove_file, rename, sync_parent};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -350,76 +354,10 @@ fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// The paths in `dir`; none if there is no such directory.
-fn read_dir(dir: &Path) -> Result<Vec<PathBuf>> {
-    match fs::read_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-            .at(dir),
-    }
-}
-
 /// Directories fan out by the low byte of the number.
 fn path_in(dir: &Path, node: NodeId) -> PathBuf {
     dir.join(format!("{:02x}", node.0 & 0xff))
         .join(node.0.to_string())
-}
-
-pub(super) fn make_dir(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.at(path),
-    }
-}
-
-/// Makes the directory of `path`, durably: a file synced in it later must not lose it.
-fn make_parent(path: &Path) -> Result<()> {
-    let Some(dir) = path.parent() else {
-        return Ok(());
-    };
-    if !exists(dir)? {
-        make_dir(dir)?;
-        sync_parent(dir)?;
-    }
-    Ok(())
-}
-
-pub(super) fn sync_parent(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(dir) => File::open(dir).and_then(|dir| dir.sync_all()).at(dir),
-        None => Ok(()),
-    }
-}
-
-fn exists(path: &Path) -> Result<bool> {
-    path.try_exists().at(path)
-}
-
-fn open_rw(path: &Path, create: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create_new(create)
-        .mode(0o600);
-    options.open(path)
-}
-
-/// Moves a file if it is there; an existing target stays unless `replace`.
-fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
-    if !exists(from)? || !replace && exists(to)? {
-        return Ok(());
-    }
-    make_parent(to)?;
-    fs::rename(from, to).at(from)
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.at(path),
-    }
 }
 
 #[cfg(test)]

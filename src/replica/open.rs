@@ -12,7 +12,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rustix::fs::FlockOperation;
 
-use super::content::{self, ContentStore};
+use super::content::{ContentStore, disk};
 use super::error::{AtPath, ReplicaError};
 use super::index::{Phase, Replica, Shared, State};
 use super::journal::{self, Journal, Replayed};
@@ -44,7 +44,7 @@ impl Replica {
         let index = index_path(state_dir);
         let mut db = schema::open_writer(&index)?;
         let state = load(state_dir, &mut db)?;
-        content::sync_parent(&index)?;
+        disk::sync_parent(&index)?;
         for node in state.pending.nodes().filter(|node| node.kind == Kind::File) {
             store.follow(node.id, node.data_changed, || None);
         }

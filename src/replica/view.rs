@@ -34,6 +34,9 @@ fn next(node: NodeId) -> NodeId {
     NodeId(node.0 + 1)
 }
 
+/// The key under which the replica remembers the 8 bytes that name this machine on the server.
+pub const CLIENT_ID: &str = "client.id";
+
 type Result<T> = std::result::Result<T, ReplicaError>;
 
 impl<'a> View<'a> {
@@ -255,6 +258,14 @@ impl<'a> View<'a> {
         Ok(parent.map(|path| path.join(&place.name)))
     }
 
+    /// This replica's own directory in the server's staging area, for moves that need a way station.
+    fn staging(&self) -> Result<RelPath> {
+        let client = self.meta(CLIENT_ID)?.unwrap_or_default();
+        let client: String = client.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = format!(".roamhome/staging/{client}-moves");
+        Ok(RelPath::parse(path.as_bytes()).unwrap_or_default())
+    }
+
     /// Walks from `node` up to the root.
     fn path(
         &self,
@@ -264,8 +275,7 @@ impl<'a> View<'a> {
         let mut names = Vec::new();
         while node != NodeId::ROOT {
             if node == NodeId::STAGING {
-                let staging = RelPath::parse(b".roamhome/staging").unwrap_or_default();
-                names.extend(staging.names().iter().rev().cloned());
+                names.extend(self.staging()?.names().iter().rev().cloned());
                 break;
             }
             let Some(place) = places(node)?.into_iter().next() else {

@@ -43,16 +43,15 @@ pub fn remote_change(base: Option<&BaseEntry>, remote: Option<&Version>) -> Chan
     }
 }
 
-/// What this machine did. `shared` says that the node has other places, through which its content may have
-/// been changed and folded already.
-pub fn local_change(base: Option<&BaseEntry>, local: Option<&LocalEntry>, shared: bool) -> Change {
+/// What this machine did.
+pub fn local_change(base: Option<&BaseEntry>, local: Option<&LocalEntry>) -> Change {
     match (base, local) {
         (None, None) => Change::Same,
         (None, Some(_)) => Change::Created,
         (Some(_), None) => Change::Removed,
         (Some(base), Some(local)) => match (base.version.kind, local.version.kind) {
             (a, b) if a != b => Change::KindChanged,
-            (Kind::File, _) => file_change(base, local, shared),
+            (Kind::File, _) => file_change(base, local),
             (Kind::Symlink, _) if base.node != local.node => Change::Modified,
             (Kind::Symlink, _) if base.version.target != local.version.target => Change::Modified,
             _ if base.version.mode != local.version.mode => Change::Attributes,
@@ -61,13 +60,9 @@ pub fn local_change(base: Option<&BaseEntry>, local: Option<&LocalEntry>, shared
     }
 }
 
-fn file_change(base: &BaseEntry, local: &LocalEntry, shared: bool) -> Change {
+fn file_change(base: &BaseEntry, local: &LocalEntry) -> Change {
     let (old, new) = (&base.version, &local.version);
-    if local.data_changed
-        || base.node != local.node
-        || !may_hold_same_data(old, new)
-        || (shared && !surely_same_data(old, new))
-    {
+    if local.data_changed || base.node != local.node || !may_hold_same_data(old, new) {
         Change::Modified
     } else if old.mode != new.mode || old.mtime != new.mtime {
         Change::Attributes
@@ -88,7 +83,7 @@ pub(super) fn may_hold_same_data(a: &Version, b: &Version) -> bool {
 }
 
 /// Whether hashes or, where neither is known, mtimes say that the two have the same content.
-pub(super) fn surely_same_data(a: &Version, b: &Version) -> bool {
+pub fn surely_same_data(a: &Version, b: &Version) -> bool {
     may_hold_same_data(a, b)
         && match (a.hash, b.hash) {
             (Some(a), Some(b)) => a == b,

@@ -14,46 +14,11 @@ use crate::tree::{BaseEntry, Kind, NodeId, Place, Version};
 use super::change::{Change, local_change, may_hold_same_data, remote_change};
 use super::{Action, Keep, LocalEntry, Policy, Prefer, Step, Triple, Why};
 
-/// What will be left of the inside of a directory that one side removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
-    /// Nothing.
-    Gone,
-    /// Not known before something else is done.
-    Undecided,
-    /// Something.
-    Stays,
-}
+mod newest;
+mod question;
 
-/// What a decision needs to know about the rest of the home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Context {
-    /// What will be left inside the directory that stands here in the base tree or locally.
-    pub inside: Fate,
-    /// Whether the local node has other places.
-    pub shared: bool,
-    /// Whether the server has the local node's content somewhere, so that it can be fetched.
-    pub fetchable: bool,
-    /// Whether the server's file here is the last copy of the content of a node that stands elsewhere.
-    pub lent: bool,
-}
-
-/// What is to be done at a place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// Nothing: it is settled.
-    Settled,
-    /// This.
-    Act(Action, Why),
-    /// Nothing now: it depends on something that this plan does first.
-    Later,
-    /// Nothing until the program that writes here closes the file.
-    Busy,
-    /// Nothing until this node's content was fetched.
-    NeedsContent(NodeId),
-    /// Nothing while the server holds something there that cannot be carried.
-    Obstructed,
-}
+pub use newest::newest;
+pub use question::{Context, Decision, Fate};
 
 use Decision::{Act, Settled};
 
@@ -84,24 +49,6 @@ pub fn decide(place: &Place, triple: &Triple, context: &Context, policy: &Policy
     }
 }
 
-/// Which of two versions wins: the newer in server time, or the preferred where the clocks cannot tell.
-pub fn newest(local: &Version, remote: &Version, policy: &Policy) -> Prefer {
-    const SECOND: i128 = 1_000_000_000;
-    if local.kind != Kind::File || remote.kind != Kind::File {
-        return policy.prefer;
-    }
-    let local_start = i128::from(local.mtime) * SECOND + i128::from(policy.clock.offset_ns);
-    let remote_start = i128::from(remote.mtime) * SECOND;
-    let error = i128::from(policy.clock.error_ns);
-    if local_start - error >= remote_start + SECOND {
-        Prefer::Local
-    } else if remote_start >= local_start + SECOND + error {
-        Prefer::Remote
-    } else {
-        policy.prefer
-    }
-}
-
 fn is_dir(version: &Version) -> bool {
     version.kind == Kind::Dir
 }
@@ -121,7 +68,7 @@ impl<'a> Case<'a> {
         Self {
             place,
             base: triple.base.as_ref(),
-            here: local_change(triple.base.as_ref(), triple.local.as_ref(), context.shared),
+            here: local_change(triple.base.as_ref(), triple.local.as_ref()),
             there: remote_change(triple.base.as_ref(), triple.remote.as_ref()),
             context,
             policy,
@@ -276,6 +223,9 @@ impl<'a> Case<'a> {
         if self.context.fetchable {
             return Some(Decision::NeedsContent(local.node));
         }
+        if local.busy {
+            return Some(Decision::Busy);
+        }
         // All that is here is what was written into a file of which the rest is lost.
         let keep = |clean| {
             if local.data_changed {
@@ -344,7 +294,8 @@ impl<'a> Case<'a> {
     fn keep_replaced(&self, local: &LocalEntry) -> Keep {
         let replaced_by_user =
             local.data_changed || self.base.is_none_or(|base| base.node != local.node);
-        if replaced_by_user && !self.context.shared {
+        let disowned = self.base.is_some_and(|base| base.node == NodeId::NONE);
+        if replaced_by_user && !disowned && !self.context.shared {
             Keep::Replaced
         } else {
             Keep::Backup
@@ -434,9 +385,9 @@ fn same_symlink(local: &Version, remote: &Version) -> bool {
 }
 
 /// Whether `local` shows the state that the server holds as `base`, so that its content can be fetched there.
-pub(super) fn holds_content_of(base: &BaseEntry, local: &LocalEntry, shared: bool) -> bool {
+pub(super) fn holds_content_of(base: &BaseEntry, local: &LocalEntry) -> bool {
     base.node == local.node
-        && (local.data_changed || local_change(Some(base), Some(local), shared) != Change::Modified)
+        && (local.data_changed || local_change(Some(base), Some(local)) != Change::Modified)
 }
 
 #[cfg(test)]

@@ -146,12 +146,11 @@ impl Forest {
 
     /// Whether the server's file at `place` is what `local` shows, so that its content can be fetched there.
     fn is_source(&self, place: &Place, local: &LocalEntry) -> bool {
-        let shared = self.is_shared(local.node);
         self.at(place)
             .is_some_and(|triple| match (&triple.base, &triple.remote) {
                 (Some(base), Some(remote)) => {
                     base.version.same_content(remote)
-                        && holds_content_of(base, local, shared)
+                        && holds_content_of(base, local)
                         && self.server_has(place.parent)
                 }
                 _ => false,
@@ -194,7 +193,7 @@ impl Forest {
     /// Whether this machine changed the content of what stands at both places.
     pub(super) fn is_content_changed(&self, from: &Place, local: &LocalEntry) -> bool {
         let base = self.at(from).and_then(|triple| triple.base.as_ref());
-        local_change(base, Some(local), false) == Change::Modified
+        local_change(base, Some(local)) == Change::Modified
     }
 
     /// Base tree and server: what stands at `from` goes to `to` and replaces what is there.

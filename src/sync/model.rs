@@ -49,7 +49,8 @@ pub struct DirState {
 /// Closed by the caller: `dirs` holds every directory that is a place's parent, and their parents up to the
 /// root, in both trees; where a directory is gone on one side, all its children on the other are triples
 /// too; where a node of a triple stands elsewhere in base or local, that place is a triple too. Places whose
-/// parent is [`NodeId::STAGING`] (moves cut short) are places like others.
+/// parent is [`NodeId::STAGING`] (moves cut short) are places like others; that directory belongs to this
+/// replica alone, and whatever it shows there under a name that a `Move` gave is a triple, with or without base.
 #[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The places that may differ.
@@ -123,6 +124,7 @@ pub enum Why {
 pub enum Action {
     /// On the server: rename what stands at `from` (in the base tree) to the step's place. `replaces` is the
     /// version that may stand there and is replaced; `None` means that nothing may.
+    /// Not to be tried unless the base tree still has the node at `from`: an earlier move may have failed.
     Move {
         /// The node that moves.
         node: NodeId,
@@ -132,6 +134,14 @@ pub enum Action {
         expected: Version,
         /// What the rename replaces.
         replaces: Option<Version>,
+    },
+    /// On neither: what stood at `from` in the base tree is gone there and stands at the step's place on the
+    /// server, as if moved: an earlier `Move` whose answer was lost, or the same move by somebody else.
+    Moved {
+        /// The node of the base tree.
+        node: NodeId,
+        /// Its place in the base tree.
+        from: Place,
     },
     /// On the replica only: the directory's move is obstructed, so its children move one by one. The base
     /// tree gets a stand-in directory at `from` that holds the old base children.
@@ -232,10 +242,27 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it changes the server, and so checks there what it expects.
+    pub fn is_on_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Move { .. }
+                | Self::MakeDir { .. }
+                | Self::Publish { .. }
+                | Self::SetAttr { .. }
+                | Self::Remove { .. }
+                | Self::RemoveDir
+        )
+    }
+}
+
 /// An action, where, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The place. On the server it is found by way of the base tree as the steps before have left it.
+    /// The place. On the server it is found by way of the base tree as the steps before have left it. A step
+    /// whose directory is not in the base tree (an earlier one failed) is not to be tried, unless it only
+    /// removes something from the replica.
     pub place: Place,
     /// What to do.
     pub action: Action,

@@ -18,10 +18,15 @@ use super::{Action, Keep, Step, Why};
 pub(super) struct Moves {
     /// To be done one after the other.
     pub(super) steps: Vec<Step>,
+    /// Where moves start and end. Only a `Publish` may follow there, since it finds out by itself if the move
+    /// failed; anything else waits until the base tree shows that it did not.
+    pub(super) touched: BTreeSet<Place>,
     /// Places that this plan does not touch otherwise, and what that means for the directory they are in.
     pub(super) held: BTreeMap<Place, Fate>,
     /// Steps for held places.
     pub(super) held_steps: Vec<Step>,
+    /// Moves that have happened on the server already: the base tree takes note.
+    pub(super) happened: Vec<Step>,
     /// Directories that cannot move as a whole, with their places in the base tree.
     pub(super) splits: BTreeMap<NodeId, Place>,
     /// Directories that wait until the directory in their way (in the base tree) is gone.
@@ -60,14 +65,17 @@ pub(super) fn moves(forest: &mut Forest) -> Moves {
         forest,
         found: Moves {
             steps: Vec::new(),
+            touched: BTreeSet::new(),
             held: BTreeMap::new(),
             held_steps: Vec::new(),
+            happened: Vec::new(),
             splits: BTreeMap::new(),
             behind: BTreeMap::new(),
             needs_content: BTreeSet::new(),
             waiting: BTreeSet::new(),
         },
     };
+    pass.recover_the_staged();
     while pass.move_what_is_free() || pass.break_a_cycle() || pass.give_up_the_blocked() {}
     pass.put_off_the_rest();
     pass.found
@@ -87,6 +95,18 @@ fn ends(forest: &Forest, node: NodeId) -> Option<(&Place, &Place)> {
     Some((from, to))
 }
 
+const STAGED: &str = "move-";
+
+/// What a node is called while it waits in the staging directory.
+fn staged_name(node: NodeId) -> Option<Name> {
+    Name::new(format!("{STAGED}{node}").as_bytes()).ok()
+}
+
+fn staged_node(name: &Name) -> Option<NodeId> {
+    let text = std::str::from_utf8(name.as_bytes()).ok()?;
+    text.strip_prefix(STAGED)?.parse().ok().map(NodeId)
+}
+
 struct Pass<'a> {
     /// Nodes whose move is neither planned nor given up.
     moved: BTreeSet<NodeId>,
@@ -95,6 +115,69 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// What a move took to the staging directory without our hearing of it is either on its way, or nobody
+    /// knows it any more, and is kept as a backup.
+    fn recover_the_staged(&mut self) {
+        let staged = self.forest.inside(NodeId::STAGING);
+        let unknown = staged.filter(|(_, triple)| triple.base.is_none());
+        let unknown =
+            unknown.filter_map(|(place, triple)| Some((place.clone(), triple.remote.clone()?)));
+        for (place, version) in unknown.collect::<Vec<_>>() {
+            self.found.held.insert(place.clone(), Fate::Undecided);
+            let from = staged_node(&place.name)
+                .and_then(|node| Some((node, self.forest.only_place(Tree::Base, node)?.clone())))
+                .filter(|(_, from)| self.has_moved(from, &place));
+            if let Some((node, from)) = from {
+                self.moved.remove(&node);
+                if let Some(to) = self.forest.only_place(Tree::Local, node).cloned() {
+                    self.hold(&from, &to);
+                }
+                self.take_note(node, &from, &place);
+            } else if version.kind == Kind::File || version.kind == Kind::Symlink {
+                self.found.held_steps.push(Step {
+                    place,
+                    action: Action::Remove {
+                        expected: version,
+                        keep: Keep::Backup,
+                    },
+                    why: Why::LocalChange,
+                });
+            }
+        }
+    }
+
+    /// Whether what the base tree has at `from` is gone there and stands at `to`.
+    fn has_moved(&self, from: &Place, to: &Place) -> bool {
+        let (Some(source), Some(target)) = (self.forest.at(from), self.forest.at(to)) else {
+            return false;
+        };
+        let replaceable = target
+            .base
+            .as_ref()
+            .is_none_or(|base| base.version.kind != Kind::Dir);
+        let (Some(base), None, Some(remote)) = (&source.base, &source.remote, &target.remote)
+        else {
+            return false;
+        };
+        let same = match base.version.kind {
+            Kind::Dir => remote.kind == Kind::Dir,
+            _ => base.version.same(remote),
+        };
+        same && replaceable && self.forest.server_has(to.parent)
+    }
+
+    fn take_note(&mut self, node: NodeId, from: &Place, to: &Place) {
+        self.hold(from, to);
+        self.found.happened.push(Step {
+            place: to.clone(),
+            action: Action::Moved {
+                node,
+                from: from.clone(),
+            },
+            why: Why::BothAgree,
+        });
+    }
+
     fn move_what_is_free(&mut self) -> bool {
         let mut progress = false;
         for node in self.moved.clone() {
@@ -114,10 +197,7 @@ impl Pass<'_> {
         let Some(node) = self.find_cycle() else {
             return false;
         };
-        let Ok(name) = Name::new(format!("move-{node}").as_bytes()) else {
-            return false;
-        };
-        let Some((from, _)) = self.ends(node) else {
+        let (Some((from, _)), Some(name)) = (self.ends(node), staged_name(node)) else {
             return false;
         };
         self.plan_move(node, &from, &Place::new(NodeId::STAGING, name), None);
@@ -168,7 +248,9 @@ impl Pass<'_> {
             };
             self.moved.remove(&node);
             progress = true;
-            if self.is_dir(&to) {
+            if self.has_moved(&from, &to) {
+                self.take_note(node, &from, &to);
+            } else if self.is_dir(&to) {
                 self.hold(&from, &to);
                 self.found.splits.insert(node, from);
             } else if let Some(step) = self.update_in_place(&from, &to) {
@@ -245,6 +327,7 @@ impl Pass<'_> {
             },
             why: Why::LocalChange,
         });
+        self.found.touched.extend([from.clone(), to.clone()]);
         self.forest.move_base(from, to);
     }
 

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Kind, NodeId, Place};
+use crate::tree::{Kind, Name, NodeId, Place};
 
 use super::decide::{Context, Decision, Fate, decide};
 use super::forest::{Forest, Tree};
@@ -62,13 +62,22 @@ struct Found {
 impl Planner<'_> {
     fn plan(&self) -> Plan {
         let mut found = self.look();
-        let splits = self.splits();
+        let mut splits = self.splits();
         let frozen = self.rekeyed(&found, &splits);
-        found.acts.retain(|place, (action, _)| {
-            matches!(action, Action::Unite { .. }) || !self.is_inside(place, &frozen)
+        // What is rekeyed changes the places right below it, so that those are rekeyed by later plans.
+        splits.retain(|_, from| !frozen.contains(&from.parent));
+        found.acts.retain(|place, (action, _)| match action {
+            Action::Unite { .. } => !frozen.contains(&place.parent),
+            _ => !self.is_inside(place, &frozen),
         });
+        one_change_of_each_node(&mut found.acts);
+        let happened = self.moves.happened.iter();
+        let undisturbed = happened.filter(|step| !self.is_rekeyed(step, &splits, &found));
         let made = self.made(&found);
-        let mut steps = Steps::default();
+        let mut steps = Steps {
+            rekey: undisturbed.cloned().collect(),
+            ..Steps::default()
+        };
         for (node, from) in splits {
             if let Some(place) = self.forest.only_place(Tree::Local, node) {
                 steps.rekey.push(Step {
@@ -79,6 +88,7 @@ impl Planner<'_> {
             }
         }
         for (place, (action, why)) in found.acts {
+            let (place, action) = out_of_staging(place, action, self.forest);
             if self.is_possible(&place, &action, &made) {
                 self.schedule(&mut steps, Step { place, action, why });
             }
@@ -105,6 +115,9 @@ impl Planner<'_> {
             }
             match self.decide(place, triple) {
                 Decision::Settled | Decision::Later => {}
+                Decision::Act(action, _)
+                    if self.moves.touched.contains(place)
+                        && !matches!(action, Action::Publish { .. }) => {}
                 Decision::Act(action, why) => {
                     found.acts.insert(place.clone(), (action, why));
                 }
@@ -204,13 +217,37 @@ impl Planner<'_> {
         splits
     }
 
-    /// The directories whose base rows go to another directory in this plan.
+    /// The directories whose places inside this plan renames, or knows nothing about.
     fn rekeyed(&self, found: &Found, splits: &BTreeMap<NodeId, Place>) -> BTreeSet<NodeId> {
         let united = found.acts.values().flat_map(|(action, _)| match action {
             Action::Unite { from, node } => vec![*from, *node],
             _ => Vec::new(),
         });
-        splits.keys().copied().chain(united).collect()
+        let moved = self
+            .moves
+            .happened
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::Moved { node, .. } => Some(*node),
+                _ => None,
+            });
+        splits.keys().copied().chain(united).chain(moved).collect()
+    }
+
+    /// Whether this plan changes how one of the ends of a move that has happened is called.
+    fn is_rekeyed(&self, step: &Step, splits: &BTreeMap<NodeId, Place>, found: &Found) -> bool {
+        let ends = match &step.action {
+            Action::Moved { from, .. } => [from.parent, step.place.parent],
+            _ => [step.place.parent; 2],
+        };
+        let united = |dir: NodeId| {
+            found.acts.values().any(|(action, _)| match action {
+                Action::Unite { from, node } => *from == dir || *node == dir,
+                _ => false,
+            })
+        };
+        ends.into_iter()
+            .any(|dir| splits.contains_key(&dir) || united(dir))
     }
 
     fn is_inside(&self, place: &Place, dirs: &BTreeSet<NodeId>) -> bool {
@@ -318,6 +355,62 @@ impl Planner<'_> {
                 Phase { steps }
             })
             .collect()
+    }
+}
+
+/// The staging directory is shown nowhere, so what is to be adopted from there, since somebody changed it on
+/// its way and it was removed here, comes back under the root.
+fn out_of_staging(place: Place, action: Action, forest: &Forest) -> (Place, Action) {
+    let Action::Adopt { version, .. } = &action else {
+        return (place, action);
+    };
+    let base = forest.at(&place).and_then(|triple| triple.base.as_ref());
+    let Some(node) = base.map(|base| base.node) else {
+        return (place, action);
+    };
+    match Name::new(format!("recovered-{node}").as_bytes()) {
+        Ok(name) if place.parent == NodeId::STAGING => {
+            let back = Action::Move {
+                node,
+                expected: version.clone(),
+                from: place,
+                replaces: None,
+            };
+            (Place::new(NodeId::ROOT, name), back)
+        }
+        _ => (place, action),
+    }
+}
+
+/// Where a step changes a node of the replica, what its other places (hard links) need is seen by the next
+/// plan: it would act on a state that is no more.
+fn one_change_of_each_node(acts: &mut BTreeMap<Place, (Action, Why)>) {
+    let mut changed = BTreeMap::new();
+    for (place, (action, _)) in acts.iter() {
+        if let Action::Refresh { node, .. }
+        | Action::TakeAttrs { node, .. }
+        | Action::Compare { node, .. } = action
+        {
+            changed.entry(*node).or_insert_with(|| place.clone());
+        }
+    }
+    acts.retain(|place, (action, _)| {
+        let only = node_of(action).and_then(|node| changed.get(&node));
+        only.is_none_or(|only| only == place)
+    });
+}
+
+/// The node whose state the action sends, replaces or takes as agreed.
+fn node_of(action: &Action) -> Option<NodeId> {
+    match action {
+        Action::Publish { node, .. }
+        | Action::SetAttr { node, .. }
+        | Action::Refresh { node, .. }
+        | Action::TakeAttrs { node, .. }
+        | Action::Drop { node, .. }
+        | Action::Compare { node, .. } => Some(*node),
+        Action::Agree { entry } => entry.as_ref().map(|entry| entry.node),
+        _ => None,
     }
 }
 

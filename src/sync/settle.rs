@@ -38,12 +38,31 @@ pub enum Fold {
         /// What; `None`: nothing.
         entry: Option<BaseEntry>,
     },
-    /// The base tree's entry at `from`, and an observation there, go to `to` and replace what was there.
+    /// The node's content is that of `version`, and agreed on at `place`, so that its mark of changed content
+    /// can be cleared. Its base entries elsewhere (hard links) of which [`surely_same_data`] does not hold
+    /// get [`NodeId::NONE`]: they are still to be published, and the mark no longer tells.
+    ///
+    /// [`surely_same_data`]: super::surely_same_data
+    Disown {
+        /// The node.
+        node: NodeId,
+        /// The place where its content is agreed on.
+        place: Place,
+        /// The version there.
+        version: Version,
+    },
+    /// The base tree's entry at `from`, and an observation there, go to `to` and replace what was there, as
+    /// in `SetBase`.
     MoveBase {
         /// Where it stood.
         from: Place,
         /// Where it stands.
         to: Place,
+    },
+    /// All observations inside the directory, at any depth, are void: they were made at another path.
+    ForgetInside {
+        /// The directory.
+        dir: NodeId,
     },
     /// The directory at `place` in the base tree is another node from now on: its base children and the
     /// observations in it follow, and win over what the new node had.
@@ -103,17 +122,23 @@ fn clean(place: &Place) -> Fold {
 
 /// Both sides have `entry` at `place`.
 fn agreed(place: &Place, entry: Option<BaseEntry>) -> Vec<Fold> {
-    let place = place.clone();
-    vec![
-        Fold::SetBase {
-            place: place.clone(),
-            entry,
-        },
-        Fold::Forget {
-            place: place.clone(),
-        },
-        Fold::Clean { place },
-    ]
+    let disown = entry.as_ref().map(|entry| Fold::Disown {
+        node: entry.node,
+        place: place.clone(),
+        version: entry.version.clone(),
+    });
+    let set = Fold::SetBase {
+        place: place.clone(),
+        entry,
+    };
+    let forget = Fold::Forget {
+        place: place.clone(),
+    };
+    [set, forget]
+        .into_iter()
+        .chain(disown)
+        .chain([clean(place)])
+        .collect()
 }
 
 /// The server shows `version` at `place`; without one nothing is known for sure, so the next plan looks.
@@ -130,17 +155,22 @@ fn agreed_if_known(place: &Place, node: Option<NodeId>, version: Option<&Version
     }
 }
 
+fn moved(from: &Place, to: &Place) -> [Fold; 3] {
+    let go = Fold::MoveBase {
+        from: from.clone(),
+        to: to.clone(),
+    };
+    [go, clean(from), clean(to)]
+}
+
 fn done(step: &Step, version: Option<&Version>, made: Option<NodeId>) -> Vec<Fold> {
     let place = &step.place;
     match &step.action {
-        Action::Move { from, .. } => vec![
-            Fold::MoveBase {
-                from: from.clone(),
-                to: place.clone(),
-            },
-            clean(from),
-            clean(place),
-        ],
+        Action::Move { from, .. } => moved(from, place).to_vec(),
+        Action::Moved { node, from } => moved(from, place)
+            .into_iter()
+            .chain([Fold::ForgetInside { dir: *node }])
+            .collect(),
         Action::Split { node, from } => made.map_or_else(Vec::new, |made| {
             vec![
                 Fold::Rekey {

@@ -12,6 +12,8 @@ use super::Name;
 pub struct NodeId(pub u64);
 
 impl NodeId {
+    /// No node: in base rows whose node went on to hold other content.
+    pub const NONE: Self = Self(0);
     /// The home's root directory.
     pub const ROOT: Self = Self(1);
     /// Stands for the server's staging directory in the base tree only, for moves that need a way station.

@@ -4,16 +4,16 @@ use std::io::Write;
 use tempfile::TempDir;
 
 use super::super::content::Which;
-use super::super::index::tests::{make, open, place, update, view};
+use super::super::index::tests::{NOW, make, open, place, update, view};
 use super::super::rows::{Content, LocalBackup, Node};
 use super::*;
 use crate::tree::{Kind, Name, Place, RelPath, Version};
 
 /// Checks, repairs, checks again; returns what was found first.
 fn repair(dir: &TempDir) -> Vec<String> {
-    let found = check(dir.path(), false).unwrap();
+    let found = check(dir.path(), false, NOW).unwrap();
     assert!(found.findings.iter().all(|finding| !finding.repaired));
-    let repaired = check(dir.path(), true).unwrap();
+    let repaired = check(dir.path(), true, NOW).unwrap();
     let all = |report: &CheckReport| -> Vec<String> {
         report
             .findings
@@ -27,7 +27,7 @@ fn repair(dir: &TempDir) -> Vec<String> {
         .filter(|f| !f.repaired)
         .map(|f| f.what.clone())
         .collect();
-    assert_eq!(all(&check(dir.path(), false).unwrap()), left);
+    assert_eq!(all(&check(dir.path(), false, NOW).unwrap()), left);
     all(&found)
 }
 
@@ -35,7 +35,7 @@ fn repair(dir: &TempDir) -> Vec<String> {
 fn assert_repairs(dir: &TempDir, what: &str) {
     let found = repair(dir);
     assert!(found.len() == 1 && found[0].contains(what), "{found:?}");
-    assert!(check(dir.path(), false).unwrap().findings.is_empty());
+    assert!(check(dir.path(), false, NOW).unwrap().findings.is_empty());
 }
 
 fn edit(replica: &Replica, id: NodeId, with: impl FnOnce(&mut Node)) {
@@ -98,11 +98,11 @@ fn a_sound_replica_has_no_findings() {
         tx.remove_node(gone)
     });
     assert!(matches!(
-        check(dir.path(), true),
+        check(dir.path(), true, NOW),
         Err(ReplicaError::InUse { .. })
     ));
     drop(replica);
-    let report = check(dir.path(), false).unwrap();
+    let report = check(dir.path(), false, NOW).unwrap();
     assert_eq!(report.findings, []);
     assert_eq!((report.nodes, report.content_files), (5, 2));
 }

@@ -30,6 +30,8 @@ fn every_unsent_file_gets_its_current_path_and_nothing_is_overwritten() {
     let replica = open(&dir);
     unsent(&replica, "old", "new", "renamed");
     let backup = unsent(&replica, "new", "kept", "lost a conflict");
+    replica.content().link_to_backup(backup, 0).unwrap();
+    replica.content().remove(backup).unwrap();
     update(&replica, |tx| {
         let id = tx.alloc_backup()?;
         tx.unlink(&place(NodeId::ROOT, "kept"))?;
@@ -43,7 +45,6 @@ fn every_unsent_file_gets_its_current_path_and_nothing_is_overwritten() {
             unsent: true,
         })
     });
-    replica.content().keep_as_backup(backup, 0).unwrap();
     fs::write(out.path().join("new"), "was here").unwrap();
     // In use, and with the last changes in the journal only.
     let report = rescue(dir.path(), out.path()).unwrap();

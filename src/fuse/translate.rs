@@ -4,10 +4,15 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, TimeOrNow};
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, OpenAccMode, OpenFlags,
+    RenameFlags, Request, TimeOrNow,
+};
 
-use crate::fs::{Attr, FsError, SetTime};
-use crate::tree::{Kind, Name, Time};
+use crate::fs::{
+    Attr, Caller, FsError, Handle, OpenOptions, RenameMode, SetTime, SpecialKind, XattrMode,
+};
+use crate::tree::{Kind, Name, NodeId, Time};
 
 /// How long the kernel may remember what it was told: until we say otherwise, for nobody else changes it.
 /// (Ten years, as far as the kernel's clock is concerned.)
@@ -27,6 +32,21 @@ pub(super) fn errno(error: &FsError) -> Errno {
         tracing::warn!(%error, "an operation failed");
     }
     Errno::from_i32(error.to_errno())
+}
+
+pub(super) fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+    }
+}
+
+pub(super) fn node(ino: INodeNo) -> NodeId {
+    NodeId(ino.0)
+}
+
+pub(super) fn handle(fh: FileHandle) -> Handle {
+    Handle(fh.0)
 }
 
 pub(super) fn name(bytes: &OsStr) -> Result<Name, FsError> {
@@ -91,6 +111,42 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     match time {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(time) => SetTime::At(from_request(time)),
+    }
+}
+
+pub(super) fn open_options(flags: i32) -> OpenOptions {
+    OpenOptions {
+        write: OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY,
+        truncate: flags & libc::O_TRUNC != 0,
+        exclusive: flags & libc::O_EXCL != 0,
+    }
+}
+
+/// What `mknod` may make; devices it may not.
+pub(super) fn special_kind(mode: u32) -> Option<SpecialKind> {
+    match mode & libc::S_IFMT {
+        libc::S_IFREG | 0 => Some(SpecialKind::File),
+        libc::S_IFIFO => Some(SpecialKind::Fifo),
+        libc::S_IFSOCK => Some(SpecialKind::Socket),
+        _ => None,
+    }
+}
+
+pub(super) fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
+    match flags {
+        RenameFlags::RENAME_NOREPLACE => Some(RenameMode::NoReplace),
+        RenameFlags::RENAME_EXCHANGE => Some(RenameMode::Exchange),
+        flags if flags.is_empty() => Some(RenameMode::Replace),
+        _ => None,
+    }
+}
+
+pub(super) fn xattr_mode(flags: i32) -> Option<XattrMode> {
+    match flags {
+        0 => Some(XattrMode::Any),
+        libc::XATTR_CREATE => Some(XattrMode::Create),
+        libc::XATTR_REPLACE => Some(XattrMode::Replace),
+        _ => None,
     }
 }
 

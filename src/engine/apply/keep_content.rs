@@ -1,0 +1,72 @@
+//! Content that makes room for the server's: linked into the backups before, removed after.
+
+use super::super::shared::Shared;
+use super::{Applied, current_or_renamed};
+use crate::replica::{Content, LocalBackup, ReplicaError};
+use crate::sync::Keep;
+use crate::tree::{Kind, NodeId, Place};
+
+/// Links the content into the backups, where there is any and it must be kept.
+pub(super) fn keep_content(
+    shared: &Shared,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+    keep: Keep,
+) -> Result<Option<LocalBackup>, ReplicaError> {
+    let at = shared.now();
+    let found = shared.replica.update(|tx| {
+        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
+            return Ok(None);
+        };
+        if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
+            return Ok(None);
+        }
+        let Some(path) = tx.local_path_of(&stands)? else {
+            return Ok(None);
+        };
+        let why = match keep {
+            Keep::Replaced => "replaced by a newer version from the server",
+            Keep::Backup => "lost a conflict against the server's version",
+            Keep::Trash => "removed on the server",
+        };
+        Ok::<_, ReplicaError>(Some(LocalBackup {
+            path,
+            version: node.version(),
+            at,
+            why: why.into(),
+            id: tx.alloc_backup()?,
+            unsent: node.data_changed,
+        }))
+    })?;
+    if let Some(backup) = &found {
+        shared.replica.content().link_to_backup(id, backup.id)?;
+    }
+    Ok(found)
+}
+
+/// Takes back the backup of a step that did not happen.
+pub(super) fn finish(
+    shared: &Shared,
+    applied: &Applied,
+    backup: Option<&LocalBackup>,
+) -> Result<(), ReplicaError> {
+    if let (Applied::Stale, Some(backup)) = (applied, backup) {
+        shared.replica.content().remove_backup(backup.id)?;
+    }
+    Ok(())
+}
+
+/// Removes the content that a refresh replaced, unless newer content came in its place already: the look
+/// and the removal share one critical section with every fetch and every truncation.
+pub(super) fn discard_content(shared: &Shared, id: NodeId) -> Result<(), ReplicaError> {
+    shared.replica.view(|view| {
+        let absent = view
+            .node(id)?
+            .is_some_and(|node| node.content == Content::Absent);
+        if absent && !shared.replica.opens().is_open(id) {
+            shared.replica.content().remove(id)?;
+        }
+        Ok(())
+    })
+}

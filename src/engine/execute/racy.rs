@@ -1,0 +1,82 @@
+//! Files that were seen within the second of a change: their contents are compared once more.
+
+use std::sync::Arc;
+
+use super::super::scan::ScanError;
+use super::super::shared::{Shared, lock};
+use super::super::{apply, fetch, push};
+use crate::remote::Remote;
+use crate::replica::{Content, Node, ReplicaError};
+use crate::sync::Keep;
+use crate::tree::{Place, Version};
+
+/// Compares the contents of files that were seen within the second of a change, when another change could
+/// still hide: SFTP shows neither sub-seconds nor change times.
+pub(in crate::engine) async fn recheck_racy(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+) -> Result<(), ScanError> {
+    let places = std::mem::take(&mut *lock(&shared.racy));
+    for place in places {
+        let found = shared.replica.view(|view| {
+            let base = view.base(&place)?;
+            let node = base
+                .as_ref()
+                .map(|base| view.node(base.node))
+                .transpose()?
+                .flatten();
+            Ok::<_, ReplicaError>(node.zip(base.map(|base| base.version)))
+        })?;
+        let Some((node, version)) = found else {
+            continue;
+        };
+        // What is not here will be fetched as it is then, and what changed here is compared by its plan.
+        if node.content != Content::Whole || node.data_changed || node.size == 0 {
+            continue;
+        }
+        match same_as_server(shared, remote, &place, &node, &version).await {
+            Ok(Some(changed)) => {
+                apply::refresh(
+                    shared,
+                    &place,
+                    node.id,
+                    node.data_seq,
+                    &changed,
+                    Keep::Replaced,
+                )?;
+            }
+            Ok(None) => {}
+            Err(ScanError::Remote(error)) if error.is_link_loss() => {
+                lock(&shared.racy).insert(place);
+                return Err(error.into());
+            }
+            // Gone or closed to us by now: the listing tells.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `None` if the server's content is the node's; else the server's version.
+async fn same_as_server(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    place: &Place,
+    node: &Node,
+    version: &Version,
+) -> Result<Option<Version>, ScanError> {
+    let Some(path) = push::server_path(shared, place)? else {
+        return Ok(None);
+    };
+    let session = remote.bulk().as_ref();
+    let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
+        return Ok(None);
+    };
+    // Another size or time is a change that listings show.
+    let shown = fetched.version.size == version.size && fetched.version.mtime == version.mtime;
+    let equal = !shown || shared.replica.content().equals(node.id, &fetched.file)?;
+    Ok((!equal).then(|| Version {
+        mode: version.mode,
+        ..fetched.version
+    }))
+}

@@ -1,0 +1,193 @@
+//! A server that is a map in memory, behind the engine's door; shared with `tests/`.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use roamhome::engine::{Done, Fetch, FetchError, Space};
+use roamhome::fs::{FsError, Home, HomeOptions, HostScope};
+use roamhome::replica::{Content, Node, Replica, ReplicaError};
+use roamhome::tree::{Kind, Name, NodeId, Place, Time};
+
+/// What the server has and how it behaves.
+#[derive(Default)]
+pub(crate) struct FakeServer {
+    replica: Mutex<Option<Arc<Replica>>>,
+    files: Mutex<HashMap<NodeId, Vec<u8>>>,
+    dirs: Mutex<HashMap<NodeId, Vec<(Name, Node)>>>,
+    /// What every request fails with.
+    pub(crate) failure: Mutex<Option<FetchError>>,
+    /// While there, requests wait in it instead of being answered.
+    pub(crate) stalled: Mutex<Option<Vec<(NodeId, Done)>>>,
+    /// How many requests there were.
+    pub(crate) requests: AtomicU32,
+    /// How often the engine was told of changes.
+    pub(crate) changes: AtomicU32,
+}
+
+impl FakeServer {
+    /// Adds a file that is on the server only.
+    pub(crate) fn put_file(&self, parent: NodeId, name: &str, content: &[u8]) -> NodeId {
+        let node = self.place(parent, name, |id| Node {
+            size: content.len() as u64,
+            ..node(id, Kind::File, 0o644)
+        });
+        self.files.lock().unwrap().insert(node, content.to_vec());
+        node
+    }
+
+    /// Adds a directory that was not listed yet, with files in it.
+    pub(crate) fn put_dir(&self, parent: NodeId, name: &str, files: &[&str]) -> NodeId {
+        let dir = self.place(parent, name, |id| Node {
+            listed: false,
+            ..node(id, Kind::Dir, 0o755)
+        });
+        let entry = |name: &&str| {
+            let new = self.replica().update(|tx| tx.alloc_node()).unwrap();
+            (
+                Name::new(name.as_bytes()).unwrap(),
+                node(new, Kind::File, 0o644),
+            )
+        };
+        let entries = files.iter().map(entry).collect();
+        self.dirs.lock().unwrap().insert(dir, entries);
+        dir
+    }
+
+    /// Answers what waits.
+    pub(crate) fn go_on(&self) {
+        let waiting = self.stalled.lock().unwrap().take();
+        for (node, done) in waiting.into_iter().flatten() {
+            self.answer(node, done);
+        }
+    }
+
+    fn replica(&self) -> Arc<Replica> {
+        self.replica.lock().unwrap().clone().unwrap()
+    }
+
+    fn place(&self, parent: NodeId, name: &str, make: impl FnOnce(NodeId) -> Node) -> NodeId {
+        self.replica()
+            .update(|tx| {
+                let node = make(tx.alloc_node()?);
+                let id = node.id;
+                tx.link(Place::new(parent, Name::new(name.as_bytes()).unwrap()), id)?;
+                if node.kind == Kind::Dir {
+                    let mut parent = tx.node(parent)?.unwrap();
+                    parent.nlink += 1;
+                    tx.put_node(parent)?;
+                }
+                tx.put_node(node)?;
+                Ok::<_, ReplicaError>(id)
+            })
+            .unwrap()
+    }
+
+    fn request(&self, node: NodeId, done: Done) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let done = match self.stalled.lock().unwrap().as_mut() {
+            Some(waiting) => return waiting.push((node, done)),
+            None => done,
+        };
+        self.answer(node, done);
+    }
+
+    fn answer(&self, node: NodeId, done: Done) {
+        if let Some(failure) = *self.failure.lock().unwrap() {
+            return done(Err(failure));
+        }
+        self.deliver(node).unwrap();
+        done(Ok(()));
+    }
+
+    fn deliver(&self, id: NodeId) -> Result<(), ReplicaError> {
+        let replica = self.replica();
+        if let Some(content) = self.files.lock().unwrap().get(&id) {
+            let mut staged = replica.content().new_staging()?;
+            staged.file.write_all(content).unwrap();
+            replica.content().install(staged, id)?;
+        }
+        let entries = self.dirs.lock().unwrap().remove(&id);
+        replica.update(|tx| {
+            let mut node = tx.node(id)?.unwrap();
+            node.content = Content::Whole;
+            node.listed = node.kind == Kind::Dir;
+            tx.put_node(node)?;
+            for (name, child) in entries.into_iter().flatten() {
+                tx.link(Place::new(id, name), child.id)?;
+                tx.put_node(child)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Fetch for FakeServer {
+    fn hydrate(&self, node: NodeId, done: Done) {
+        self.request(node, done);
+    }
+
+    fn list(&self, dir: NodeId, done: Done) {
+        self.request(dir, done);
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn space(&self) -> Option<Space> {
+        None
+    }
+}
+
+/// A node as the engine puts it when it has only seen it in a listing.
+pub(crate) fn node(id: NodeId, kind: Kind, mode: u32) -> Node {
+    Node {
+        id,
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        atime: Time::new(1_000, 0),
+        mtime: Time::new(1_000, 0),
+        ctime: Time::new(1_000, 0),
+        nlink: if kind == Kind::Dir { 2 } else { 1 },
+        target: Vec::new(),
+        content: Content::Absent,
+        data_changed: false,
+        data_seq: 0,
+        hash: None,
+        listed: false,
+        scoped: false,
+    }
+}
+
+/// A home, the replica below and the server behind it.
+pub(crate) type Parts = (Arc<Home>, Arc<Replica>, Arc<FakeServer>);
+
+/// A home over a new or an old replica, whose root is listed.
+pub(crate) fn home(
+    state_dir: &std::path::Path,
+    patterns: &[&str],
+    now: impl Fn() -> Time + Send + Sync + 'static,
+) -> Result<Parts, FsError> {
+    let replica = Arc::new(Replica::open(state_dir, now())?);
+    replica.update(|tx| {
+        let mut root = tx.node(NodeId::ROOT)?.ok_or(FsError::NotFound)?;
+        root.listed = true;
+        Ok::<_, FsError>(tx.put_node(root)?)
+    })?;
+    let server = Arc::new(FakeServer::default());
+    *server.replica.lock().unwrap() = Some(Arc::clone(&replica));
+    let options = HomeOptions {
+        uid: 0,
+        gid: 0,
+        host_scoped: HostScope::new(patterns).unwrap(),
+        now: Box::new(now),
+    };
+    let fetch: Arc<dyn Fetch> = Arc::clone(&server) as _;
+    let home = Home::new(Arc::clone(&replica), fetch, options)?;
+    Ok((Arc::new(home), replica, server))
+}

@@ -1,0 +1,36 @@
+//! What is agreed on with the kernel when a mount begins.
+
+use fuser::{InitFlags, KernelConfig};
+
+/// The largest write that the kernel shall send.
+const MAX_WRITE: u32 = 1 << 20;
+
+/// What is asked of the kernel, if it has it.
+const WANTED: [InitFlags; 11] = [
+    // A truncating open needs no content, and is one operation.
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    // Pages go only when we say so: nobody else changes the home.
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    // Else the kernel asks for an attribute before each write.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_SPLICE_READ,
+    InitFlags::FUSE_SPLICE_WRITE,
+    InitFlags::FUSE_SPLICE_MOVE,
+];
+
+/// Asks for what is wanted, and takes what there is.
+pub(super) fn negotiate(config: &mut KernelConfig) {
+    for flag in WANTED {
+        if config.add_capabilities(flag).is_err() {
+            tracing::debug!(?flag, "the kernel does not offer this");
+        }
+    }
+    // Each returns the nearest value that works, which is as good.
+    config.set_max_write(MAX_WRITE).ok();
+    config.set_max_readahead(MAX_WRITE).ok();
+}

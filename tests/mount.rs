@@ -1,0 +1,5 @@
+//! The home mounted by the kernel: what programs see.
+
+mod cold;
+mod model;
+mod programs;
