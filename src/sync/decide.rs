@@ -9,12 +9,12 @@
 //! Nothing is decided that would remove the last copy of a content: what only the server has is first
 //! fetched, and what a program is writing to waits.
 
-use crate::tree::{BaseEntry, Kind, NodeId, Place, Version};
+use crate::tree::{BaseEntry, Kind, Place, Version};
 
 mod case;
 
 use super::change::{Change, local_change};
-use super::{Action, LocalEntry, Policy, Prefer, Triple, Why};
+use super::{Action, LocalEntry, Policy, Triple, Why};
 use case::Case;
 
 mod newest;

@@ -218,6 +218,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each action")]
     fn act(&mut self, step: &Step) -> Outcome {
         let place = &step.place;
         if !step.action.is_on_server() {
@@ -356,6 +357,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each action")]
     fn act_here(&mut self, step: &Step) -> Outcome {
         let place = &step.place;
         let removes = matches!(step.action, Action::Drop { .. } | Action::DropDir { .. });
