@@ -187,7 +187,15 @@ pub(super) fn refresh(
             };
             let new_id = tx.alloc_node()?;
             let options = &shared.options;
-            stand(options, now, tx, &stands, &new, &mut parent, (new_id, false))?;
+            stand(
+                options,
+                now,
+                tx,
+                &stands,
+                &new,
+                &mut parent,
+                (new_id, false),
+            )?;
             tx.put_node(parent)?;
             new_id
         };
@@ -478,10 +486,11 @@ fn overwrite(
         node.mode = version.mode;
     }
     node.target.clone_from(&version.target);
-    node.content = if version.size == 0 {
-        Content::Whole
-    } else {
+    // Even of an empty file: the content that it had is still there, and goes after this.
+    node.content = if node.kind == Kind::File {
         Content::Absent
+    } else {
+        Content::Whole
     };
     node.data_changed = false;
     node.data_seq += 1;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::keep;
-use super::shared::{SecondName, Shared, lock};
 use super::Publish;
+use super::keep;
 use super::scan::{self, ScanError};
+use super::shared::{SecondName, Shared, lock};
 use crate::remote::{
     self, ErrorKind, Remote, RemoteError, Session, SetStat, Stat, TransferError, Upload,
 };

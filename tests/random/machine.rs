@@ -98,10 +98,27 @@ impl Machine {
     /// Ends the machine between two instructions, and leaves what its disk then held in `to`.
     pub(super) fn kill(&self, to: &Path) {
         self.alive.set(false);
-        for remote in self.connector.made.lock().unwrap().take().into_iter().flatten() {
+        for remote in self
+            .connector
+            .made
+            .lock()
+            .unwrap()
+            .take()
+            .into_iter()
+            .flatten()
+        {
             remote.close();
         }
-        copy(&self.dir, to);
+        // The replica's own thread may be at work: only a copy of one moment is what a death leaves.
+        for _ in 0..100 {
+            let before = state(&self.dir);
+            let whole = copy(&self.dir, to).is_ok();
+            if whole && before.is_ok_and(|before| state(&self.dir).is_ok_and(|now| now == before)) {
+                break;
+            }
+            std::fs::remove_dir_all(to).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.engine.stop();
     }
 
@@ -140,7 +157,8 @@ impl Machine {
             return Err(FsError::NotFound);
         }
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.home.run(operation, move |outcome| drop(sender.send(outcome)));
+        self.home
+            .run(operation, move |outcome| drop(sender.send(outcome)));
         match tokio::time::timeout(HANGS, receiver).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => panic!("an operation was forgotten"),
@@ -274,7 +292,12 @@ impl Machine {
         made.await.map(drop)
     }
 
-    pub(super) async fn rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), FsError> {
+    pub(super) async fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
         let (from, to) = (self.place(from).await?, self.place(to).await?);
         self.run(move |home| home.rename((from.0, &from.1), (to.0, &to.1), mode))
             .await
@@ -368,15 +391,30 @@ pub(super) fn path_of(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
         } else {
-            std::fs::copy(entry.path(), to).unwrap();
+            std::fs::copy(entry.path(), to)?;
         }
     }
+    Ok(())
+}
+
+/// Names, lengths and times of the index's files, and the names of the contents.
+fn state(dir: &Path) -> std::io::Result<BTreeMap<PathBuf, (u64, std::time::SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let meta = path.symlink_metadata()?;
+        if meta.is_dir() {
+            found.extend(state(&path)?);
+        }
+        found.insert(path, (meta.len(), meta.modified()?));
+    }
+    Ok(found)
 }

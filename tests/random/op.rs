@@ -125,7 +125,11 @@ fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {
             34 | 35 if mix.faults => Op::Trip(rng.below(60), trip(rng)),
             36 if mix.faults && rng.one_in(4) => Op::Full(rng.one_in(2)),
             37 if mix.faults && rng.one_in(2) => {
-                let kinds = [None, Some(ErrorKind::Failure), Some(ErrorKind::PermissionDenied)];
+                let kinds = [
+                    None,
+                    Some(ErrorKind::Failure),
+                    Some(ErrorKind::PermissionDenied),
+                ];
                 Op::Refuse(path(rng), rng.pick(&kinds))
             }
             38..=39 if together => {

@@ -83,9 +83,8 @@ fn clean(machine: &Rc<Machine>) -> Result<(), String> {
 async fn converged(world: &World) -> Result<(), String> {
     let tree = world.server.tree();
     let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
-    let shown = |item: &roamhome::remote::memory::Item| {
-        (item.stat.kind, item.stat.mode, item.data.clone())
-    };
+    let shown =
+        |item: &roamhome::remote::memory::Item| (item.stat.kind, item.stat.mode, item.data.clone());
     let server: BTreeMap<String, Shown> = theirs
         .map(|(path, item)| (path.to_string(), shown(item)))
         .collect();
@@ -96,7 +95,10 @@ async fn converged(world: &World) -> Result<(), String> {
     }
     let machines = world.machines.borrow().clone();
     for machine in &machines {
-        let here = machine.tree().await.map_err(|error| format!("the tree cannot be read: {error}"))?;
+        let here = machine
+            .tree()
+            .await
+            .map_err(|error| format!("the tree cannot be read: {error}"))?;
         if here != server {
             let brief = |tree: &BTreeMap<String, Shown>| {
                 tree.iter()
@@ -119,9 +121,7 @@ async fn converged(world: &World) -> Result<(), String> {
 fn nothing_lost(world: &World) -> Result<(), String> {
     let tree = world.server.tree();
     let kept = |path: &RelPath| {
-        inside(path, &layout::trash())
-            || inside(path, &layout::backups())
-            || !layout::is_ours(path)
+        inside(path, &layout::trash()) || inside(path, &layout::backups()) || !layout::is_ours(path)
     };
     let mut reachable: Vec<Vec<u8>> = tree
         .iter()

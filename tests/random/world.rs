@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{LocalBoxFuture, join_all};
 use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, join_all};
 use roamhome::engine::Scope;
 use roamhome::fs::{FsError, RenameMode, SetAttr, SetTime};
 use roamhome::remote::memory::Trip;
@@ -162,7 +162,9 @@ impl World {
         if let Ok(report) = self.machine(who).pass(scope).await
             && !report.guards.is_empty()
         {
-            self.broken.borrow_mut().push(format!("guards: {:?}", report.guards));
+            self.broken
+                .borrow_mut()
+                .push(format!("guards: {:?}", report.guards));
         }
     }
 
@@ -244,7 +246,10 @@ impl World {
                     self.history.borrow_mut().closed.insert(content.len());
                 }
             }
-            Act::Append(path) => self.alter(machine, path, |old, n| n > old && n < old + 500).await?,
+            Act::Append(path) => {
+                self.alter(machine, path, |old, n| n > old && n < old + 500)
+                    .await?
+            }
             Act::Truncate(path) => self.alter(machine, path, |old, n| n < old).await?,
             Act::Read(path) => {
                 let content = machine.read(path).await?;
@@ -333,7 +338,9 @@ impl World {
     /// What is on the server outside of what is ours.
     fn server_files(&self) -> BTreeSet<usize> {
         let tree = self.server.tree();
-        let theirs = tree.iter().filter(|(path, _)| !roamhome::remote::layout::is_ours(path));
+        let theirs = tree
+            .iter()
+            .filter(|(path, _)| !roamhome::remote::layout::is_ours(path));
         seen(theirs.map(|(_, item)| (item.stat.kind, item.data.len() as u64)))
     }
 
@@ -380,5 +387,8 @@ impl World {
 
 /// Whether a program would be told of a failure that is not its own doing.
 fn is_fault(error: &FsError) -> bool {
-    matches!(error, FsError::Replica(_) | FsError::Content(_) | FsError::BadHandle)
+    matches!(
+        error,
+        FsError::Replica(_) | FsError::Content(_) | FsError::BadHandle
+    )
 }
