@@ -162,3 +162,29 @@ fn a_cut_while_a_pass_is_announced_leaves_one_counter() {
         assert_eq!(field.below(&layout::feed()), 1, "{skip}");
     }
 }
+
+#[test]
+fn a_directory_renamed_here_and_removed_on_the_server_is_there_with_all_in_it() {
+    let field = Field::new();
+    let a = field.client("a");
+    for dir in ["b", "b/a", "c"] {
+        a.mkdir(dir);
+    }
+    a.write("b/a/f", b"inside");
+    a.flush();
+    field.server.remove(&path_of("b")).unwrap();
+    a.rename("c", "t");
+    a.rename("b", "c");
+    a.rename("t", "b");
+    a.flush();
+    a.sync();
+    let on_server = field.server.read_file(&path_of("c/a/f"));
+    match a.read("c/a/f") {
+        Ok(here) => assert_eq!(here, on_server.unwrap()),
+        Err(_) => assert!(on_server.is_err()),
+    }
+    let dirs = |path: &str| field.server.stat(&path_of(path)).is_ok();
+    for (path, ..) in a.tree() {
+        assert!(dirs(&path), "{path}");
+    }
+}

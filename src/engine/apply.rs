@@ -58,6 +58,7 @@ fn adopt_as(
             node: id,
             version: new.version.clone(),
         }),
+        now,
     )?;
     tx.observe(place.clone(), None)
 }
@@ -206,6 +207,7 @@ pub(super) fn refresh(
                 node: new_id,
                 version: version.clone(),
             }),
+            now,
         )?;
         tx.observe(place.clone(), None)?;
         recheck(tx, place, now)?;

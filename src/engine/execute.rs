@@ -356,8 +356,8 @@ fn apply_fold(
     now: crate::tree::Time,
 ) -> Result<(), ReplicaError> {
     match fold {
-        Fold::SetBase { place, entry } => base::set(tx, &place, entry),
-        Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to),
+        Fold::SetBase { place, entry } => base::set(tx, &place, entry, now),
+        Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to, now),
         Fold::Rekey { place, from, to } => base::rekey(tx, &place, from, to, now),
         Fold::Observe { place, version } => {
             let as_base = match (tx.base(&place)?, &version) {
