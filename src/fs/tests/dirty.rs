@@ -223,9 +223,15 @@ fn what_goes_into_a_host_scoped_directory_is_gone_for_the_server() {
     fix.clean();
     fix.rename("f", "scoped/f", RenameMode::Replace).unwrap();
     fix.rename("d", "scoped/d", RenameMode::Replace).unwrap();
-    assert_eq!(fix.dirty(), BTreeSet::from(["d".to_owned(), "f".to_owned()]));
+    assert_eq!(
+        fix.dirty(),
+        BTreeSet::from(["d".to_owned(), "f".to_owned()])
+    );
     let node = fix.node(id).unwrap();
-    assert!(node.scoped && node.data_changed, "the only copy from now on");
+    assert!(
+        node.scoped && node.data_changed,
+        "the only copy from now on"
+    );
     assert!(fix.node(fix.id("scoped/d")).unwrap().scoped);
 }
 
@@ -236,7 +242,9 @@ fn a_directory_with_something_in_it_has_to_be_copied_into_the_host_scope() {
     fix.mkdir("d");
     fix.write("d/f", b"x");
     fix.clean();
-    let error = fix.rename("d", "scoped/d", RenameMode::Replace).unwrap_err();
+    let error = fix
+        .rename("d", "scoped/d", RenameMode::Replace)
+        .unwrap_err();
     assert_eq!(error.to_errno(), libc::EXDEV);
     assert_eq!(fix.dirty(), BTreeSet::new());
 }
