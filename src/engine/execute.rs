@@ -124,6 +124,7 @@ fn needs_base_directory(action: &Action) -> bool {
     )
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each action")]
 async fn run_step(
     shared: &Arc<Shared>,
     remote: &Remote,

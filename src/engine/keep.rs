@@ -16,9 +16,6 @@ use crate::replica::{Content, LocalBackup, Observation, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, RelPath, Time};
 
-/// A staged file of ours that is older than this belongs to an upload that died.
-const STALE_STAGING_SECS: i64 = 86_400;
-
 /// Which shelf to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeptWhere {
@@ -368,11 +365,10 @@ async fn keep_second_name(
     }
 }
 
-/// What this client left in staging before it was restarted: a second name becomes a backup, an old upload
-/// goes. Passes do not overlap, so nothing of this moment is there.
+/// What this client left in staging when it died or lost its link: a second name becomes a backup, an upload
+/// goes, whatever its times say. Passes do not overlap, so nothing of this moment is there.
 async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
     let session = remote.bulk().as_ref();
-    let now = shared.server_now().secs();
     for entry in session.list(&layout::staging()).await? {
         let Some((client, node, number)) = layout::parse_staging_name(&entry.name) else {
             continue;
@@ -390,7 +386,7 @@ async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), Remo
                 .flatten()
                 .unwrap_or_else(|| std::iter::once(entry.name).collect());
             keep_second_name(shared, session, &path, &origin).await?;
-        } else if now.saturating_sub(entry.stat.mtime) > STALE_STAGING_SECS {
+        } else {
             home::remove_if_there(remote, &path).await?;
         }
     }

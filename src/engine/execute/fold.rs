@@ -152,8 +152,8 @@ fn apply_fold(
             place,
             version,
         } => disown(tx, gathered, node, &place, &version),
-        Fold::SetBase { place, entry } => base::set(tx, &place, entry),
-        Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to),
+        Fold::SetBase { place, entry } => base::set(tx, &place, entry, now),
+        Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to, now),
         Fold::ForgetInside { dir } => base::forget_observations(tx, dir),
         Fold::Rekey { place, from, to } => base::rekey(tx, &place, from, to, now),
         Fold::Observe { place, version } => {
