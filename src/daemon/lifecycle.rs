@@ -197,6 +197,7 @@ async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failu
     match link {
         LinkState::Online => {}
         LinkState::Refused { message, remedy } => {
+            let message = format!("{}: {message}", request.target);
             return Err(Failure::new(Code::ServerPath, message).remedy(remedy));
         }
         other => {

@@ -169,6 +169,8 @@ async fn run_rounds(
             }
         }
         if plan.phases.is_empty() && plan.needs_content.is_empty() {
+            // What failed before is settled, or it would be planned again.
+            report.failed = 0;
             return Ok(());
         }
         if !announced && execute::changes_the_server(&plan) {

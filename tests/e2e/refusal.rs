@@ -150,7 +150,7 @@ fn a_mount_point_that_cannot_be_one_is_refused() {
     machine
         .try_ask("status")
         .assert(13, &["no roamhome serves"]);
-    machine.try_ask("flush").assert(13, &["roamhome mount"]);
+    machine.try_ask("flush").assert(13, &["mount"]);
     machine.try_ask("umount").assert(8, &["is not mounted"]);
 }
 
