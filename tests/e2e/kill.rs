@@ -1,7 +1,8 @@
 //! The daemon is killed at any moment, as by the kernel's OOM killer: what a program was told is done, is done.
 //!
-//! One thing may come back: the server's answer to an upload may die with the daemon, and then a file that was
-//! removed or renamed since looks like one that somebody else made. It never comes back over anything.
+//! The server's answer to an upload may die with the daemon. What was sent then looks like somebody else's work:
+//! if it was removed or renamed since, it comes back, and if an older file was renamed to its name, the newer one
+//! wins and the other is a backup. Neither loses anything.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -58,8 +59,8 @@ enum Step {
 struct Writer {
     /// What is acknowledged.
     files: BTreeMap<String, Vec<u8>>,
-    /// All that was ever asked to stand at each name.
-    past: BTreeMap<String, Vec<Vec<u8>>>,
+    /// All contents that were ever asked for.
+    past: Vec<Vec<u8>>,
     /// What was asked and not acknowledged: it may have happened, in part or whole.
     pending: Option<Step>,
     done: u64,
@@ -102,8 +103,10 @@ impl Writer {
     /// Does it as far as the daemon lives.
     fn act(&mut self, root: &Path, step: Step) -> std::io::Result<()> {
         self.pending = Some(step.clone());
-        if let Some((name, data)) = self.outcome(&step) {
-            self.past.entry(name).or_default().push(data);
+        match &step {
+            Step::Write { data, .. } => self.past.push(data.clone()),
+            Step::Append { name, data } => self.past.push([&self.files[name], &data[..]].concat()),
+            Step::Rename { .. } | Step::Remove { .. } => {}
         }
         match &step {
             Step::Write { name, data, sync } => put(File::create(root.join(name))?, data, *sync)?,
@@ -131,20 +134,8 @@ impl Writer {
         Ok(())
     }
 
-    /// What will stand where, once the step is done.
-    fn outcome(&self, step: &Step) -> Option<(String, Vec<u8>)> {
-        match step {
-            Step::Write { name, data, .. } => Some((name.clone(), data.clone())),
-            Step::Append { name, data } => {
-                Some((name.clone(), [&self.files[name], &data[..]].concat()))
-            }
-            Step::Rename { from, to } => Some((to.clone(), self.files[from].clone())),
-            Step::Remove { .. } => None,
-        }
-    }
-
     /// All that was acknowledged is there; of the step that was under way, what happened is taken over.
-    fn verify(&mut self, root: &Path, offline: bool) {
+    fn verify(&mut self, root: &Path) {
         let read = |name: &str| fs::read(root.join(name)).ok();
         match self.pending.take() {
             None => {}
@@ -180,24 +171,49 @@ impl Writer {
                 self.adopt(name, found);
             }
         }
-        for (name, data) in &self.files {
-            assert!(read(name).as_ref() == Some(data), "{name} was acknowledged");
+        assert!(self.files == found_in(root), "what was acknowledged");
+    }
+
+    /// Nothing that was acknowledged is lost: it is where it was put, or a backup. What is there is taken over.
+    fn verify_kept(&mut self, machine: &Machine) {
+        let found = found_in(&machine.home());
+        for (name, data) in &found {
+            assert!(self.was_once(data), "{name} was never so");
         }
-        for dir in ["d0", "d1", "d2"] {
-            for entry in fs::read_dir(root.join(dir)).unwrap() {
-                let name = format!("{dir}/{}", entry.unwrap().file_name().to_string_lossy());
-                if !self.files.contains_key(&name) {
-                    assert!(!offline, "{name} was removed");
-                    let data = read(&name).unwrap();
-                    let known = self
-                        .past
-                        .get(&name)
-                        .is_some_and(|past| past.contains(&data));
-                    assert!(known, "{name} was never so");
-                    self.adopt(name, Some(data));
+        let pending = self.pending.take();
+        let mut backups = None;
+        for (name, data) in &self.files {
+            let here = found.get(name);
+            let safe = match &pending {
+                Some(Step::Write { name: gone, .. } | Step::Remove { name: gone })
+                    if gone == name =>
+                {
+                    true
                 }
+                Some(Step::Append { name: longer, .. }) if longer == name => {
+                    here.is_some_and(|here| here.starts_with(data))
+                }
+                Some(Step::Rename { from, to }) if from == name => {
+                    here == Some(data) || found.get(to) == Some(data)
+                }
+                Some(Step::Rename { to, .. }) if to == name => true,
+                _ => here == Some(data),
+            };
+            if !safe {
+                let kept = String::from_utf8_lossy(data);
+                let backups = backups.get_or_insert_with(|| machine.backups());
+                assert!(
+                    backups.iter().any(|backup| *backup == kept),
+                    "{name} is lost"
+                );
             }
         }
+        self.files = found;
+    }
+
+    /// Whether a file has ever been so; one that is written to may be sent as it is at that moment.
+    fn was_once(&self, data: &[u8]) -> bool {
+        self.past.iter().any(|content| content.starts_with(data))
     }
 
     fn adopt(&mut self, name: String, found: Option<Vec<u8>>) {
@@ -206,6 +222,21 @@ impl Writer {
             None => drop(self.files.remove(&name)),
         }
     }
+}
+
+/// All files of the writer that are there.
+fn found_in(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for dir in ["d0", "d1", "d2"] {
+        for entry in fs::read_dir(root.join(dir)).unwrap() {
+            let name = format!("{dir}/{}", entry.unwrap().file_name().to_string_lossy());
+            // The passes go on meanwhile.
+            if let Ok(data) = fs::read(root.join(&name)) {
+                found.insert(name, data);
+            }
+        }
+    }
+    found
 }
 
 /// Writes, and closes with the answer that a drop would hide.
@@ -274,7 +305,10 @@ fn kill_again_and_again(site: &Site, seed: u64) {
             command.wait().unwrap();
         }
         machine.mount();
-        writer.verify(&machine.home(), offline);
+        match offline {
+            true => writer.verify(&machine.home()),
+            false => writer.verify_kept(&machine),
+        }
     }
     machine.proxy.up();
     machine.ask("online");
@@ -286,7 +320,7 @@ fn kill_again_and_again(site: &Site, seed: u64) {
     machine.flush();
     machine.reconcile();
     machine.flush();
-    writer.verify(&machine.home(), offline);
+    writer.verify_kept(&machine);
     assert_eq!(
         fs::read_dir(machine.at("elsewhere")).unwrap().count() as u64,
         KILLS
