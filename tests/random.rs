@@ -30,7 +30,8 @@ fn run(seed: u64, mix: Mix, ops: &[Op]) -> Result<(), String> {
     let simulate = || {
         runtime.block_on(async {
             let world = World::new(&mut Rng::new(seed), mix.machines, mix.skew);
-            for machine in world.machines.borrow().clone() {
+            let machines = world.machines.borrow().clone();
+            for machine in machines {
                 machine.online().await;
             }
             for op in ops {

@@ -12,6 +12,7 @@ use super::push::{self, Outgoing, Pushed};
 use super::scan::ScanError;
 use super::shared::Shared;
 use crate::remote::Remote;
+use crate::replica::ReplicaError;
 use crate::sync::{Action, Plan, Step};
 use crate::tree::{NodeId, Place, Version};
 
@@ -178,37 +179,43 @@ async fn run_step(
             Ended::Server(push::remove(shared, remote, place, expected, *keep).await?)
         }
         Action::RemoveDir => Ended::Server(push::remove_dir(shared, remote, place).await?),
-        Action::Split { node, from } => Ended::Replica(apply::split(shared, from, *node)?),
-        Action::Adopt { version, revive } => {
-            Ended::Replica(apply::adopt(shared, place, version, *revive)?)
-        }
-        Action::Refresh {
-            node,
-            version,
-            keep,
-        } => Ended::Replica(apply::refresh(
-            shared,
-            place,
-            *node,
-            seq(node),
-            version,
-            *keep,
-        )?),
-        Action::TakeAttrs { node, version } => {
-            Ended::Replica(apply::take_attrs(shared, place, *node, seq(node), version)?)
-        }
-        Action::Drop { node, keep } => {
-            Ended::Replica(apply::drop_file(shared, place, *node, seq(node), *keep)?)
-        }
-        Action::DropDir { node } => Ended::Replica(apply::drop_dir(shared, place, *node)?),
         Action::Agree { entry } => {
             let version = entry.as_ref().map(|entry| entry.version.clone());
             Ended::Server(Pushed::Done(version))
         }
         // Resolved before: both are equal.
         Action::Compare { version, .. } => Ended::Server(Pushed::Done(Some(version.clone()))),
-        Action::Unite { from, node } => Ended::Replica(apply::unite(shared, place, *from, *node)?),
+        Action::Split { .. }
+        | Action::Adopt { .. }
+        | Action::Refresh { .. }
+        | Action::TakeAttrs { .. }
+        | Action::Drop { .. }
+        | Action::DropDir { .. }
+        | Action::Unite { .. } => Ended::Replica(apply_step(shared, gathered, step)?),
     })
+}
+
+/// The steps that change the replica alone.
+fn apply_step(shared: &Shared, gathered: &Gathered, step: &Step) -> Result<Applied, ReplicaError> {
+    let place = &step.place;
+    let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
+    match &step.action {
+        Action::Split { node, from } => apply::split(shared, from, *node),
+        Action::Adopt { version, revive } => apply::adopt(shared, place, version, *revive),
+        Action::Refresh {
+            node,
+            version,
+            keep,
+        } => apply::refresh(shared, place, *node, seq(node), version, *keep),
+        Action::TakeAttrs { node, version } => {
+            apply::take_attrs(shared, place, *node, seq(node), version)
+        }
+        Action::Drop { node, keep } => apply::drop_file(shared, place, *node, seq(node), *keep),
+        Action::DropDir { node } => apply::drop_dir(shared, place, *node),
+        Action::Unite { from, node } => apply::unite(shared, place, *from, *node),
+        // Every other action is the server's.
+        _ => Ok(Applied::Stale),
+    }
 }
 
 /// Whether the server's content equals the node's. Changed under way counts as different: what is done

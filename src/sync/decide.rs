@@ -9,17 +9,16 @@
 //! Nothing is decided that would remove the last copy of a content: what only the server has is first
 //! fetched, and what a program is writing to waits.
 
-use crate::tree::{BaseEntry, Kind, NodeId, Place, Version};
-
-mod case;
+use crate::tree::{BaseEntry, Kind, Place, Version};
 
 use super::change::{Change, local_change};
-use super::{Action, LocalEntry, Policy, Prefer, Triple, Why};
-use case::Case;
+use super::{Action, LocalEntry, Policy, Triple, Why};
 
+mod case;
 mod newest;
 mod question;
 
+use case::Case;
 pub use newest::newest;
 pub use question::{Context, Decision, Fate};
 

@@ -60,7 +60,7 @@ pub(super) enum Op {
     /// All requests about a path fail, or none any more.
     Refuse(String, Option<ErrorKind>),
     /// All at once, each after so many milliseconds.
-    Together(Vec<(u64, Op)>),
+    Together(Vec<(u64, Self)>),
 }
 
 /// What a simulation may contain.

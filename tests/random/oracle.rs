@@ -57,7 +57,7 @@ async fn settle(world: &World) -> Result<(), String> {
         }
         // Twice: a pass that began by itself may have done what the one after it did not find any more.
         if std::mem::replace(&mut quiet_before, quiet) && quiet {
-            return machines.iter().try_for_each(|machine| clean(machine));
+            return machines.iter().try_for_each(clean);
         }
     }
     Err(format!("it does not settle: {last:#?}"))

@@ -287,11 +287,11 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Both may be gone already.
-        drop(unmount(self.home(), UnmountFlags::DETACH));
+        unmount(self.home(), UnmountFlags::DETACH).ok();
         if self.is_running()
             && let Some(pid) = self.pid()
         {
-            drop(kill_process(pid, Signal::KILL));
+            kill_process(pid, Signal::KILL).ok();
         }
     }
 }

@@ -4,7 +4,6 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use roamhome::fuse::{MountOptions, Mounted, Notices, Unmount, mount};
 use roamhome::replica::Replica;
@@ -24,8 +23,7 @@ pub(crate) struct TestMount {
 
 /// The real time.
 pub(crate) fn now() -> Time {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Time::new(now.as_secs() as i64, now.subsec_nanos())
+    roamhome::clock::now()
 }
 
 impl TestMount {

@@ -75,7 +75,7 @@ async fn same_as_server(
     // Another size or time is a change that listings show.
     let shown = fetched.version.size == version.size && fetched.version.mtime == version.mtime;
     let equal = !shown || shared.replica.content().equals(node.id, &fetched.file)?;
-    Ok((!equal).then(|| Version {
+    Ok((!equal).then_some(Version {
         mode: version.mode,
         ..fetched.version
     }))

@@ -246,26 +246,8 @@ impl World {
                 node,
                 ..
             } => {
-                if self.base.get(from).is_none_or(|base| base.node != *node) {
-                    return Outcome::Failed;
-                }
-                let Some(source) = self.server_path(from) else {
-                    return Outcome::Failed;
-                };
-                let there = self.on_server(&source);
-                if !there.as_ref().is_some_and(|there| there.same(expected)) {
-                    self.list(NodeId::STAGING);
-                    return Outcome::Saw(there);
-                }
-                if !as_expected(replaces.as_ref()) {
-                    return Outcome::SawTarget(found);
-                }
-                if path.starts_with(&source) {
-                    return Outcome::Failed;
-                }
-                self.server.remove(&path);
-                self.rename_on_server(&source, &path);
-                done(None)
+                let replaces = as_expected(replaces.as_ref());
+                self.move_there(*node, from, &path, expected, replaces)
             }
             Action::MakeDir { node } => {
                 if found.is_some() {
@@ -289,41 +271,13 @@ impl World {
                 if !as_expected(replaces.as_ref()) {
                     return saw;
                 }
-                self.put_aside(&path, *keep);
-                let node = self.nodes.get_mut(node).unwrap();
-                assert!(
-                    node.data.is_some() || node.version.kind == Kind::Symlink,
-                    "{step:?}"
-                );
-                let data = node.data.unwrap_or(0);
-                let version = Version {
-                    hash: None,
-                    ..node.version.clone()
-                };
-                self.server.insert(
-                    path,
-                    Thing {
-                        version: version.clone(),
-                        data,
-                    },
-                );
-                let hash = (version.kind == Kind::File).then(|| hash_of(data));
-                node.version.hash = hash;
-                done(Some(Version { hash, ..version }))
+                self.publish(*node, path, *keep)
             }
             Action::SetAttr { node, expected } => {
                 if !as_expected(Some(expected)) {
                     return saw;
                 }
-                let shown = &self.nodes[node].version;
-                let thing = self.server.get_mut(&path).unwrap();
-                thing.version.mode = shown.mode;
-                thing.version.mtime = shown.mtime;
-                let hash = shown.hash;
-                done(Some(Version {
-                    hash,
-                    ..thing.version.clone()
-                }))
+                self.set_attr(*node, &path)
             }
             Action::Remove { expected, keep } => {
                 if !as_expected(Some(expected)) {
@@ -332,18 +286,88 @@ impl World {
                 self.put_aside(&path, *keep);
                 done(None)
             }
-            _ => {
-                let is_dir = found.as_ref().is_some_and(|found| found.kind == Kind::Dir);
-                if is_dir && self.server_children(&path).is_empty() {
-                    self.server.remove(&path);
-                    return done(None);
-                }
-                if is_dir && let Some(base) = self.base.get(place) {
-                    self.list(base.node);
-                }
-                saw
-            }
+            _ => self.remove_dir(place, &path),
         }
+    }
+
+    /// Renames on the server; `replaces`: what stands at the target is what the step expects.
+    fn move_there(
+        &mut self,
+        node: NodeId,
+        from: &Place,
+        path: &Path,
+        expected: &Version,
+        replaces: bool,
+    ) -> Outcome {
+        if self.base.get(from).is_none_or(|base| base.node != node) {
+            return Outcome::Failed;
+        }
+        let Some(source) = self.server_path(from) else {
+            return Outcome::Failed;
+        };
+        let there = self.on_server(&source);
+        if !there.as_ref().is_some_and(|there| there.same(expected)) {
+            self.list(NodeId::STAGING);
+            return Outcome::Saw(there);
+        }
+        if !replaces {
+            return Outcome::SawTarget(self.on_server(path));
+        }
+        if path.starts_with(&source) {
+            return Outcome::Failed;
+        }
+        self.server.remove(path);
+        self.rename_on_server(&source, path);
+        done(None)
+    }
+
+    fn publish(&mut self, id: NodeId, path: Path, keep: Keep) -> Outcome {
+        self.put_aside(&path, keep);
+        let node = self.nodes.get_mut(&id).unwrap();
+        assert!(
+            node.data.is_some() || node.version.kind == Kind::Symlink,
+            "{id:?} is not here"
+        );
+        let data = node.data.unwrap_or(0);
+        let version = Version {
+            hash: None,
+            ..node.version.clone()
+        };
+        self.server.insert(
+            path,
+            Thing {
+                version: version.clone(),
+                data,
+            },
+        );
+        let hash = (version.kind == Kind::File).then(|| hash_of(data));
+        node.version.hash = hash;
+        done(Some(Version { hash, ..version }))
+    }
+
+    fn set_attr(&mut self, node: NodeId, path: &Path) -> Outcome {
+        let shown = &self.nodes[&node].version;
+        let thing = self.server.get_mut(path).unwrap();
+        thing.version.mode = shown.mode;
+        thing.version.mtime = shown.mtime;
+        let hash = shown.hash;
+        done(Some(Version {
+            hash,
+            ..thing.version.clone()
+        }))
+    }
+
+    fn remove_dir(&mut self, place: &Place, path: &Path) -> Outcome {
+        let found = self.on_server(path);
+        let is_dir = found.as_ref().is_some_and(|found| found.kind == Kind::Dir);
+        if is_dir && self.server_children(path).is_empty() {
+            self.server.remove(path);
+            return done(None);
+        }
+        if is_dir && let Some(base) = self.base.get(place) {
+            self.list(base.node);
+        }
+        Outcome::Saw(found)
     }
 
     /// What stands on the server at `path` makes room.
@@ -419,6 +443,13 @@ impl World {
                 node.version.mtime = version.mtime;
                 done(None)
             }
+            _ => self.take_away(step),
+        }
+    }
+
+    fn take_away(&mut self, step: &Step) -> Outcome {
+        let place = &step.place;
+        match &step.action {
             Action::Drop { node, keep } => {
                 assert_eq!(self.links.remove(place), Some(*node));
                 assert!(!self.nodes[node].busy);
@@ -535,9 +566,6 @@ impl World {
         for _ in 0..rounds {
             let next = plan(&self.input(), policy);
             assert!(next.obstructed.is_empty());
-            if std::env::var("SHOW").is_ok() {
-                eprintln!("INPUT {:#?}\nPLAN {:#?}", self.input(), next);
-            }
             self.hydrate(&next);
             if next.is_empty() && next.needs_content.is_empty() {
                 for node in self.nodes.values_mut() {
