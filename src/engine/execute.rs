@@ -120,7 +120,11 @@ async fn resolve<'a>(
 fn needs_base_directory(action: &Action) -> bool {
     !matches!(
         action,
-        Action::Drop { .. } | Action::DropDir { .. } | Action::Split { .. } | Action::Unite { .. }
+        Action::Drop { .. }
+            | Action::DropDir { .. }
+            | Action::Split { .. }
+            | Action::Unite { .. }
+            | Action::Agree { entry: None }
     )
 }
 
