@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod background;
+mod dead;
 mod demo;
 mod find;
 mod flush;

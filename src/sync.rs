@@ -11,6 +11,7 @@ mod forest;
 mod guard;
 mod model;
 mod moves;
+mod order;
 mod plan;
 mod settle;
 #[cfg(test)]

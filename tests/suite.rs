@@ -5,8 +5,11 @@
 mod cli;
 mod conformance;
 mod demo;
+mod e2e;
 mod engine;
 mod mount;
 mod posix;
+mod random;
+mod regressions;
 mod support;
 mod tidy;

@@ -3,5 +3,7 @@
 pub(crate) mod client;
 #[path = "../src/fs/tests/fake.rs"]
 pub(crate) mod fake;
+pub(crate) mod machine;
 pub(crate) mod mounted;
+pub(crate) mod proxy;
 pub(crate) mod sshd;

@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    background,
+    background, dead,
     options::{self, MountOptions},
     preflight, settings,
 };
@@ -149,6 +149,7 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
 
     preflight::check_fuse(Path::new("/dev/fuse"))?;
     preflight::check_helper(env.uid, &std::env::var_os("PATH").unwrap_or_default())?;
+    dead::clear(&mount.mountpoint)?;
     let mounts = preflight::read_mounts()?;
     let mountpoint = preflight::check_mountpoint(&mount.mountpoint, &mounts, options.nonempty)?;
     let state_dir = config

@@ -2,14 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use clap::Args;
 
 use super::{
-    find,
+    dead, find,
     flush::millis,
     output,
     preflight::{FS_TYPE, read_mounts},
@@ -71,7 +70,7 @@ fn abandoned(mountpoint: &Path, failure: Failure) -> Result<(), Failure> {
         }
         Some(mount) if mount.fs_type != FS_TYPE => Err(failure),
         Some(_) => {
-            detach(mountpoint)?;
+            dead::detach(mountpoint)?;
             // Whether something is left is in the state directory, which nobody has read.
             Err(Failure::new(
                 Code::Unsent,
@@ -83,29 +82,4 @@ fn abandoned(mountpoint: &Path, failure: Failure) -> Result<(), Failure> {
             .remedy(KEPT))
         }
     }
-}
-
-fn detach(mountpoint: &Path) -> Result<(), Failure> {
-    let mut reasons = Vec::new();
-    for (program, args) in [
-        ("fusermount3", &["-u", "--"][..]),
-        ("fusermount", &["-u", "--"]),
-        ("umount", &["--"]),
-    ] {
-        match Command::new(program).args(args).arg(mountpoint).output() {
-            Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => reasons.push(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            // Another of them may be installed.
-            Err(_) => {}
-        }
-    }
-    let message = format!(
-        "cannot unmount {}: {}",
-        mountpoint.display(),
-        reasons.join("; ")
-    );
-    Err(Failure::new(Code::Mountpoint, message).remedy(format!(
-        "see who uses it: fuser -vm {}",
-        mountpoint.display()
-    )))
 }

@@ -15,7 +15,7 @@ mod rows;
 
 use keep_content::{discard_content, finish, keep_content};
 pub(super) use rows::{NewNode, adopt_into};
-use rows::{adopt_as, detach, gone, overwrite, touch};
+use rows::{adopt_as, detach, overwrite, recheck, stand, touch};
 
 /// How a step on the replica ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,8 @@ pub(super) fn adopt(
 }
 
 /// The server's version replaces the node's content and attributes; what it replaces becomes a local
-/// backup. A node that some program reads keeps its content for that program: another takes its place.
+/// backup. A node that some program reads keeps its content for that program: another takes its place. A node
+/// that was renamed here, and not on the server yet, is refreshed where it stands.
 pub(super) fn refresh(
     shared: &Shared,
     place: &Place,
@@ -79,10 +80,12 @@ pub(super) fn refresh(
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
     let read_by_somebody = shared.replica.opens().is_open(id);
+    let mut shown = place.clone();
     let applied = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
+        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
+        shown.clone_from(&stands);
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
@@ -91,15 +94,25 @@ pub(super) fn refresh(
             overwrite(tx, node, version, now)?;
             id
         } else {
-            detach(tx, shared.replica.opens(), place, node, now)?;
-            let Some(mut parent) = tx.node(place.parent)? else {
+            detach(tx, shared.replica.opens(), &stands, node, now)?;
+            let Some(mut parent) = tx.node(stands.parent)? else {
                 return Ok(Applied::Stale);
             };
             let new = NewNode {
                 version,
                 mtime: Time::new(version.mtime, 0),
             };
-            let new_id = adopt_into(&shared.options, now, tx, place, &new, &mut parent)?;
+            let new_id = tx.alloc_node()?;
+            let options = &shared.options;
+            stand(
+                options,
+                now,
+                tx,
+                &stands,
+                &new,
+                &mut parent,
+                (new_id, false),
+            )?;
             tx.put_node(parent)?;
             new_id
         };
@@ -112,7 +125,8 @@ pub(super) fn refresh(
             }),
         )?;
         tx.observe(place.clone(), None)?;
-        tx.clear_dirty(place)?;
+        recheck(tx, place, now)?;
+        recheck(tx, &stands, now)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
     })?;
     finish(shared, &applied, backup.as_ref())?;
@@ -121,7 +135,7 @@ pub(super) fn refresh(
             discard_content(shared, id)?;
             shared.node_changed(id, true);
         }
-        Applied::Done(_) => shared.entry_changed(place),
+        Applied::Done(_) => shared.entry_changed(&shown),
         Applied::Stale => {}
     }
     Ok(applied)
@@ -137,7 +151,7 @@ pub(super) fn take_attrs(
 ) -> Result<Applied, ReplicaError> {
     let now = shared.now();
     let applied = shared.replica.update(|tx| {
-        let Some(mut node) = current(shared, tx, place, id, seq)? else {
+        let Some((mut node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
         node.mode = version.mode;
@@ -154,7 +168,8 @@ pub(super) fn take_attrs(
             }),
         )?;
         tx.observe(place.clone(), None)?;
-        tx.clear_dirty(place)?;
+        recheck(tx, place, now)?;
+        recheck(tx, &stands, now)?;
         Ok::<_, ReplicaError>(Applied::Done(Some(id)))
     })?;
     if applied != Applied::Stale {
@@ -181,7 +196,7 @@ pub(super) fn drop_file(
             tx.add_backup(backup.clone())?;
         }
         detach(tx, shared.replica.opens(), place, node, now)?;
-        gone(tx, place, now)?;
+        recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     finish(shared, &applied, backup.as_ref())?;
@@ -208,7 +223,7 @@ pub(super) fn drop_dir(
             return Ok(Applied::Stale);
         };
         detach(tx, shared.replica.opens(), place, node, now)?;
-        gone(tx, place, now)?;
+        recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     if applied != Applied::Stale {
@@ -284,4 +299,24 @@ fn current(
         return Ok(None);
     }
     Ok(tx.node(id)?.filter(|node| node.data_seq == seq))
+}
+
+/// The node and its place: where the plan saw it or, if base has it there and it was renamed here, where it
+/// stands now.
+fn current_or_renamed(
+    shared: &Shared,
+    tx: &Tx<'_>,
+    place: &Place,
+    id: NodeId,
+    seq: u64,
+) -> Result<Option<(Node, Place)>, ReplicaError> {
+    let mut stands = place.clone();
+    if tx.child(place.parent, &place.name)? != Some(id)
+        && tx.base(place)?.is_some_and(|base| base.node == id)
+        && let [only] = &tx.places(id)?[..]
+    {
+        stands.clone_from(only);
+    }
+    let node = current(shared, tx, &stands, id, seq)?;
+    Ok(node.map(|node| (node, stands)))
 }

@@ -118,6 +118,23 @@ pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<()
     Ok(())
 }
 
+/// Removes this client's counters that a pass left when it ended between raising the counter and taking note.
+pub(super) async fn clear_counters(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+) -> Result<(), RemoteError> {
+    let last = published(&shared.replica);
+    for entry in remote.interactive().list(&layout::feed()).await? {
+        match layout::parse_feed_name(&entry.name) {
+            Some((client, number)) if client == shared.client && number != last => {
+                remove_if_there(remote, &counter(shared, number)).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn counter(shared: &Shared, number: u64) -> RelPath {
     layout::feed_path(shared.client, number)
 }

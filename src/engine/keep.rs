@@ -292,6 +292,7 @@ pub(super) async fn empty_trash(
 pub(super) async fn tidy(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
     release_second_names(shared, remote).await?;
     clear_staging(shared, remote).await?;
+    home::clear_counters(shared, remote).await?;
     let now = shared.server_now().secs();
     let before = now - i64::try_from(shared.options.retention.as_secs()).unwrap_or(i64::MAX / 2);
     expire(remote, layout::trash(), before).await?;

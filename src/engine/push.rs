@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::keep;
-use super::scan::ScanError;
+use super::scan::{self, ScanError};
 use super::shared::Shared;
-use crate::remote::{self, RemoteError, Remote, Session, SetStat, TransferError, Upload};
+use crate::remote::{self, Remote, RemoteError, Session, SetStat, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Version};
@@ -281,7 +281,7 @@ pub(super) async fn make_dir(
     }
 }
 
-/// Removes a directory; one that is not empty stays.
+/// Removes a directory; one that is not empty stays, and is looked into.
 pub(super) async fn remove_dir(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -294,10 +294,15 @@ pub(super) async fn remove_dir(
     match session.rmdir(&target).await {
         Ok(()) => Ok(Pushed::Done(None)),
         Err(error) if error.is_link_loss() => Err(error.into()),
-        Err(_) => Ok(match look(session, &target).await? {
-            None => Pushed::Done(None),
-            seen => Pushed::Saw(seen),
-        }),
+        Err(_) => {
+            let Some(seen) = look(session, &target).await? else {
+                return Ok(Pushed::Done(None));
+            };
+            if let Some(base) = shared.replica.view(|view| view.base(place))? {
+                scan::observe(shared, base.node, false).await?;
+            }
+            Ok(Pushed::Saw(Some(seen)))
+        }
     }
 }
 

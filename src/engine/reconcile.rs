@@ -257,12 +257,22 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
     Ok((gathered, plan))
 }
 
-/// Forgets the marks of places that agree with base again: made and removed, renamed back and forth.
+/// Forgets the marks of places that agree with base again, made and removed, renamed back and forth, and the
+/// problems of places where nothing is left to do. Those of a directory end with its next listing.
 fn clear_undone(shared: &Shared) -> Result<(), ReplicaError> {
     shared.replica.update(|tx| {
         for (place, _) in tx.dirty(usize::MAX)? {
             if gather::is_clean(tx, &place)? {
                 tx.clear_dirty(&place)?;
+            }
+        }
+        for (place, _) in tx.problems()? {
+            let is_dir = tx
+                .base(&place)?
+                .is_some_and(|base| base.version.kind == Kind::Dir);
+            let settled = gather::is_clean(tx, &place)? && tx.observation(&place)?.is_none();
+            if settled && !is_dir {
+                tx.set_problem(place, None)?;
             }
         }
         Ok(())

@@ -138,7 +138,14 @@ pub(super) async fn observe(
         Err(error) => return Err(error.into()),
     };
     let listing = interpret(shared, dir, &path, session.as_ref(), entries).await?;
-    let places = shared.replica.update(|tx| store(shared, tx, listing))?;
+    let places = shared.replica.update(|tx| {
+        for place in tx.base_places(dir)? {
+            if tx.problem(&place)?.is_some() {
+                tx.set_problem(place, None)?;
+            }
+        }
+        store(shared, tx, listing)
+    })?;
     for place in &places {
         shared.entry_changed(place);
     }
@@ -204,7 +211,12 @@ async fn interpret(
 /// Compares a listing with base in one transaction. Returns the places that the mount now shows anew.
 fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place>, ReplicaError> {
     let dir = listing.dir;
+    let rooted = matches!(dir, NodeId::ROOT | NodeId::STAGING);
+    if !rooted && tx.base_places(dir)?.is_empty() {
+        return Ok(Vec::new());
+    }
     // Without a node the directory was removed here; what the server has in it matters all the same.
+
     let mut unlisted = tx.node(dir)?.filter(|node| !node.listed);
     let base: BTreeMap<Name, BaseEntry> = tx.base_children(dir)?.into_iter().collect();
     let mut shown = Vec::new();

@@ -109,8 +109,8 @@ impl FsError {
         }
     }
 
-    /// Whether this is the machine's or the program's fault, so that the log should tell.
+    /// Whether something is broken, so that the log should tell.
     pub fn is_fault(&self) -> bool {
-        matches!(self, Self::Replica(_) | Self::Content(_))
+        self.to_errno() == libc::EIO
     }
 }

@@ -50,7 +50,8 @@ pub struct DirState {
 /// root, in both trees; where a directory is gone on one side, all its children on the other are triples
 /// too; where a node of a triple stands elsewhere in base or local, that place is a triple too. Places whose
 /// parent is [`NodeId::STAGING`] (moves cut short) are places like others; that directory belongs to this
-/// replica alone, and whatever it shows there under a name that a `Move` gave is a triple, with or without base.
+/// replica alone, and whatever it shows there under a name that a `Move` gave is a triple, with or without base. It is listed
+/// before any plan that follows a `Move` of which nobody heard how it ended.
 #[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The places that may differ.
@@ -142,6 +143,10 @@ pub enum Action {
         node: NodeId,
         /// Its place in the base tree.
         from: Place,
+        /// What the server has at `from` now.
+        left: Option<Version>,
+        /// What the server has at the step's place.
+        version: Version,
     },
     /// On the replica only: the directory's move is obstructed, so its children move one by one. The base
     /// tree gets a stand-in directory at `from` that holds the old base children.

@@ -8,11 +8,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Kind, Name, NodeId, Place, Version};
+mod staging;
+
+use crate::tree::{Kind, NodeId, Place, Version};
 
 use super::decide::Fate;
 use super::forest::{Forest, Tree};
 use super::{Action, Keep, Step, Why};
+use staging::staged_name;
+
+pub(super) use staging::out_of_staging;
 
 /// What the pass over the moves found.
 pub(super) struct Moves {
@@ -95,18 +100,6 @@ fn ends(forest: &Forest, node: NodeId) -> Option<(&Place, &Place)> {
     Some((from, to))
 }
 
-const STAGED: &str = "move-";
-
-/// What a node is called while it waits in the staging directory.
-fn staged_name(node: NodeId) -> Option<Name> {
-    Name::new(format!("{STAGED}{node}").as_bytes()).ok()
-}
-
-fn staged_node(name: &Name) -> Option<NodeId> {
-    let text = std::str::from_utf8(name.as_bytes()).ok()?;
-    text.strip_prefix(STAGED)?.parse().ok().map(NodeId)
-}
-
 struct Pass<'a> {
     /// Nodes whose move is neither planned nor given up.
     moved: BTreeSet<NodeId>,
@@ -115,69 +108,6 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// What a move took to the staging directory without our hearing of it is either on its way, or nobody
-    /// knows it any more, and is kept as a backup.
-    fn recover_the_staged(&mut self) {
-        let staged = self.forest.inside(NodeId::STAGING);
-        let unknown = staged.filter(|(_, triple)| triple.base.is_none());
-        let unknown =
-            unknown.filter_map(|(place, triple)| Some((place.clone(), triple.remote.clone()?)));
-        for (place, version) in unknown.collect::<Vec<_>>() {
-            self.found.held.insert(place.clone(), Fate::Undecided);
-            let from = staged_node(&place.name)
-                .and_then(|node| Some((node, self.forest.only_place(Tree::Base, node)?.clone())))
-                .filter(|(_, from)| self.has_moved(from, &place));
-            if let Some((node, from)) = from {
-                self.moved.remove(&node);
-                if let Some(to) = self.forest.only_place(Tree::Local, node).cloned() {
-                    self.hold(&from, &to);
-                }
-                self.take_note(node, &from, &place);
-            } else if version.kind == Kind::File || version.kind == Kind::Symlink {
-                self.found.held_steps.push(Step {
-                    place,
-                    action: Action::Remove {
-                        expected: version,
-                        keep: Keep::Backup,
-                    },
-                    why: Why::LocalChange,
-                });
-            }
-        }
-    }
-
-    /// Whether what the base tree has at `from` is gone there and stands at `to`.
-    fn has_moved(&self, from: &Place, to: &Place) -> bool {
-        let (Some(source), Some(target)) = (self.forest.at(from), self.forest.at(to)) else {
-            return false;
-        };
-        let replaceable = target
-            .base
-            .as_ref()
-            .is_none_or(|base| base.version.kind != Kind::Dir);
-        let (Some(base), None, Some(remote)) = (&source.base, &source.remote, &target.remote)
-        else {
-            return false;
-        };
-        let same = match base.version.kind {
-            Kind::Dir => remote.kind == Kind::Dir,
-            _ => base.version.same(remote),
-        };
-        same && replaceable && self.forest.server_has(to.parent)
-    }
-
-    fn take_note(&mut self, node: NodeId, from: &Place, to: &Place) {
-        self.hold(from, to);
-        self.found.happened.push(Step {
-            place: to.clone(),
-            action: Action::Moved {
-                node,
-                from: from.clone(),
-            },
-            why: Why::BothAgree,
-        });
-    }
-
     fn move_what_is_free(&mut self) -> bool {
         let mut progress = false;
         for node in self.moved.clone() {

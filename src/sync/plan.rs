@@ -6,12 +6,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Kind, Name, NodeId, Place};
+use crate::tree::{Kind, NodeId, Place};
 
 use super::decide::{Context, Decision, Fate, decide};
 use super::forest::{Forest, Tree};
-use super::moves::{Moves, moves};
-use super::{Action, Input, Phase, Plan, Policy, Step, Triple, Why};
+use super::moves::{Moves, moves, out_of_staging};
+use super::order::{Order, directory_to_make};
+use super::{Action, Input, Plan, Policy, Step, Triple, Why};
 
 /// Plans what makes both sides equal. A settled input plans nothing.
 pub fn plan(input: &Input, policy: &Policy) -> Plan {
@@ -31,23 +32,6 @@ struct Planner<'a> {
     moves: &'a Moves,
     policy: &'a Policy,
     fates: RefCell<BTreeMap<NodeId, Fate>>,
-}
-
-/// The steps other than moves, by when they are due.
-#[derive(Default)]
-struct Steps {
-    /// Base rows change their directories.
-    rekey: Vec<Step>,
-    /// Files that stand where a directory is to be.
-    make_room: Vec<Step>,
-    /// New directories, by depth.
-    make: BTreeMap<usize, Vec<Step>>,
-    /// Files and symlinks, and all that depends on nothing.
-    leaves: Vec<Step>,
-    /// Removed directories, by depth.
-    remove: BTreeMap<usize, Vec<Step>>,
-    /// Directories' permission bits, last since they could forbid the rest.
-    attributes: Vec<Step>,
 }
 
 /// What came of looking at all places.
@@ -74,13 +58,11 @@ impl Planner<'_> {
         let happened = self.moves.happened.iter();
         let undisturbed = happened.filter(|step| !self.is_rekeyed(step, &splits, &found));
         let made = self.made(&found);
-        let mut steps = Steps {
-            rekey: undisturbed.cloned().collect(),
-            ..Steps::default()
-        };
+        let mut order = Order::new(self.forest, self.moves.steps.clone());
+        undisturbed.cloned().for_each(|step| order.push(step));
         for (node, from) in splits {
             if let Some(place) = self.forest.only_place(Tree::Local, node) {
-                steps.rekey.push(Step {
+                order.push(Step {
                     place: place.clone(),
                     action: Action::Split { node, from },
                     why: Why::LocalChange,
@@ -90,16 +72,16 @@ impl Planner<'_> {
         for (place, (action, why)) in found.acts {
             let (place, action) = out_of_staging(place, action, self.forest);
             if self.is_possible(&place, &action, &made) {
-                self.schedule(&mut steps, Step { place, action, why });
+                order.push(Step { place, action, why });
             }
         }
         let held = self.moves.held_steps.iter();
         let unfrozen = held.filter(|step| !self.is_inside(&step.place, &frozen));
-        steps.leaves.extend(unfrozen.cloned());
+        unfrozen.cloned().for_each(|step| order.push(step));
         found.needs_content.extend(&self.moves.needs_content);
         found.waiting.extend(self.moves.waiting.iter().cloned());
         Plan {
-            phases: self.phases(steps),
+            phases: order.phases(),
             waiting: found.waiting.into_iter().collect(),
             needs_content: found.needs_content.into_iter().collect(),
             obstructed: found.obstructed,
@@ -229,6 +211,7 @@ impl Planner<'_> {
             .iter()
             .filter_map(|step| match &step.action {
                 Action::Moved { node, .. } => Some(*node),
+                Action::Agree { entry } => entry.as_ref().map(|entry| entry.node),
                 _ => None,
             });
         splits.keys().copied().chain(united).chain(moved).collect()
@@ -261,7 +244,7 @@ impl Planner<'_> {
     /// The directories that this plan makes on the server.
     fn made(&self, found: &Found) -> BTreeSet<NodeId> {
         let wanted = found.acts.iter().filter_map(|(place, (action, _))| {
-            let node = self.to_make(place, action)?;
+            let node = directory_to_make(self.forest, place, action)?;
             Some((self.forest.depth(Tree::Local, node), place, node))
         });
         let mut made = BTreeSet::new();
@@ -271,22 +254,6 @@ impl Planner<'_> {
             }
         }
         made
-    }
-
-    /// The directory that stands at `place` on the server after the action, and did not before.
-    fn to_make(&self, place: &Place, action: &Action) -> Option<NodeId> {
-        match action {
-            Action::MakeDir { node } => Some(*node),
-            Action::Remove { .. } => {
-                let local = self.forest.at(place)?.local.as_ref()?;
-                let elsewhere = self
-                    .forest
-                    .places(Tree::Base, local.node)
-                    .any(|other| other != place);
-                (local.version.kind == Kind::Dir && !elsewhere).then_some(local.node)
-            }
-            _ => None,
-        }
     }
 
     fn is_there(&self, dir: NodeId, made: &BTreeSet<NodeId>) -> bool {
@@ -303,82 +270,6 @@ impl Planner<'_> {
             Action::Adopt { .. } => self.forest.local_has(place.parent),
             _ => true,
         }
-    }
-
-    fn schedule(&self, steps: &mut Steps, step: Step) {
-        let parent = step.place.parent;
-        let is_dir = |node: &NodeId| self.forest.dir_place(Tree::Local, *node).is_some();
-        match &step.action {
-            Action::Unite { .. } => steps.rekey.push(step),
-            Action::MakeDir { .. } => {
-                let depth = self.forest.depth(Tree::Local, parent);
-                steps.make.entry(depth).or_default().push(step);
-            }
-            Action::Remove { .. } => match self.to_make(&step.place, &step.action) {
-                Some(node) => {
-                    let depth = self.forest.depth(Tree::Local, parent);
-                    steps.make.entry(depth).or_default().push(Step {
-                        place: step.place.clone(),
-                        action: Action::MakeDir { node },
-                        why: step.why,
-                    });
-                    steps.make_room.push(step);
-                }
-                None => steps.leaves.push(step),
-            },
-            Action::RemoveDir => {
-                let depth = self.forest.depth(Tree::Base, parent);
-                steps.remove.entry(depth).or_default().push(step);
-            }
-            Action::DropDir { .. } => {
-                let depth = self.forest.depth(Tree::Local, parent);
-                steps.remove.entry(depth).or_default().push(step);
-            }
-            Action::SetAttr { node, .. } | Action::TakeAttrs { node, .. } if is_dir(node) => {
-                steps.attributes.push(step);
-            }
-            _ => steps.leaves.push(step),
-        }
-    }
-
-    fn phases(&self, steps: Steps) -> Vec<Phase> {
-        let moves = self.moves.steps.iter().map(|step| vec![step.clone()]);
-        moves
-            .chain([steps.rekey, steps.make_room])
-            .chain(steps.make.into_values())
-            .chain([steps.leaves])
-            .chain(steps.remove.into_values().rev())
-            .chain([steps.attributes])
-            .filter(|steps| !steps.is_empty())
-            .map(|mut steps| {
-                steps.sort_by(|a, b| a.place.cmp(&b.place));
-                Phase { steps }
-            })
-            .collect()
-    }
-}
-
-/// The staging directory is shown nowhere, so what is to be adopted from there, since somebody changed it on
-/// its way and it was removed here, comes back under the root.
-fn out_of_staging(place: Place, action: Action, forest: &Forest) -> (Place, Action) {
-    let Action::Adopt { version, .. } = &action else {
-        return (place, action);
-    };
-    let base = forest.at(&place).and_then(|triple| triple.base.as_ref());
-    let Some(node) = base.map(|base| base.node) else {
-        return (place, action);
-    };
-    match Name::new(format!("recovered-{node}").as_bytes()) {
-        Ok(name) if place.parent == NodeId::STAGING => {
-            let back = Action::Move {
-                node,
-                expected: version.clone(),
-                from: place,
-                replaces: None,
-            };
-            (Place::new(NodeId::ROOT, name), back)
-        }
-        _ => (place, action),
     }
 }
 

@@ -167,9 +167,18 @@ fn done(step: &Step, version: Option<&Version>, made: Option<NodeId>) -> Vec<Fol
     let place = &step.place;
     match &step.action {
         Action::Move { from, .. } => moved(from, place).to_vec(),
-        Action::Moved { node, from } => moved(from, place)
+        Action::Moved {
+            node,
+            from,
+            left,
+            version,
+        } => moved(from, place)
             .into_iter()
-            .chain([Fold::ForgetInside { dir: *node }])
+            .chain([
+                observe(from, left),
+                observe(place, &Some(version.clone())),
+                Fold::ForgetInside { dir: *node },
+            ])
             .collect(),
         Action::Split { node, from } => made.map_or_else(Vec::new, |made| {
             vec![

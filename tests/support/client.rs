@@ -45,6 +45,15 @@ pub(crate) const ME: Caller = Caller {
     gid: 1000,
 };
 
+/// Lets `ROAMHOME_LOG` say what is logged.
+pub(crate) fn log() {
+    // Only the first test of the program can set it; that is enough.
+    let _already = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("ROAMHOME_LOG"))
+        .with_test_writer()
+        .try_init();
+}
+
 pub(crate) struct Client {
     pub(crate) engine: Engine,
     pub(crate) replica: Arc<Replica>,
@@ -55,11 +64,7 @@ pub(crate) struct Client {
 impl Client {
     /// Starts a machine with its state in `dir`, offline at first if `held`.
     pub(crate) fn start(dir: PathBuf, server: &MemoryServer, clock: &Clock) -> Self {
-        // Only the first test of the program can set it; that is enough.
-        let _already = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_env("ROAMHOME_LOG"))
-            .with_test_writer()
-            .try_init();
+        log();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -1,7 +1,7 @@
 //! Content that makes room for the server's: linked into the backups before, removed after.
 
 use super::super::shared::Shared;
-use super::{Applied, current};
+use super::{Applied, current_or_renamed};
 use crate::replica::{Content, LocalBackup, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, Place};
@@ -16,13 +16,13 @@ pub(super) fn keep_content(
 ) -> Result<Option<LocalBackup>, ReplicaError> {
     let at = shared.now();
     let found = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
+        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(None);
         };
         if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
             return Ok(None);
         }
-        let Some(path) = tx.local_path_of(place)? else {
+        let Some(path) = tx.local_path_of(&stands)? else {
             return Ok(None);
         };
         let why = match keep {

@@ -35,6 +35,28 @@ pub(super) fn adopt_as(
 ) -> Result<(), ReplicaError> {
     // A directory that comes back keeps what base holds in it, so it is not a new one to look into.
     let revived = tx.base(place)?.is_some_and(|base| base.node == id);
+    stand(options, now, tx, place, new, parent, (id, revived))?;
+    base::set(
+        tx,
+        place,
+        Some(BaseEntry {
+            node: id,
+            version: new.version.clone(),
+        }),
+    )?;
+    tx.observe(place.clone(), None)
+}
+
+/// Lets a new node, which may be `listed` already, stand at `place`.
+pub(super) fn stand(
+    options: &EngineOptions,
+    now: Time,
+    tx: &mut Tx<'_>,
+    place: &Place,
+    new: &NewNode<'_>,
+    parent: &mut Node,
+    (id, listed): (NodeId, bool),
+) -> Result<(), ReplicaError> {
     let node = Node {
         id,
         kind: new.version.kind,
@@ -62,23 +84,14 @@ pub(super) fn adopt_as(
         data_changed: false,
         data_seq: 0,
         hash: None,
-        listed: revived,
+        listed,
         scoped: false,
     };
     if node.kind == Kind::Dir {
         parent.nlink += 1;
     }
     tx.put_node(node)?;
-    tx.link(place.clone(), id)?;
-    base::set(
-        tx,
-        place,
-        Some(BaseEntry {
-            node: id,
-            version: new.version.clone(),
-        }),
-    )?;
-    tx.observe(place.clone(), None)
+    tx.link(place.clone(), id)
 }
 
 pub(super) fn overwrite(
@@ -140,8 +153,8 @@ pub(super) fn detach(
     tx.remove_node(node.id)
 }
 
-/// Nothing is here any more. What the server has there is for the next plan: it agrees, or takes it over.
-pub(super) fn gone(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
+/// Computes again whether something is left to send, or to agree on.
+pub(super) fn recheck(tx: &mut Tx<'_>, place: &Place, now: Time) -> Result<(), ReplicaError> {
     if gather::is_clean(tx, place)? {
         tx.clear_dirty(place)
     } else {

@@ -312,10 +312,9 @@ impl World {
     /// A server's user overwrites files and symlinks, but no directory.
     fn put_on_server(&mut self, path: Path, version: Version, data: Data) -> bool {
         let old = self.server.get(&path);
-        if old.is_some_and(|old| old.version.kind == Kind::Dir) {
-            if version.kind == Kind::Dir || data % 4 != 0 {
-                return false;
-            }
+        let is_kept = version.kind == Kind::Dir || !data.is_multiple_of(4);
+        if old.is_some_and(|old| old.version.kind == Kind::Dir) && is_kept {
+            return false;
         }
         self.remove_on_server(&path);
         self.server.insert(path, Thing { version, data });

@@ -1,0 +1,153 @@
+//! Two machines with one home: what one does, the other sees, and where both did something nothing is lost.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::support::machine::{Machine, Site, assert_same, tree};
+
+/// Times that leave no doubt which of two versions is newer.
+const OLD: u64 = 1_600_000_000;
+const NEW: u64 = OLD + 86_400;
+
+fn write(path: &Path, content: &str, mtime: u64) {
+    fs::write(path, content).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(mtime))
+        .unwrap();
+}
+
+/// Both machines and the server agree on everything.
+#[track_caller]
+fn settle(site: &Site, machines: [&Machine; 2]) {
+    // What one sends, the other has to look at, and may have to answer.
+    for _ in 0..2 {
+        for machine in machines {
+            machine.flush();
+            machine.reconcile();
+        }
+    }
+    for machine in machines {
+        machine.flush();
+        assert_same(&site.home(), &machine.home());
+        let status = machine.status();
+        assert_eq!(status["unsent"]["files"], 0, "{status}");
+        assert_eq!(status["problems"].as_array().unwrap().len(), 0, "{status}");
+    }
+}
+
+#[test]
+fn what_one_machine_does_the_other_sees() {
+    let site = Site::new();
+    let (a, b) = (site.machine("a"), site.machine("b"));
+    a.mount();
+    b.mount();
+    fs::create_dir_all(a.at("docs/deep")).unwrap();
+    fs::write(a.at("docs/deep/from-a"), "a").unwrap();
+    fs::set_permissions(a.at("docs/deep/from-a"), fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("deep/from-a", a.at("docs/link")).unwrap();
+    a.flush();
+    b.reconcile();
+    assert_eq!(fs::read_to_string(b.at("docs/link")).unwrap(), "a");
+
+    fs::write(b.at("docs/from-b"), "b").unwrap();
+    fs::write(b.at("docs/deep/from-a"), "a, changed").unwrap();
+    fs::remove_file(b.at("docs/link")).unwrap();
+    fs::rename(b.at("docs/deep"), b.at("docs/shallow")).unwrap();
+    b.flush();
+    a.reconcile();
+    assert_eq!(
+        fs::read_to_string(a.at("docs/shallow/from-a")).unwrap(),
+        "a, changed"
+    );
+    assert!(!a.at("docs/link").exists() && !a.at("docs/deep").exists());
+
+    a.umount();
+    b.umount();
+    a.check();
+    b.check();
+    a.mount();
+    b.mount();
+    settle(&site, [&a, &b]);
+    assert_eq!(tree(&a.home()).len(), 4);
+}
+
+#[test]
+fn what_both_machines_did_merges_and_no_content_is_lost() {
+    let site = Site::new();
+    let (a, b) = (site.machine("a"), site.machine("b"));
+    a.mount();
+    for name in [
+        "edited",
+        "edited-deleted",
+        "deleted",
+        "moved-edited",
+        "moved-twice",
+    ] {
+        write(&a.at(name), &format!("{name}: base"), OLD - 86_400);
+    }
+    a.flush();
+    b.mount();
+    settle(&site, [&a, &b]);
+
+    // b is the later to meet the server in all of this.
+    b.ask("offline");
+    write(&a.at("edited"), "edited: loses", OLD);
+    write(&b.at("edited"), "edited: wins", NEW);
+    write(&a.at("edited-deleted"), "edited, not deleted", OLD);
+    fs::remove_file(b.at("edited-deleted")).unwrap();
+    fs::remove_file(a.at("deleted")).unwrap();
+    fs::remove_file(b.at("deleted")).unwrap();
+    write(&a.at("created-equal"), "equal", OLD);
+    write(&b.at("created-equal"), "equal", OLD);
+    write(&a.at("created"), "created: wins", NEW);
+    write(&b.at("created"), "created: loses", OLD);
+    write(&a.at("file-or-directory"), "file there", OLD);
+    fs::create_dir(b.at("file-or-directory")).unwrap();
+    write(
+        &b.at("file-or-directory/child"),
+        "child of the directory",
+        OLD,
+    );
+    fs::rename(a.at("moved-edited"), a.at("moved-edited-there")).unwrap();
+    write(&b.at("moved-edited"), "moved-edited: edited", NEW);
+    fs::rename(a.at("moved-twice"), a.at("moved-twice-a")).unwrap();
+    fs::rename(b.at("moved-twice"), b.at("moved-twice-b")).unwrap();
+    a.flush();
+    b.ask("online");
+    settle(&site, [&a, &b]);
+
+    let read = |path: &str| fs::read_to_string(a.at(path)).unwrap();
+    assert_eq!(read("edited"), "edited: wins");
+    assert_eq!(read("edited-deleted"), "edited, not deleted");
+    assert!(!a.at("deleted").exists());
+    assert_eq!(read("created-equal"), "equal");
+    assert_eq!(read("created"), "created: wins");
+
+    let mut kept = a.backups();
+    kept.extend(b.backups());
+    for (name, _) in tree(&a.home()) {
+        kept.extend(fs::read_to_string(a.at(name)).ok());
+    }
+    for content in [
+        "edited: loses",
+        "created: loses",
+        "file there",
+        "child of the directory",
+        "moved-edited: edited",
+        "moved-edited: base",
+        "moved-twice: base",
+    ] {
+        assert!(kept.iter().any(|k| k == content), "{content}: {kept:?}");
+    }
+    assert_eq!(kept.iter().filter(|k| *k == "equal").count(), 1);
+
+    a.umount();
+    b.umount();
+    a.check();
+    b.check();
+    a.mount();
+    b.mount();
+    settle(&site, [&a, &b]);
+}

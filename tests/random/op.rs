@@ -1,0 +1,193 @@
+//! What can happen in a simulation, and how a seed chooses it.
+
+use roamhome::remote::ErrorKind;
+use roamhome::remote::memory::Trip;
+
+use super::rng::Rng;
+
+/// One thing that a program on a machine does.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    /// Makes or overwrites a file, taking so many milliseconds between open, write and close.
+    Write(String, u64),
+    Append(String),
+    Truncate(String),
+    Read(String),
+    Mkdir(String),
+    Rmdir(String),
+    Unlink(String),
+    Rename(String, String),
+    Exchange(String, String),
+    Link(String, String),
+    Symlink(String, String),
+    Chmod(String, u32),
+    /// Sets the mtime to so many seconds ago.
+    Touch(String, i64),
+}
+
+/// What a foreign writer does to the server's directory.
+#[derive(Debug, Clone)]
+pub(super) enum Meddle {
+    Write(String),
+    Remove(String),
+    Rename(String, String),
+    Mkdir(String),
+    Symlink(String, String),
+    Chmod(String, u32),
+    Touch(String, i64),
+}
+
+/// One step of a simulation.
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    On(usize, Act),
+    Meddle(Meddle),
+    Advance(i64),
+    Offline(usize),
+    Online(usize),
+    /// A pass that looks at the server.
+    Sync(usize),
+    /// A pass that writes back only.
+    Push(usize),
+    /// The machine dies and starts again.
+    Kill(usize),
+    /// All connections break.
+    Cut,
+    /// The request after so many more goes wrong.
+    Trip(u64, Trip),
+    /// The server lets nothing more be written, or again everything.
+    Full(bool),
+    /// All requests about a path fail, or none any more.
+    Refuse(String, Option<ErrorKind>),
+    /// All at once, each after so many milliseconds.
+    Together(Vec<(u64, Op)>),
+}
+
+/// What a simulation may contain.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Mix {
+    pub(super) machines: usize,
+    pub(super) steps: u64,
+    pub(super) meddle: bool,
+    pub(super) together: bool,
+    pub(super) faults: bool,
+    pub(super) kills: bool,
+    /// Clocks differ.
+    pub(super) skew: bool,
+}
+
+impl Mix {
+    /// What the simulation with this seed contains.
+    pub(super) fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0xa5a5);
+        Self {
+            machines: 1 + rng.below(3) as usize,
+            steps: 8 + rng.below(50),
+            meddle: rng.one_in(2),
+            together: rng.one_in(2),
+            faults: rng.one_in(2),
+            kills: rng.one_in(3),
+            skew: rng.one_in(3),
+        }
+    }
+}
+
+/// The steps of a simulation.
+pub(super) fn ops(rng: &mut Rng, mix: Mix) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if rng.one_in(2) {
+        for path in ["a", "b", "a/a", "a/b", "b/c"] {
+            let act = match (path, rng.one_in(3)) {
+                ("a" | "b", _) | (_, true) => Act::Mkdir(path.into()),
+                _ => Act::Write(path.into(), 0),
+            };
+            ops.push(Op::On(0, act));
+        }
+        ops.extend((0..mix.machines).map(Op::Sync));
+    }
+    ops.extend((0..mix.steps).map(|_| op(rng, mix, mix.together)));
+    ops
+}
+
+fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {
+    let who = rng.below(mix.machines as u64) as usize;
+    loop {
+        return match rng.below(40) {
+            0..=16 => Op::On(who, act(rng)),
+            17..=20 if mix.meddle => Op::Meddle(meddle(rng)),
+            21..=23 => Op::Advance(rng.pick(&[1, 1, 2, 5, 100, 10_000])),
+            24 => Op::Offline(who),
+            25 => Op::Online(who),
+            26..=29 => Op::Sync(who),
+            30..=31 => Op::Push(who),
+            32 if mix.kills => Op::Kill(who),
+            33 if mix.faults => Op::Cut,
+            34 | 35 if mix.faults => Op::Trip(rng.below(60), trip(rng)),
+            36 if mix.faults && rng.one_in(4) => Op::Full(rng.one_in(2)),
+            37 if mix.faults && rng.one_in(2) => {
+                let kinds = [
+                    None,
+                    Some(ErrorKind::Failure),
+                    Some(ErrorKind::PermissionDenied),
+                ];
+                Op::Refuse(path(rng), rng.pick(&kinds))
+            }
+            38..=39 if together => {
+                let n = 2 + rng.below(5);
+                let part = |rng: &mut Rng| (rng.below(40), op(rng, mix, false));
+                let mut parts: Vec<_> = (0..n).map(|_| part(rng)).collect();
+                parts.push((0, Op::Sync(who)));
+                Op::Together(parts)
+            }
+            _ => continue,
+        };
+    }
+}
+
+fn trip(rng: &mut Rng) -> Trip {
+    rng.pick(&[
+        Trip::CutBefore,
+        Trip::CutAfter,
+        Trip::CutAfter,
+        Trip::Fail(ErrorKind::Failure),
+        Trip::Fail(ErrorKind::PermissionDenied),
+    ])
+}
+
+fn path(rng: &mut Rng) -> String {
+    let depth = rng.pick(&[1, 1, 2, 2, 2, 3]);
+    let names: Vec<_> = (0..depth).map(|_| rng.pick(&["a", "b", "c"])).collect();
+    names.join("/")
+}
+
+fn act(rng: &mut Rng) -> Act {
+    let (a, b) = (path(rng), path(rng));
+    match rng.below(40) {
+        0..=8 => Act::Write(a, rng.pick(&[0, 0, 0, 5])),
+        9..=10 => Act::Append(a),
+        11 => Act::Truncate(a),
+        12..=13 => Act::Read(a),
+        14..=18 => Act::Mkdir(a),
+        19..=20 => Act::Rmdir(a),
+        21..=24 => Act::Unlink(a),
+        25..=32 => Act::Rename(a, b),
+        33 => Act::Exchange(a, b),
+        34..=35 => Act::Link(a, b),
+        36..=37 => Act::Symlink(b, a),
+        38 => Act::Chmod(a, rng.pick(&[0o600, 0o644, 0o755, 0o700])),
+        _ => Act::Touch(a, rng.pick(&[0, 1000, -1000])),
+    }
+}
+
+fn meddle(rng: &mut Rng) -> Meddle {
+    let (a, b) = (path(rng), path(rng));
+    match rng.below(16) {
+        0..=5 => Meddle::Write(a),
+        6..=7 => Meddle::Remove(a),
+        8..=10 => Meddle::Rename(a, b),
+        11..=12 => Meddle::Mkdir(a),
+        13 => Meddle::Symlink(b, a),
+        14 => Meddle::Chmod(a, rng.pick(&[0o600, 0o644, 0o755, 0o700])),
+        _ => Meddle::Touch(a, rng.pick(&[0, 1000, -1000])),
+    }
+}

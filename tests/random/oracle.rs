@@ -1,0 +1,171 @@
+//! What must hold when everything has come to rest.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use roamhome::engine::{PassReport, Scope};
+use roamhome::remote::layout;
+use roamhome::replica::{ReplicaError, View};
+use roamhome::tree::{Kind, RelPath};
+
+use super::machine::{Machine, Shown};
+use super::world::World;
+
+/// Passes of each machine until nothing is left to do; more than this is a stall.
+const ROUNDS: usize = 15;
+
+const LOOK: Scope = Scope::Full {
+    now: true,
+    force_guard: false,
+};
+
+/// Lets everything come to rest and tells what is wrong then.
+pub(super) async fn judge(world: &World) -> Result<(), String> {
+    broken(world)?;
+    world.heal().await;
+    settle(world).await?;
+    converged(world).await?;
+    broken(world)?;
+    nothing_lost(world)?;
+    // What is kept for a while because it may still be needed goes.
+    world.clock.advance(2 * 86_400);
+    settle(world).await?;
+    converged(world).await?;
+    nothing_lost(world)?;
+    tidy(world)
+}
+
+fn broken(world: &World) -> Result<(), String> {
+    match &world.broken.borrow()[..] {
+        [] => Ok(()),
+        broken => Err(broken.join("\n")),
+    }
+}
+
+async fn settle(world: &World) -> Result<(), String> {
+    let machines = world.machines.borrow().clone();
+    let mut last = Vec::new();
+    let mut quiet_before = false;
+    for _ in 0..ROUNDS {
+        last.clear();
+        let mut quiet = true;
+        for machine in &machines {
+            machine.online().await;
+            let report = machine.pass(LOOK).await.map_err(|error| error.to_string());
+            quiet &= matches!(&report, Ok(PassReport { done: 0, failed: 0, waiting: 0, guards, .. }) if guards.is_empty());
+            last.push(report);
+        }
+        // Twice: a pass that began by itself may have done what the one after it did not find any more.
+        if std::mem::replace(&mut quiet_before, quiet) && quiet {
+            return machines.iter().try_for_each(|machine| clean(machine));
+        }
+    }
+    Err(format!("it does not settle: {last:#?}"))
+}
+
+fn clean(machine: &Rc<Machine>) -> Result<(), String> {
+    let left = |view: &View<'_>| {
+        let dirty = view.dirty(usize::MAX)?;
+        Ok::<_, ReplicaError>((dirty, view.observations()?, view.problems()?))
+    };
+    let left = machine.replica.view(left).unwrap();
+    match left {
+        (dirty, seen, problems) if dirty.is_empty() && seen.is_empty() && problems.is_empty() => {
+            Ok(())
+        }
+        (dirty, seen, problems) => Err(format!(
+            "{}: left: dirty {dirty:?}, seen {seen:?}, problems {problems:?}",
+            machine.dir.display()
+        )),
+    }
+}
+
+async fn converged(world: &World) -> Result<(), String> {
+    let tree = world.server.tree();
+    let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
+    let shown =
+        |item: &roamhome::remote::memory::Item| (item.stat.kind, item.stat.mode, item.data.clone());
+    let server: BTreeMap<String, Shown> = theirs
+        .map(|(path, item)| (path.to_string(), shown(item)))
+        .collect();
+    for (path, (kind, _, data)) in &server {
+        if *kind == Kind::File {
+            world.expect_known(data, path);
+        }
+    }
+    let machines = world.machines.borrow().clone();
+    for machine in &machines {
+        let here = machine
+            .tree()
+            .await
+            .map_err(|error| format!("the tree cannot be read: {error}"))?;
+        if here != server {
+            let brief = |tree: &BTreeMap<String, Shown>| {
+                tree.iter()
+                    .map(|(path, (kind, mode, data))| {
+                        format!("\n  {path} {kind:?} {mode:o} {}", data.len())
+                    })
+                    .collect::<String>()
+            };
+            return Err(format!(
+                "{} differs:{}\nserver:{}",
+                machine.dir.display(),
+                brief(&here),
+                brief(&server)
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn nothing_lost(world: &World) -> Result<(), String> {
+    let tree = world.server.tree();
+    let kept = |path: &RelPath| {
+        inside(path, &layout::trash()) || inside(path, &layout::backups()) || !layout::is_ours(path)
+    };
+    let mut reachable: Vec<Vec<u8>> = tree
+        .iter()
+        .filter(|(path, _)| kept(path))
+        .map(|(_, item)| item.data.clone())
+        .collect();
+    for machine in world.machines.borrow().iter() {
+        reachable.extend(machine.backups());
+    }
+    let history = world.history.borrow();
+    for length in history.closed.difference(&history.given_up) {
+        if *length > 0 && !reachable.contains(&history.contents[length]) {
+            return Err(format!("the content of {length} bytes is lost"));
+        }
+    }
+    Ok(())
+}
+
+fn tidy(world: &World) -> Result<(), String> {
+    let tree = world.server.tree();
+    let below = |dir| tree.keys().filter(move |path| inside(path, &dir));
+    let staged: Vec<_> = below(layout::staging()).map(ToString::to_string).collect();
+    if !staged.is_empty() {
+        return Err(format!("left in staging: {staged:?}"));
+    }
+    let counters: Vec<_> = below(layout::feed()).map(ToString::to_string).collect();
+    if counters.len() > world.machines.borrow().len() {
+        return Err(format!("left in feed: {counters:?}"));
+    }
+    let aside = below(layout::trash()).chain(below(layout::backups()));
+    let unknown: Vec<_> = aside
+        .filter(|path| layout::Aside::parse(path.names().last().unwrap()).is_none())
+        .map(ToString::to_string)
+        .collect();
+    if !unknown.is_empty() {
+        return Err(format!("kept under no name of ours: {unknown:?}"));
+    }
+    // A close that is made to fail closes nothing.
+    if !world.failed_requests() && world.server.open_files() > 0 {
+        return Err(format!("{} files are left open", world.server.open_files()));
+    }
+    Ok(())
+}
+
+fn inside(path: &RelPath, dir: &RelPath) -> bool {
+    path != dir && path.names().starts_with(dir.names())
+}

@@ -1,0 +1,1 @@
+//! What the simulations found, as stories.

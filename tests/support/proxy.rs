@@ -1,0 +1,178 @@
+//! A TCP proxy that can be cut, stalled and slowed down: the network between a daemon and its server.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+/// Forwards connections to one port; ends all of them when dropped.
+pub(crate) struct Proxy {
+    /// Where it listens on 127.0.0.1.
+    pub(crate) port: u16,
+    line: Arc<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Both ends of each connection that lives.
+    open: Vec<[TcpStream; 2]>,
+    /// New connections are dropped at once.
+    down: bool,
+    /// The proxy is gone.
+    over: bool,
+    /// Nothing is forwarded, and nobody is told.
+    stalled: bool,
+    /// Waited before each piece is forwarded.
+    delay: Duration,
+    /// The line goes down when so many more bytes have passed.
+    cut_after: Option<u64>,
+    passed: u64,
+}
+
+impl State {
+    fn cut(&mut self) {
+        for end in self.open.drain(..).flatten() {
+            // It may be closed already.
+            drop(end.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+impl Proxy {
+    /// Forwards to `port` on 127.0.0.1.
+    pub(crate) fn start(port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let proxy = Self {
+            port: listener.local_addr().unwrap().port(),
+            line: Arc::default(),
+        };
+        let line = Arc::clone(&proxy.line);
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                if line.lock().over {
+                    return;
+                }
+                // A connection that fails is the daemon's to bear.
+                drop(near.and_then(|near| line.connect(near, port)));
+            }
+        });
+        proxy
+    }
+
+    /// Ends all connections and lets no new one in.
+    pub(crate) fn down(&self) {
+        self.change(|state| {
+            state.down = true;
+            state.cut();
+        });
+    }
+
+    /// Lets connections in, and everything through.
+    pub(crate) fn up(&self) {
+        self.change(|state| {
+            state.down = false;
+            state.stalled = false;
+            state.delay = Duration::ZERO;
+            state.cut_after = None;
+        });
+    }
+
+    /// Ends all connections; new ones are let in.
+    pub(crate) fn cut(&self) {
+        self.change(State::cut);
+    }
+
+    /// Ends all connections once `bytes` more have passed; new ones are let in.
+    pub(crate) fn cut_after(&self, bytes: u64) {
+        self.change(|state| state.cut_after = Some(state.passed + bytes));
+    }
+
+    /// Forwards nothing until `up`, as a network that swallows everything.
+    pub(crate) fn stall(&self) {
+        self.change(|state| state.stalled = true);
+    }
+
+    /// Makes each piece wait.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.change(|state| state.delay = delay);
+    }
+
+    /// Bytes that went through, both ways.
+    pub(crate) fn passed(&self) -> u64 {
+        self.line.lock().passed
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.line.lock());
+        self.line.changed.notify_all();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.down();
+        self.change(|state| state.over = true);
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
+    }
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn connect(self: &Arc<Self>, near: TcpStream, port: u16) -> io::Result<()> {
+        if self.lock().down {
+            return near.shutdown(Shutdown::Both);
+        }
+        let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        near.set_nodelay(true)?;
+        far.set_nodelay(true)?;
+        let ends = [near.try_clone()?, far.try_clone()?];
+        self.lock().open.push(ends);
+        for (from, to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
+            let line = Arc::clone(self);
+            thread::spawn(move || {
+                // However it ended, both directions end.
+                drop(line.pump(&from, &to));
+                drop(from.shutdown(Shutdown::Both));
+                drop(to.shutdown(Shutdown::Both));
+            });
+        }
+        Ok(())
+    }
+
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let mut piece = [0; 32 * 1024];
+        loop {
+            let read = from.read(&mut piece)?;
+            if read == 0 {
+                return Ok(());
+            }
+            let delay = self.lock().delay;
+            if !delay.is_zero() {
+                thread::sleep(delay);
+            }
+            let mut state = self.lock();
+            while state.stalled && !state.down {
+                state = self.changed.wait(state).unwrap();
+            }
+            state.passed += read as u64;
+            if state.cut_after.is_some_and(|limit| state.passed >= limit) {
+                state.cut_after = None;
+                state.cut();
+                return Ok(());
+            }
+            drop(state);
+            to.write_all(&piece[..read])?;
+        }
+    }
+}
