@@ -1,7 +1,8 @@
 //! What is kept: names in the server's trash and backups, the list of both with what this machine keeps,
 //! restoring, and the end of the retention.
 
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,17 +150,18 @@ async fn list_server(remote: &Remote, shelf: RelPath) -> Result<Vec<KeptItem>, R
 
 /// What an id names.
 enum Found {
-    Local(u64),
-    Server(Remote, RelPath, u64),
+    Local(LocalBackup),
+    Server(Remote, RelPath, remote::Stat),
 }
 
 async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
-    if let Some(number) = id.strip_prefix("local-").and_then(|n| n.parse().ok()) {
+    if let Some(number) = id
+        .strip_prefix("local-")
+        .and_then(|n| n.parse::<u64>().ok())
+    {
         let known = shared.replica.view(|view| view.backups())?;
-        if known.iter().any(|backup| backup.id == number) {
-            return Ok(Found::Local(number));
-        }
-        return Err(unknown(id));
+        let backup = known.into_iter().find(|backup| backup.id == number);
+        return backup.map(Found::Local).ok_or_else(|| unknown(id));
     }
     let remote = shared
         .online()
@@ -173,7 +175,7 @@ async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
         for entry in entries {
             if Aside::parse(&entry.name).is_some_and(|aside| id_of(&aside) == id) {
                 let path = shelf.join(&entry.name);
-                return Ok(Found::Server(remote, path, entry.stat.size));
+                return Ok(Found::Server(remote, path, entry.stat));
             }
         }
     }
@@ -186,7 +188,8 @@ fn unknown(id: &str) -> PassError {
     ))
 }
 
-/// Writes a kept file's content to a new file of this machine. The kept file stays.
+/// Writes a kept file's content to a new file of this machine, of the same mode: what was private stays private.
+/// The kept file stays.
 pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result<(), PassError> {
     let failed = |error: std::io::Error| PassError::Failed(format!("{}: {error}", to.display()));
     let found = find(shared, id).await?;
@@ -197,21 +200,26 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
         .mode(0o600)
         .open(to)
         .map_err(failed)?;
-    match found {
-        Found::Local(number) => {
-            let mut content = shared.replica.content().open_backup(number)?;
+    let mode = match found {
+        Found::Local(backup) => {
+            let mut content = shared.replica.content().open_backup(backup.id)?;
             std::io::copy(&mut content, &mut file).map_err(failed)?;
+            backup.version.mode
         }
-        Found::Server(remote, path, size) => {
+        Found::Server(remote, path, stat) => {
             let mut sink = |offset: u64, data: bytes::Bytes| file.write_all_at(&data, offset);
             let session = remote.bulk().as_ref();
-            match remote::download(session, &path, size, 0, &mut sink).await {
+            match remote::download(session, &path, stat.size, 0, &mut sink).await {
                 Ok(_) => {}
                 Err(TransferError::Remote(error)) => return Err(ScanError::from(error).into()),
                 Err(error) => return Err(PassError::Failed(error.to_string())),
             }
+            stat.mode
         }
-    }
+    };
+    // Whoever asked has to read it.
+    let mode = Permissions::from_mode(mode & 0o777 | 0o400);
+    file.set_permissions(mode).map_err(failed)?;
     file.sync_all().map_err(failed)
 }
 
