@@ -12,7 +12,7 @@ use super::{Connect, Done, EngineOptions, Events, Space};
 use crate::remote::Remote;
 use crate::remote::layout::ClientId;
 use crate::replica::Replica;
-use crate::sync::ClockOffset;
+use crate::sync::{ClockOffset, Guard};
 use crate::tree::{Name, NodeId, Place, RelPath, Time, Version};
 
 /// A second name in the server's staging directory for a version of ours that replaced another: kept until
@@ -53,7 +53,7 @@ pub(super) struct Shared {
     pub(super) space: Mutex<Option<Space>>,
     pub(super) last_pass: Mutex<Option<PassReport>>,
     /// The question that a guard asks, while it is unanswered.
-    pub(super) guards: Mutex<Vec<String>>,
+    pub(super) guards: Mutex<Vec<Guard>>,
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
     /// Places whose observed version was too young to be told from a later change within its second.
     pub(super) racy: Mutex<HashSet<Place>>,

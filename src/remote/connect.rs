@@ -22,7 +22,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// Nobody said that this is the right server.
-    #[error("the key of {host} is unknown: {fingerprint}")]
+    #[error("the host key of {host} is unknown: {fingerprint}")]
     HostKeyUnknown {
         /// The server.
         host: String,
@@ -32,7 +32,7 @@ pub enum ConnectError {
         remedy: String,
     },
     /// The server is not the one it was, or somebody stands between.
-    #[error("the key of {host} has changed to {fingerprint}, which is not the one in {}:{line}", file.display())]
+    #[error("the host key of {host} has changed to {fingerprint}, which is not the one in {}:{line}", file.display())]
     HostKeyChanged {
         /// The server.
         host: String,
