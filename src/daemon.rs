@@ -2,6 +2,7 @@
 
 mod answers;
 mod failure;
+mod fresh;
 mod lifecycle;
 mod link;
 mod restore;

@@ -34,6 +34,7 @@ pub use reconcile::{DryRun, PassError, PassReport, Scope};
 pub use status::{EngineStatus, TransferView};
 
 use crate::replica::{Replica, ReplicaError};
+use crate::sync::Guard;
 use crate::tree::{NodeId, RelPath, Version};
 use reconcile::Request;
 use shared::{Shared, lock};
@@ -148,7 +149,7 @@ impl Engine {
             let pass = self.pass(Scope::Push { now: true });
             let why = match tokio::time::timeout_at(deadline, pass).await {
                 Ok(Ok(report)) if !report.guards.is_empty() => {
-                    return Ok((left, Some(report.guards.join("; "))));
+                    return Ok((left, Some(joined(&report.guards))));
                 }
                 Ok(Ok(_)) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -219,6 +220,12 @@ impl Engine {
             remote.close();
         }
     }
+}
+
+/// Questions in one line.
+fn joined(guards: &[Guard]) -> String {
+    let questions: Vec<_> = guards.iter().map(Guard::to_string).collect();
+    questions.join("; ")
 }
 
 impl Fetch for Engine {

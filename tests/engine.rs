@@ -366,7 +366,7 @@ fn an_emptied_or_exchanged_server_deletes_nothing_here() {
         now: true,
         force_guard: true,
     });
-    assert_eq!(report.guards, Vec::<String>::new());
+    assert_eq!(report.guards, []);
     assert_eq!(field.server_tree().len(), 10);
     assert_eq!(a.sync().done, 0);
 }

@@ -1,1 +1,190 @@
 //! What the simulations found, as stories.
+
+use roamhome::engine::Scope;
+use roamhome::remote::memory::Trip;
+use roamhome::remote::{ErrorKind, MemoryServer, layout};
+use roamhome::tree::RelPath;
+
+use crate::support::client::{Client, Clock};
+
+struct Field {
+    server: MemoryServer,
+    clock: Clock,
+    dir: tempfile::TempDir,
+}
+
+impl Field {
+    fn new() -> Self {
+        let clock = Clock::new();
+        let server = {
+            let clock = clock.clone();
+            MemoryServer::new(move || clock.now())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        Self { server, clock, dir }
+    }
+
+    fn client(&self, name: &str) -> Client {
+        Client::start(self.dir.path().join(name), &self.server, &self.clock)
+    }
+
+    fn below(&self, dir: &RelPath) -> usize {
+        let tree = self.server.tree();
+        let inside = |path: &&RelPath| *path != dir && path.names().starts_with(dir.names());
+        tree.keys().filter(inside).count()
+    }
+}
+
+fn path_of(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}
+
+const LOOK: Scope = Scope::Full {
+    now: true,
+    force_guard: false,
+};
+
+#[test]
+fn a_link_that_is_up_stays_when_it_is_asked_for_again() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.sync();
+    let before = field.server.calls();
+    a.engine.hold(false);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    a.settle();
+    assert_eq!(field.server.calls(), before);
+}
+
+#[test]
+fn a_file_renamed_here_and_changed_on_the_server_is_both() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.mkdir("d");
+    a.write("d/old", b"one");
+    a.flush();
+    field.clock.advance(10);
+    field
+        .server
+        .write_file(&path_of("d/old"), b"changed there")
+        .unwrap();
+    a.rename("d/old", "new");
+    a.sync();
+    assert_eq!(a.sync().failed, 0);
+    assert_eq!(a.read("new").unwrap(), b"changed there");
+    assert_eq!(
+        field.server.read_file(&path_of("new")).unwrap(),
+        b"changed there"
+    );
+}
+
+#[test]
+fn what_appeared_in_a_directory_that_was_removed_here_is_found() {
+    for full in [true, false] {
+        let field = Field::new();
+        let a = field.client("a");
+        a.mkdir("a");
+        a.mkdir("b");
+        a.flush();
+        field.server.make_dir(&path_of("b/new")).unwrap();
+        a.rename("a", "b");
+        if full {
+            a.sync();
+            assert_eq!(a.sync().failed, 0);
+        } else {
+            assert_eq!(a.flush(), 0);
+            a.sync();
+        }
+        let paths: Vec<_> = a.tree().into_iter().map(|(path, ..)| path).collect();
+        assert_eq!(paths, ["b", "b/new"], "{full}");
+    }
+}
+
+#[test]
+fn a_file_emptied_on_the_server_is_empty_here() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.write("f", b"full");
+    a.flush();
+    field.clock.advance(10);
+    field.server.write_file(&path_of("f"), b"").unwrap();
+    a.sync();
+    assert_eq!(a.read("f").unwrap(), b"");
+}
+
+#[test]
+fn a_directory_that_can_be_listed_again_is_no_problem_any_more() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.mkdir("d");
+    a.flush();
+    field
+        .server
+        .refuse(&path_of("d"), Some(ErrorKind::PermissionDenied));
+    a.pass(LOOK);
+    assert_eq!(a.engine.status().unwrap().problems.len(), 1);
+    field.server.refuse(&path_of("d"), None);
+    a.pass(LOOK);
+    assert_eq!(a.engine.status().unwrap().problems, []);
+}
+
+#[test]
+fn an_upload_that_failed_leaves_nothing_in_staging_whatever_its_times() {
+    let field = Field::new();
+    let a = field.client("a");
+    field.server.set_capacity(0);
+    a.write("f", b"does not fit");
+    a.pass(LOOK);
+    field.server.set_capacity(1 << 40);
+    a.pass(LOOK);
+    assert_eq!(field.below(&layout::staging()), 0);
+    assert_eq!(
+        field.server.read_file(&path_of("f")).unwrap(),
+        b"does not fit"
+    );
+}
+
+#[test]
+fn a_cut_while_a_pass_is_announced_leaves_one_counter() {
+    for skip in 0..24 {
+        let field = Field::new();
+        let a = field.client("a");
+        a.sync();
+        a.write("f", b"one");
+        field.server.trip(skip, Trip::CutAfter);
+        // Cut somewhere on its way.
+        drop(a.block_on(a.engine.pass(LOOK)));
+        a.reconnect();
+        drop(a.block_on(a.engine.pass(LOOK)));
+        a.reconnect();
+        a.write("g", b"two");
+        a.sync();
+        assert_eq!(field.below(&layout::feed()), 1, "{skip}");
+    }
+}
+
+#[test]
+fn a_directory_renamed_here_and_removed_on_the_server_is_there_with_all_in_it() {
+    let field = Field::new();
+    let a = field.client("a");
+    for dir in ["b", "b/a", "c"] {
+        a.mkdir(dir);
+    }
+    a.write("b/a/f", b"inside");
+    a.flush();
+    field.server.remove(&path_of("b")).unwrap();
+    a.rename("c", "t");
+    a.rename("b", "c");
+    a.rename("t", "b");
+    a.flush();
+    a.sync();
+    let on_server = field.server.read_file(&path_of("c/a/f"));
+    match a.read("c/a/f") {
+        Ok(here) => assert_eq!(here, on_server.unwrap()),
+        Err(_) => assert!(on_server.is_err()),
+    }
+    let dirs = |path: &str| field.server.stat(&path_of(path)).is_ok();
+    for (path, ..) in a.tree() {
+        assert!(dirs(&path), "{path}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Mounts whose daemon is gone: nothing can be reached through them any more, and they only stand in the way.
 
-use std::{fs, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use super::{
     find,
@@ -24,9 +24,10 @@ pub(super) fn clear(mountpoint: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the kernel has nobody to ask about what is at `path`.
+/// Whether the kernel has nobody to ask about what is at `path`. What a daemon said about the directory itself
+/// the kernel still knows; its disk's room it asks for each time.
 fn is_dead(path: &Path) -> bool {
-    fs::metadata(path).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    rustix::fs::statvfs(path).is_err_and(|error| error == rustix::io::Errno::NOTCONN)
 }
 
 /// Unmounts without asking a daemon. From a dead mount nobody can read what they have open, so those do not

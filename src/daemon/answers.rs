@@ -17,6 +17,7 @@ use crate::control::server::{Control, Reporter};
 use crate::control::{Code, Failure};
 use crate::engine::{self, EngineStatus, KeptWhere, PassReport, Scope};
 use crate::fuse::Unmount;
+use crate::sync::Guard;
 
 /// A flush without a time limit of its own.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -130,7 +131,7 @@ impl Control for Answers {
                 content_bytes: status.counts.content_bytes,
                 backups: status.backups,
             },
-            guard: status.guards.first().map(|question| question_of(question)),
+            guard: status.guards.first().map(question_of),
         })
     }
 
@@ -151,11 +152,7 @@ impl Control for Answers {
             1 => "1 step".to_owned(),
             n => format!("{n} steps"),
         };
-        let guards = plan
-            .guards
-            .iter()
-            .map(|question| question_of(question))
-            .collect();
+        let guards = plan.guards.iter().map(question_of).collect();
         Ok(PlanView {
             lines: plan.lines,
             guards,
@@ -175,7 +172,7 @@ impl Control for Answers {
         let report = pass.map_err(|error| failure::pass(&error))?;
         match report.guards.first() {
             None => Ok(pass_of(&report)),
-            Some(question) => Err(Failure::new(guard_code(question), question.clone())),
+            Some(guard) => Err(Failure::new(guard_code(guard), guard.to_string())),
         }
     }
 
@@ -345,24 +342,23 @@ fn pass_of(report: &PassReport) -> Pass {
     }
 }
 
-/// The engine's questions begin with what they are about.
-fn question_of(question: &str) -> GuardQuestion {
-    let guard = if guard_code(question) == Code::Identity {
-        "identity"
-    } else {
-        "plan"
+fn question_of(guard: &Guard) -> GuardQuestion {
+    let kind = match guard {
+        Guard::Identity(_) => "identity",
+        Guard::RolledBack => "rolled_back",
+        Guard::MassRemoval { .. } => "mass_removal",
+        Guard::AttributeStorm { .. } => "attribute_storm",
     };
     GuardQuestion {
-        guard: guard.into(),
-        message: question.to_owned(),
+        guard: kind.into(),
+        message: guard.to_string(),
     }
 }
 
-fn guard_code(question: &str) -> Code {
-    if question.contains("home.toml") {
-        Code::Identity
-    } else {
-        Code::Guard
+pub(super) fn guard_code(guard: &Guard) -> Code {
+    match guard {
+        Guard::Identity(_) => Code::Identity,
+        Guard::RolledBack | Guard::MassRemoval { .. } | Guard::AttributeStorm { .. } => Code::Guard,
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::answers::Answers;
+use super::answers::{Answers, guard_code};
 use super::link::Connector;
-use super::{MountRequest, failure};
+use super::{MountRequest, failure, fresh};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::control::{Code, Failure, server::Server};
@@ -28,7 +28,6 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 /// A mount and all that serves it.
 pub(super) struct Daemon {
     pub(super) request: MountRequest,
-    pub(super) replica: Arc<Replica>,
     pub(super) engine: Engine,
     pub(super) home: Arc<Home>,
 }
@@ -51,53 +50,80 @@ fn serve(
     request: MountRequest,
     ready: Box<dyn FnOnce() + Send>,
 ) -> Result<(), Failure> {
+    let state_dir = request.state_dir.clone();
     let connector = Arc::new(Connector::new(&request));
-    let known = Replica::is_known(&request.state_dir);
+    let known = Replica::is_known(&state_dir);
     if !known {
-        runtime.block_on(connector.prepare())?;
+        fresh::check(&state_dir)?;
+        let prepared = runtime.block_on(connector.prepare());
+        prepared.inspect_err(|_| fresh::forget_empty(&state_dir))?;
     }
-    let replica = Replica::open(&request.state_dir, clock::now()).map_err(failure::replica)?;
+    let replica = Replica::open(&state_dir, clock::now()).map_err(failure::replica)?;
     let replica = Arc::new(replica);
     let options = engine_options(&request.config);
     let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connector, options)
         .map_err(failure::replica)?;
-    if !known && let Err(failure) = runtime.block_on(first_look(&engine, &request)) {
-        engine.stop();
+    let begun = begin(runtime, request, &replica, &engine, known);
+    let mounted = begun.is_ok();
+    let outcome = begun.and_then(|serving| {
+        ready();
+        let ended = until_unmounted(serving.mounted, &serving.requests);
+        serving.control.abort();
+        ended
+    });
+    engine.stop();
+    let closed = replica.close().map_err(failure::replica);
+    if !known && !mounted {
         // Nothing of this home was here before, so nothing of it is to stay.
-        drop(replica);
-        forget(&request);
-        return Err(failure);
+        fresh::forget_replica(&state_dir);
     }
-    let home = open_home(&request, &replica, &engine)?;
+    outcome.and(closed)
+}
+
+/// A mount that serves.
+struct Serving {
+    mounted: Mounted,
+    requests: mpsc::Receiver<UnmountRequest>,
+    control: tokio::task::JoinHandle<()>,
+}
+
+/// All that can fail before the mount serves; the mount itself comes last.
+fn begin(
+    runtime: &Runtime,
+    request: MountRequest,
+    replica: &Arc<Replica>,
+    engine: &Engine,
+    known: bool,
+) -> Result<Serving, Failure> {
+    if !known {
+        runtime.block_on(first_look(engine, &request))?;
+    }
+    let home = open_home(&request, replica, engine)?;
     let notices = Arc::new(Notices::default());
     engine.set_events(Arc::clone(&notices) as Arc<_>);
     home.set_read_only(request.read_only);
-    let mount_options = MountOptions {
+    let options = MountOptions {
         source: request.target.to_string(),
         allow_other: request.allow_other,
     };
-    let mounted = fuse::mount(
-        Arc::clone(&home),
-        &notices,
-        &request.mountpoint,
-        &mount_options,
-    )
-    .map_err(|error| failure::mount(&request.mountpoint, error))?;
-    let daemon = Arc::new(Daemon {
+    let at = request.mountpoint.clone();
+    let daemon = Daemon {
         request,
-        replica,
-        engine,
-        home,
-    });
+        engine: engine.clone(),
+        home: Arc::clone(&home),
+    };
     let (unmount, requests) = mpsc::channel();
-    let control = start_control(runtime, &daemon, unmount.clone())?;
+    let control = start_control(runtime, &Arc::new(daemon), unmount.clone())?;
+    let mounted = fuse::mount(home, &notices, &at, &options).map_err(|error| {
+        control.abort();
+        failure::mount(&at, error)
+    })?;
     runtime.spawn(unmount_on_signal(unmount));
-    ready();
-    let outcome = until_unmounted(mounted, &requests);
-    control.abort();
-    daemon.engine.stop();
-    daemon.replica.close().map_err(failure::replica)?;
-    outcome
+    Ok(Serving {
+        mounted,
+        requests,
+        control,
+    })
 }
 
 /// Asks the mount's own thread to unmount; the answer says whether it could.
@@ -171,6 +197,7 @@ async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failu
     match link {
         LinkState::Online => {}
         LinkState::Refused { message, remedy } => {
+            let message = format!("{}: {message}", request.target);
             return Err(Failure::new(Code::ServerPath, message).remedy(remedy));
         }
         other => {
@@ -186,7 +213,7 @@ async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failu
         .into_iter()
         .next()
     {
-        return Err(Failure::new(Code::Identity, question));
+        return Err(Failure::new(guard_code(&question), question.to_string()));
     }
     engine.list_root().await.map_err(|error| match error {
         FetchError::Unreachable => Failure::new(Code::Unreachable, error.to_string()),
@@ -195,13 +222,6 @@ async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failu
             format!("the home cannot be listed: {error}"),
         ),
     })
-}
-
-/// Removes the state that a failed first mount made.
-fn forget(request: &MountRequest) {
-    if let Err(error) = std::fs::remove_dir_all(&request.state_dir) {
-        tracing::warn!(%error, path = %request.state_dir.display(), "removing an empty replica");
-    }
 }
 
 fn open_home(

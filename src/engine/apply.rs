@@ -123,6 +123,7 @@ pub(super) fn refresh(
                 node: new_id,
                 version: version.clone(),
             }),
+            now,
         )?;
         tx.observe(place.clone(), None)?;
         recheck(tx, place, now)?;

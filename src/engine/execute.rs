@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::apply::{self, Applied};
@@ -23,6 +24,9 @@ mod racy;
 pub(super) use describe::describe;
 use fold::settle;
 pub(super) use racy::recheck_racy;
+
+/// Steps whose outcomes are folded in one transaction at most: the mount waits for it.
+const SETTLED_AT_ONCE: usize = 32;
 
 /// What one round of a pass did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,10 +69,16 @@ pub(super) async fn run(
                     }
                 });
             }
-            let Some((step, ended)) = running.next().await else {
+            let Some(first) = running.next().await else {
                 break;
             };
-            settle(shared, gathered, step, ended, &mut stats)?;
+            let mut ended = vec![first];
+            while ended.len() < SETTLED_AT_ONCE
+                && let Some(Some(more)) = running.next().now_or_never()
+            {
+                ended.push(more);
+            }
+            settle(shared, gathered, ended, &mut stats)?;
         }
     }
     Ok(stats)
@@ -121,7 +131,11 @@ async fn resolve<'a>(
 fn needs_base_directory(action: &Action) -> bool {
     !matches!(
         action,
-        Action::Drop { .. } | Action::DropDir { .. } | Action::Split { .. } | Action::Unite { .. }
+        Action::Drop { .. }
+            | Action::DropDir { .. }
+            | Action::Split { .. }
+            | Action::Unite { .. }
+            | Action::Agree { entry: None }
     )
 }
 

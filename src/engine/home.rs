@@ -28,19 +28,9 @@ const MTIME_GRAIN_NS: i64 = 1_000_000_000;
 
 /// Whether the directory on the server is the home that this replica belongs to; asked before each pass,
 /// since a server may lose or exchange its directory under a living connection. Returns the questions that
-/// a person has to answer first; none if all is well.
+/// a person has to answer first; none if all is well. Makes `.roamhome/` where it is missing; a replica that
+/// never met a home takes over the identity that it finds, or founds one.
 pub(super) async fn recheck(
-    shared: &Arc<Shared>,
-    remote: &Remote,
-) -> Result<Vec<String>, RemoteError> {
-    prepare(shared, remote)
-        .await
-        .map(|suspicions| suspicions.iter().map(Guard::to_string).collect())
-}
-
-/// Makes `.roamhome/` where it is missing, compares identities and counters. A replica that never met a
-/// home takes over the identity that it finds, or founds one.
-pub(super) async fn prepare(
     shared: &Arc<Shared>,
     remote: &Remote,
 ) -> Result<Vec<Guard>, RemoteError> {

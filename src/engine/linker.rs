@@ -77,7 +77,7 @@ async fn attempt(shared: &Arc<Shared>) -> Result<Remote, LinkError> {
     let unreachable = |error: crate::remote::RemoteError| LinkError {
         needs_person: !error.is_link_loss(),
         message: format!("the home on the server cannot be prepared: {error}"),
-        remedy: "make the directory writable for this user, then run `roamhome online`".into(),
+        remedy: "make the directory writable for this user, then try again".into(),
     };
     let guards = home::recheck(shared, &remote).await.map_err(unreachable)?;
     let suspect = !guards.is_empty();

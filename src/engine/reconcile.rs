@@ -69,8 +69,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
                     continue;
                 }
             },
-            () = shared.dirty.notified() => {
-                push_at.get_or_insert(Instant::now() + shared.options.quiet_period);
+            // Once is enough: while a push is due, the mount's operations wake nobody.
+            () = shared.dirty.notified(), if push_at.is_none() => {
+                push_at = Some(Instant::now() + shared.options.quiet_period);
                 continue;
             }
             () = push_due => Scope::Push { now: false },
@@ -164,11 +165,13 @@ async fn run_rounds(
             let known = shared.replica.counts()?.nodes;
             let guards = sync::guard(&plan, known, &shared.options.guard);
             if !guards.is_empty() {
-                report.guards = guards.iter().map(ToString::to_string).collect();
+                report.guards = guards;
                 return Ok(());
             }
         }
         if plan.phases.is_empty() && plan.needs_content.is_empty() {
+            // What failed before is settled, or it would be planned again.
+            report.failed = 0;
             return Ok(());
         }
         if !announced && execute::changes_the_server(&plan) {
@@ -209,11 +212,7 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     scan::walk(shared).await?;
     let (_, plan) = planned(shared, Scope::Push { now: true })?;
     let known = shared.replica.counts()?.nodes;
-    guards.extend(
-        sync::guard(&plan, known, &shared.options.guard)
-            .iter()
-            .map(ToString::to_string),
-    );
+    guards.extend(sync::guard(&plan, known, &shared.options.guard));
     let lines = shared.replica.view(|view| {
         let mut lines = Vec::new();
         for step in plan.phases.iter().flat_map(|phase| &phase.steps) {

@@ -8,6 +8,7 @@ use super::link::LinkView;
 use super::reconcile::PassReport;
 use super::shared::{Shared, lock};
 use crate::replica::{Counts, Problem, ReplicaError};
+use crate::sync::Guard;
 use crate::tree::{RelPath, Time};
 
 /// One file under way.
@@ -41,7 +42,7 @@ pub struct EngineStatus {
     /// Versions kept on this machine.
     pub backups: u64,
     /// Questions that hold passes up until a person answers.
-    pub guards: Vec<String>,
+    pub guards: Vec<Guard>,
 }
 
 /// The files under way; a [`Progress`] takes itself off the list when it ends.

@@ -22,7 +22,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// Nobody said that this is the right server.
-    #[error("the key of {host} is unknown: {fingerprint}; {remedy}")]
+    #[error("the host key of {host} is unknown: {fingerprint}")]
     HostKeyUnknown {
         /// The server.
         host: String,
@@ -32,7 +32,7 @@ pub enum ConnectError {
         remedy: String,
     },
     /// The server is not the one it was, or somebody stands between.
-    #[error("the key of {host} has changed to {fingerprint}, which is not the one in {}:{line}; {remedy}", file.display())]
+    #[error("the host key of {host} has changed to {fingerprint}, which is not the one in {}:{line}", file.display())]
     HostKeyChanged {
         /// The server.
         host: String,
@@ -64,7 +64,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// There is no such directory on the server.
-    #[error("{path} is not there on the server; create it, or correct the path")]
+    #[error("{path} is not there on the server")]
     HomeMissing {
         /// The directory.
         path: String,

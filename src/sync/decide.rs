@@ -11,14 +11,15 @@
 
 use crate::tree::{BaseEntry, Kind, Place, Version};
 
+mod case;
+
 use super::change::{Change, local_change};
 use super::{Action, LocalEntry, Policy, Triple, Why};
+use case::Case;
 
-mod case;
 mod newest;
 mod question;
 
-use case::Case;
 pub use newest::newest;
 pub use question::{Context, Decision, Fate};
 

@@ -246,12 +246,14 @@ impl Pass<'_> {
     }
 
     /// The server's file changed at the old place and the node's content here did not: the node takes the
-    /// change over, and moves in a later plan. `None` if that is not the case.
+    /// change over, and moves in a later plan. `None` if that is not the case, or if something else stands at
+    /// the old place here, which the server's change then concerns.
     fn update_in_place(&mut self, from: &Place, to: &Place) -> Option<Option<Step>> {
         let local = self.forest.at(to)?.local.as_ref()?;
         let source = self.forest.at(from)?;
         let (base, remote) = (source.base.as_ref()?, source.remote.as_ref()?);
-        if remote.kind != local.version.kind
+        if source.local.is_some()
+            || remote.kind != local.version.kind
             || base.version.same(remote)
             || !self.forest.server_has(from.parent)
             || self.forest.is_content_changed(from, local)
@@ -269,7 +271,8 @@ impl Pass<'_> {
             Action::Refresh {
                 node,
                 version,
-                keep: Keep::Replaced,
+                // It may be we who replaced it there, by another file that stood at the old place.
+                keep: Keep::Backup,
             }
         };
         Some(Some(Step {

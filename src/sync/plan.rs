@@ -49,7 +49,8 @@ impl Planner<'_> {
         let mut splits = self.splits();
         let frozen = self.rekeyed(&found, &splits);
         // What is rekeyed changes the places right below it, so that those are rekeyed by later plans.
-        splits.retain(|_, from| !frozen.contains(&from.parent));
+        splits
+            .retain(|_, from| !frozen.contains(&from.parent) && !self.moves.touched.contains(from));
         found.acts.retain(|place, (action, _)| match action {
             Action::Unite { .. } => !frozen.contains(&place.parent),
             _ => !self.is_inside(place, &frozen),

@@ -150,7 +150,7 @@ fn a_mount_point_that_cannot_be_one_is_refused() {
     machine
         .try_ask("status")
         .assert(13, &["no roamhome serves"]);
-    machine.try_ask("flush").assert(13, &["roamhome mount"]);
+    machine.try_ask("flush").assert(13, &["mount"]);
     machine.try_ask("umount").assert(8, &["is not mounted"]);
 }
 
@@ -255,8 +255,8 @@ fn a_directory_that_became_another_home_is_left_alone() {
     exchange(&other, &site.home());
     fs::remove_file(site.home().join("file")).unwrap();
     fs::write(machine.at("new"), "not for strangers").unwrap();
-    machine.try_ask("reconcile").assert(11, &["home.toml"]);
-    machine.try_ask("flush").assert(3, &["home.toml"]);
+    machine.try_ask("reconcile").assert(11, &["another home"]);
+    machine.try_ask("flush").assert(3, &["another home"]);
     assert_eq!(fs::read_to_string(machine.at("file")).unwrap(), "kept");
     assert!(!site.home().join("new").exists());
     let status = machine.status();
@@ -299,4 +299,39 @@ fn a_known_home_comes_up_without_the_server() {
     machine.flush();
     assert_same(&site.home(), &machine.home());
     machine.umount();
+}
+
+#[test]
+fn a_directory_with_files_in_it_never_becomes_a_replica_and_never_goes() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    let documents = machine.disk("documents");
+    fs::create_dir(&documents).unwrap();
+    fs::write(documents.join("thesis"), "years of work").unwrap();
+    let mistyped = ["--state", documents.to_str().unwrap()];
+    machine
+        .try_mount(&mistyped)
+        .assert(9, &["thesis", "--state"]);
+    machine.proxy.down();
+    machine
+        .try_mount(&mistyped)
+        .assert(9, &["thesis", "--state"]);
+    machine.proxy.up();
+    assert_eq!(
+        fs::read_to_string(documents.join("thesis")).unwrap(),
+        "years of work"
+    );
+
+    // A replica that lost its index is no new home either.
+    machine.mount();
+    machine.ask("offline");
+    fs::write(machine.at("file"), "unsent").unwrap();
+    machine.kill9();
+    fs::remove_file(machine.state().join("index.db")).unwrap();
+    machine
+        .try_mount(&[])
+        .assert(9, &["no replica", "roamhome rescue"]);
+    let (state, out) = (machine.state(), machine.disk("rescued"));
+    machine.run(&["rescue", state.to_str().unwrap(), out.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(out.join("file")).unwrap(), "unsent");
 }

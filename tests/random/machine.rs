@@ -109,7 +109,16 @@ impl Machine {
         {
             remote.close();
         }
-        copy(&self.dir, to);
+        // The replica's own thread may be at work: only a copy of one moment is what a death leaves.
+        for _ in 0..100 {
+            let before = state(&self.dir);
+            let whole = copy(&self.dir, to).is_ok();
+            if whole && before.is_ok_and(|before| state(&self.dir).is_ok_and(|now| now == before)) {
+                break;
+            }
+            std::fs::remove_dir_all(to).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.engine.stop();
     }
 
@@ -382,15 +391,30 @@ pub(super) fn path_of(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
         } else {
-            std::fs::copy(entry.path(), to).unwrap();
+            std::fs::copy(entry.path(), to)?;
         }
     }
+    Ok(())
+}
+
+/// Names, lengths and times of the index's files, and the names of the contents.
+fn state(dir: &Path) -> std::io::Result<BTreeMap<PathBuf, (u64, std::time::SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let meta = path.symlink_metadata()?;
+        if meta.is_dir() {
+            found.extend(state(&path)?);
+        }
+        found.insert(path, (meta.len(), meta.modified()?));
+    }
+    Ok(found)
 }

@@ -207,9 +207,7 @@ impl World {
     }
 
     async fn act(&self, machine: &Machine, act: &Act) {
-        let before = seen(machine.looks().into_values());
-        let outcome = self.perform(machine, act, &before).await;
-        if let Err(error) = outcome
+        if let Err(error) = self.perform(machine, act).await
             && is_fault(&error)
         {
             let broken = format!("{act:?}: {error}");
@@ -226,13 +224,8 @@ impl World {
         }
     }
 
-    async fn perform(
-        &self,
-        machine: &Machine,
-        act: &Act,
-        _before: &BTreeSet<usize>,
-    ) -> Result<(), FsError> {
-        // What the operation waits for may change what is seen: only its own effect counts.
+    /// What an operation waits for may change what is seen; only its own effect counts as given up.
+    async fn perform(&self, machine: &Machine, act: &Act) -> Result<(), FsError> {
         match act {
             Act::Write(path, pause) => {
                 let size = self.size_at(machine, path);

@@ -143,7 +143,7 @@ impl Client {
             now: true,
             force_guard: false,
         });
-        assert_eq!(report.guards, Vec::<String>::new());
+        assert_eq!(report.guards, []);
         report
     }
 

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -176,10 +178,15 @@ impl Machine {
         args
     }
 
-    /// Mounts, whatever comes of it; `more` are further arguments.
+    /// Mounts, whatever comes of it; `more` are pairs of a flag and its value.
     pub(crate) fn try_mount(&self, more: &[&str]) -> Said {
         let mut args = self.mount_args();
-        args.extend(more.iter().map(OsString::from));
+        for [flag, value] in more.as_chunks().0 {
+            match args.iter().position(|arg| arg == flag) {
+                Some(at) => args[at + 1] = value.into(),
+                None => args.extend([flag, value].map(OsString::from)),
+            }
+        }
         let args: Vec<_> = args.iter().map(OsString::as_os_str).collect();
         Said::new(&self.command(&args).output().unwrap())
     }
@@ -211,7 +218,14 @@ impl Machine {
     /// Kills the daemon as the kernel's OOM killer does, and waits for its death. The dead mount stays.
     pub(crate) fn kill9(&self) {
         self.signal(Signal::KILL);
-        eventually("the killed daemon is gone", || !self.is_running());
+        eventually("the killed daemon's files are closed", || self.is_dead());
+    }
+
+    /// Whether a mount without a daemon is there, and the state directory is free.
+    fn is_dead(&self) -> bool {
+        let lock = fs::File::open(self.state().join("lock")).unwrap();
+        let free = flock(&lock, FlockOperation::NonBlockingLockShared).is_ok();
+        free && statvfs(self.home()).is_err_and(|error| error == Errno::NOTCONN)
     }
 
     /// Sends the daemon a signal.
@@ -287,11 +301,11 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Both may be gone already.
-        unmount(self.home(), UnmountFlags::DETACH).ok();
+        let _unmounted = unmount(self.home(), UnmountFlags::DETACH);
         if self.is_running()
             && let Some(pid) = self.pid()
         {
-            kill_process(pid, Signal::KILL).ok();
+            let _killed = kill_process(pid, Signal::KILL);
         }
     }
 }

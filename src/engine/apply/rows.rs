@@ -43,6 +43,7 @@ pub(super) fn adopt_as(
             node: id,
             version: new.version.clone(),
         }),
+        now,
     )?;
     tx.observe(place.clone(), None)
 }
@@ -111,10 +112,11 @@ pub(super) fn overwrite(
         node.mode = version.mode;
     }
     node.target.clone_from(&version.target);
-    node.content = if version.size == 0 {
-        Content::Whole
-    } else {
+    // Even of an empty file: the content that it had is still there, and goes after this.
+    node.content = if node.kind == Kind::File {
         Content::Absent
+    } else {
+        Content::Whole
     };
     node.data_changed = false;
     node.data_seq += 1;

@@ -2,6 +2,7 @@
 
 use super::super::scan::ScanError;
 use crate::replica::ReplicaError;
+use crate::sync::Guard;
 use crate::tree::Time;
 
 /// What a pass covers.
@@ -39,7 +40,7 @@ pub struct PassReport {
     /// Conflicts among the steps done.
     pub conflicts: u64,
     /// Questions that kept the pass from doing its work.
-    pub guards: Vec<String>,
+    pub guards: Vec<Guard>,
     /// Places that wait for a program to close a file.
     pub waiting: u64,
 }
@@ -79,5 +80,5 @@ pub struct DryRun {
     /// A line for each step.
     pub lines: Vec<String>,
     /// Questions that it would ask first.
-    pub guards: Vec<String>,
+    pub guards: Vec<Guard>,
 }

@@ -219,11 +219,34 @@ fn what_goes_into_a_host_scoped_directory_is_gone_for_the_server() {
     let fix = fixture();
     fix.mkdir("scoped");
     fix.mkdir("d");
+    let id = fix.write("f", b"x");
+    fix.clean();
+    fix.rename("f", "scoped/f", RenameMode::Replace).unwrap();
+    fix.rename("d", "scoped/d", RenameMode::Replace).unwrap();
+    assert_eq!(
+        fix.dirty(),
+        BTreeSet::from(["d".to_owned(), "f".to_owned()])
+    );
+    let node = fix.node(id).unwrap();
+    assert!(
+        node.scoped && node.data_changed,
+        "the only copy from now on"
+    );
+    assert!(fix.node(fix.id("scoped/d")).unwrap().scoped);
+}
+
+#[test]
+fn a_directory_with_something_in_it_has_to_be_copied_into_the_host_scope() {
+    let fix = fixture();
+    fix.mkdir("scoped");
+    fix.mkdir("d");
     fix.write("d/f", b"x");
     fix.clean();
-    fix.rename("d", "scoped/d", RenameMode::Replace).unwrap();
-    assert_eq!(fix.dirty(), BTreeSet::from(["d".to_owned()]));
-    assert!(fix.node(fix.id("scoped/d/f")).unwrap().scoped);
+    let error = fix
+        .rename("d", "scoped/d", RenameMode::Replace)
+        .unwrap_err();
+    assert_eq!(error.to_errno(), libc::EXDEV);
+    assert_eq!(fix.dirty(), BTreeSet::new());
 }
 
 #[test]

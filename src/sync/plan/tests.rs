@@ -160,42 +160,18 @@ fn dbg1() {
     use Luck::*;
     use Op::*;
     play(&Story {
-        start: vec![
-            LocalSymlink(0, 63, 0),
-            LocalMkdir(0, 47),
-            LocalMkdir(5, 15),
-            LocalWrite(0, 31),
-            LocalWrite(95, 0),
-        ],
-        passes: vec![
-            Pass {
-                ops: vec![
-                    ServerSymlink(44, 11, 0),
-                    ServerWrite(187, 140),
-                    LocalRename(76, 134, 151),
-                    LocalRename(40, 69, 175),
-                    LocalWrite(235, 142),
-                    LocalRename(154, 24, 81),
-                    LocalWrite(0, 0),
-                ],
-                scans: false,
-                order: vec![0],
-                luck: vec![Fails],
-                racing: vec![],
-            },
-            Pass {
-                ops: vec![
-                    ServerSymlink(1, 61, 0),
-                    LocalWrite(203, 108),
-                    LocalRemove(90),
-                    LocalRename(175, 44, 198),
-                ],
-                scans: false,
-                order: vec![0],
-                luck: vec![AnswerLost, Good, Good],
-                racing: vec![],
-            },
-        ],
+        start: vec![LocalMkdir(0, 1), LocalMkdir(13, 0), LocalRemove(14)],
+        passes: vec![Pass {
+            ops: vec![
+                ServerWrite(82, 7),
+                LocalRename(187, 24, 165),
+                LocalRename(8, 15, 28),
+            ],
+            scans: true,
+            order: vec![0],
+            luck: vec![Fails, Good],
+            racing: vec![],
+        }],
         policy: Policy {
             prefer: Prefer::Remote,
             clock: ClockOffset {

@@ -403,7 +403,7 @@ impl World {
             Action::Adopt { version, revive } => {
                 assert!(!self.links.contains_key(place), "{step:?}");
                 assert!(place.parent == NodeId::ROOT || !self.places_of(place.parent).is_empty());
-                let origin = self.data_at(place, version);
+                let origin = self.data_of(version);
                 let node = revive.unwrap_or_else(|| self.alloc());
                 let new = Node {
                     version: version.clone(),
@@ -424,7 +424,7 @@ impl World {
                 version,
                 keep,
             } => {
-                let origin = self.data_at(place, version);
+                let origin = self.data_of(version);
                 let node = self.nodes.get_mut(node).unwrap();
                 assert!(!node.busy && version.kind != Kind::Dir, "{step:?}");
                 if *keep != Keep::Replaced {
@@ -482,9 +482,11 @@ impl World {
         }
     }
 
-    fn data_at(&self, place: &Place, version: &Version) -> Option<Data> {
-        let thing = self.server.get(&self.server_path(place)?)?;
-        thing.version.same_content(version).then_some(thing.data)
+    /// What a file of this version holds, wherever it is on the server by now.
+    fn data_of(&self, version: &Version) -> Option<Data> {
+        let mut files = self.server.values();
+        let same = files.find(|thing| thing.version.same_content(version))?;
+        Some(same.data)
     }
 
     fn forget_inside(&mut self, dir: NodeId) {
