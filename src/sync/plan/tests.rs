@@ -160,18 +160,36 @@ fn dbg1() {
     use Luck::*;
     use Op::*;
     play(&Story {
-        start: vec![LocalMkdir(0, 1), LocalMkdir(13, 0), LocalRemove(14)],
-        passes: vec![Pass {
-            ops: vec![
-                ServerWrite(82, 7),
-                LocalRename(187, 24, 165),
-                LocalRename(8, 15, 28),
-            ],
-            scans: true,
-            order: vec![0],
-            luck: vec![Fails, Good],
-            racing: vec![],
-        }],
+        start: vec![
+            ServerMkdir(0, 0),
+            ServerRename(0, 14, 137),
+            LocalMkdir(0, 64),
+        ],
+        passes: vec![
+            Pass {
+                ops: vec![
+                    LocalRemove(19),
+                    LocalRename(0, 44, 9),
+                    ServerWrite(181, 220),
+                ],
+                scans: true,
+                order: vec![0],
+                luck: vec![Good],
+                racing: vec![],
+            },
+            Pass {
+                ops: vec![
+                    LocalRename(0, 90, 17),
+                    LocalRename(187, 152, 0),
+                    LocalRename(84, 126, 91),
+                    LocalWrite(71, 136),
+                ],
+                scans: false,
+                order: vec![0],
+                luck: vec![AnswerLost],
+                racing: vec![],
+            },
+        ],
         policy: Policy {
             prefer: Prefer::Remote,
             clock: ClockOffset {

@@ -185,6 +185,10 @@ impl World {
                     self.nodes.get_mut(id).unwrap().data = Some(data);
                 }
             }
+            if self.nodes[id].data.is_none() {
+                // It is not where it was: a fetch that fails is an observation.
+                self.scan();
+            }
         }
     }
 
