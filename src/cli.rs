@@ -24,6 +24,7 @@ mod mount;
 mod options;
 mod output;
 mod preflight;
+mod process;
 mod reconcile;
 mod settings;
 mod state;

@@ -37,4 +37,4 @@ pub use ssh::{
     ConnectOptions, HostKeyPolicy, SecretRequest, SecretSource, connect, generate_identity,
 };
 pub use target::{SSH_PORT, Target, TargetError};
-pub use transfer::{TransferError, Upload, download, upload};
+pub use transfer::{TRANSFER_WINDOW, TransferError, Upload, download, upload};

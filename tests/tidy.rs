@@ -138,7 +138,7 @@ fn sources() -> Vec<Source> {
     let rust = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "rs");
     let sources: Vec<_> = files(&src).into_iter().filter(rust).collect();
     assert!(sources.len() > 20, "the sources were not found");
-    sources
+    let sources: Vec<_> = sources
         .into_iter()
         .map(|path| {
             let text = fs::read_to_string(&path).unwrap();
@@ -151,14 +151,27 @@ fn sources() -> Vec<Source> {
                 text,
             }
         })
-        .filter(|source| !is_test(&source.module))
+        .collect();
+    let tests: Vec<_> = sources.iter().flat_map(test_modules).collect();
+    let is_test = |source: &Source| tests.iter().any(|test| is_within(&source.module, test));
+    sources
+        .into_iter()
+        .filter(|source| !is_test(source))
         .collect()
 }
 
-fn is_test(module: &str) -> bool {
-    module
-        .split("::")
-        .any(|part| part == "tests" || part.ends_with("_tests"))
+/// The modules in files of their own that a file declares for tests alone.
+fn test_modules(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in source.text.split("#[cfg(test)]\n").skip(1) {
+        let line = rest.lines().next().unwrap_or_default();
+        // Whatever its visibility is.
+        let declared = line.split_once("mod ").map(|(_, rest)| rest);
+        if let Some(name) = declared.and_then(|name| name.strip_suffix(';')) {
+            found.push(format!("{}::{name}", source.module));
+        }
+    }
+    found
 }
 
 /// The code before the tests. A `mod tests;` is followed by nothing, a `mod tests {` by tests only.
@@ -410,5 +423,11 @@ fn the_rules_see_what_they_look_for() {
     assert_eq!(found, ["fs", "remote", "tree"]);
     assert!(names("a(std::fs::read)", "std::fs") && !names("Instantly", "Instant"));
     assert!(is_within("sync::plan", "sync") && !is_within("synchron", "sync"));
-    assert!(is_test("replica::index::tests") && !is_test("replica::index"));
+    let source = Source {
+        path: PathBuf::new(),
+        module: "replica::index".into(),
+        text: "#[cfg(test)]\nmod tests;\n#[cfg(test)]\nuse std::fs;\nmod rows;\n".into(),
+        code: Vec::new(),
+    };
+    assert_eq!(test_modules(&source), ["replica::index::tests"]);
 }

@@ -16,9 +16,14 @@ const LINKS_MAX: usize = 40;
 
 /// Asks the daemon that `mountpoint` means, and shows its progress.
 pub(super) fn ask(mountpoint: Option<&Path>, request: Request) -> Result<Reply, Failure> {
-    let socket = socket(&settings::env()?.runtime_dirs(), mountpoint)?;
+    let socket = socket_of(mountpoint)?;
     let mut line = ProgressLine::new();
     client::ask(&socket, request, &mut |progress| line.show(&progress))
+}
+
+/// The socket of the daemon that `mountpoint` means.
+pub(super) fn socket_of(mountpoint: Option<&Path>) -> Result<PathBuf, Failure> {
+    socket(&settings::env()?.runtime_dirs(), mountpoint)
 }
 
 /// An answer that does not belong to the question.
@@ -60,7 +65,7 @@ fn socket(dirs: &[PathBuf], mountpoint: Option<&Path>) -> Result<PathBuf, Failur
 }
 
 /// The socket of the daemon that serves `mountpoint`, as [`resolve`] spells it.
-pub(super) fn served_at(dirs: &[PathBuf], mountpoint: &Path) -> Option<PathBuf> {
+fn served_at(dirs: &[PathBuf], mountpoint: &Path) -> Option<PathBuf> {
     let name = control_socket_name(mountpoint);
     let sockets = dirs.iter().map(|dir| dir.join(&name));
     sockets.into_iter().find(|socket| client::is_served(socket))

@@ -12,6 +12,7 @@ use super::{
     flush::millis,
     output,
     preflight::{FS_TYPE, read_mounts},
+    process::Process,
 };
 use crate::{
     config::duration,
@@ -42,8 +43,14 @@ pub(super) fn run(args: &UmountArgs) -> Result<(), Failure> {
         flush: !args.no_flush,
         timeout_ms: Some(millis(args.timeout)),
     };
+    let daemon = Process::serving(args.mountpoint.as_deref());
     match find::ask(args.mountpoint.as_deref(), request) {
-        Ok(Reply::Flushed(left)) => output::report_left(&left, KEPT),
+        Ok(Reply::Flushed(left)) => {
+            // Whoever mounts again at once finds the state directory free. One that takes longer is
+            // named by that mount.
+            let _in_time = daemon.is_some_and(|daemon| daemon.has_ended());
+            output::report_left(&left, KEPT)
+        }
         Ok(reply) => Err(find::unexpected(&reply)),
         Err(failure) => match (failure.code, &args.mountpoint) {
             (Code::NotRunning, Some(mountpoint)) => abandoned(&find::resolve(mountpoint), failure),

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::failure;
@@ -101,9 +102,13 @@ fn put_back(mountpoint: &Path, target: &RelPath, scratch: &Path, mtime: i64) -> 
     fs::create_dir_all(parent)?;
     let temporary = parent.join(format!(".roamhome-restore-{}", std::process::id()));
     let written = (|| {
-        fs::copy(scratch, &temporary)?;
-        let file = fs::File::options().write(true).open(&temporary)?;
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        let mode = fs::metadata(scratch)?.permissions();
+        let mut kept = fs::File::open(scratch)?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&temporary)?;
+        io::copy(&mut kept, &mut file)?;
+        file.set_permissions(mode)?;
         let seconds = u64::try_from(mtime).unwrap_or(0);
         file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))?;
         drop(file);

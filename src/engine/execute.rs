@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::apply::{self, Applied};
@@ -12,6 +13,7 @@ use super::push::{self, Outgoing, Pushed};
 use super::scan::ScanError;
 use super::shared::Shared;
 use crate::remote::Remote;
+use crate::replica::ReplicaError;
 use crate::sync::{Action, Plan, Step};
 use crate::tree::{NodeId, Place, Version};
 
@@ -22,6 +24,9 @@ mod racy;
 pub(super) use describe::describe;
 use fold::settle;
 pub(super) use racy::recheck_racy;
+
+/// Steps whose outcomes are folded in one transaction at most: the mount waits for it.
+const SETTLED_AT_ONCE: usize = 32;
 
 /// What one round of a pass did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,10 +69,16 @@ pub(super) async fn run(
                     }
                 });
             }
-            let Some((step, ended)) = running.next().await else {
+            let Some(first) = running.next().await else {
                 break;
             };
-            settle(shared, gathered, step, ended, &mut stats)?;
+            let mut ended = vec![first];
+            while ended.len() < SETTLED_AT_ONCE
+                && let Some(Some(more)) = running.next().now_or_never()
+            {
+                ended.push(more);
+            }
+            settle(shared, gathered, ended, &mut stats)?;
         }
     }
     Ok(stats)
@@ -120,11 +131,14 @@ async fn resolve<'a>(
 fn needs_base_directory(action: &Action) -> bool {
     !matches!(
         action,
-        Action::Drop { .. } | Action::DropDir { .. } | Action::Split { .. } | Action::Unite { .. }
+        Action::Drop { .. }
+            | Action::DropDir { .. }
+            | Action::Split { .. }
+            | Action::Unite { .. }
+            | Action::Agree { entry: None }
     )
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm for each action")]
 async fn run_step(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -179,37 +193,43 @@ async fn run_step(
             Ended::Server(push::remove(shared, remote, place, expected, *keep).await?)
         }
         Action::RemoveDir => Ended::Server(push::remove_dir(shared, remote, place).await?),
-        Action::Split { node, from } => Ended::Replica(apply::split(shared, from, *node)?),
-        Action::Adopt { version, revive } => {
-            Ended::Replica(apply::adopt(shared, place, version, *revive)?)
-        }
-        Action::Refresh {
-            node,
-            version,
-            keep,
-        } => Ended::Replica(apply::refresh(
-            shared,
-            place,
-            *node,
-            seq(node),
-            version,
-            *keep,
-        )?),
-        Action::TakeAttrs { node, version } => {
-            Ended::Replica(apply::take_attrs(shared, place, *node, seq(node), version)?)
-        }
-        Action::Drop { node, keep } => {
-            Ended::Replica(apply::drop_file(shared, place, *node, seq(node), *keep)?)
-        }
-        Action::DropDir { node } => Ended::Replica(apply::drop_dir(shared, place, *node)?),
         Action::Agree { entry } => {
             let version = entry.as_ref().map(|entry| entry.version.clone());
             Ended::Server(Pushed::Done(version))
         }
         // Resolved before: both are equal.
         Action::Compare { version, .. } => Ended::Server(Pushed::Done(Some(version.clone()))),
-        Action::Unite { from, node } => Ended::Replica(apply::unite(shared, place, *from, *node)?),
+        Action::Split { .. }
+        | Action::Adopt { .. }
+        | Action::Refresh { .. }
+        | Action::TakeAttrs { .. }
+        | Action::Drop { .. }
+        | Action::DropDir { .. }
+        | Action::Unite { .. } => Ended::Replica(apply_step(shared, gathered, step)?),
     })
+}
+
+/// The steps that change the replica alone.
+fn apply_step(shared: &Shared, gathered: &Gathered, step: &Step) -> Result<Applied, ReplicaError> {
+    let place = &step.place;
+    let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
+    match &step.action {
+        Action::Split { node, from } => apply::split(shared, from, *node),
+        Action::Adopt { version, revive } => apply::adopt(shared, place, version, *revive),
+        Action::Refresh {
+            node,
+            version,
+            keep,
+        } => apply::refresh(shared, place, *node, seq(node), version, *keep),
+        Action::TakeAttrs { node, version } => {
+            apply::take_attrs(shared, place, *node, seq(node), version)
+        }
+        Action::Drop { node, keep } => apply::drop_file(shared, place, *node, seq(node), *keep),
+        Action::DropDir { node } => apply::drop_dir(shared, place, *node),
+        Action::Unite { from, node } => apply::unite(shared, place, *from, *node),
+        // Every other action is the server's.
+        _ => Ok(Applied::Stale),
+    }
 }
 
 /// Whether the server's content equals the node's. Changed under way counts as different: what is done

@@ -1,20 +1,25 @@
-//! What is kept: names in the server's trash and backups, the list of both with what this machine keeps,
-//! restoring, and the end of the retention.
+//! What is kept: names in the server's trash and backups, the list of both with what this machine keeps, and
+//! restoring.
 
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::home;
 use super::reconcile::PassError;
 use super::scan::ScanError;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::remote::layout::{self, Aside, Origin, Reason};
-use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
-use crate::replica::{Content, LocalBackup, Observation, ReplicaError};
+use crate::remote::{self, Remote, RemoteError, TransferError};
+use crate::replica::{Content, LocalBackup, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, RelPath, Time};
+
+mod tidy;
+
+use tidy::expire;
+pub(super) use tidy::tidy;
 
 /// Which shelf to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,17 +154,18 @@ async fn list_server(remote: &Remote, shelf: RelPath) -> Result<Vec<KeptItem>, R
 
 /// What an id names.
 enum Found {
-    Local(u64),
-    Server(Remote, RelPath, u64),
+    Local(LocalBackup),
+    Server(Remote, RelPath, remote::Stat),
 }
 
 async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
-    if let Some(number) = id.strip_prefix("local-").and_then(|n| n.parse().ok()) {
+    if let Some(number) = id
+        .strip_prefix("local-")
+        .and_then(|n| n.parse::<u64>().ok())
+    {
         let known = shared.replica.view(|view| view.backups())?;
-        if known.iter().any(|backup| backup.id == number) {
-            return Ok(Found::Local(number));
-        }
-        return Err(unknown(id));
+        let backup = known.into_iter().find(|backup| backup.id == number);
+        return backup.map(Found::Local).ok_or_else(|| unknown(id));
     }
     let remote = shared
         .online()
@@ -173,7 +179,7 @@ async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
         for entry in entries {
             if Aside::parse(&entry.name).is_some_and(|aside| id_of(&aside) == id) {
                 let path = shelf.join(&entry.name);
-                return Ok(Found::Server(remote, path, entry.stat.size));
+                return Ok(Found::Server(remote, path, entry.stat));
             }
         }
     }
@@ -186,7 +192,8 @@ fn unknown(id: &str) -> PassError {
     ))
 }
 
-/// Writes a kept file's content to a new file of this machine. The kept file stays.
+/// Writes a kept file's content to a new file of this machine, of the same mode: what was private stays private.
+/// The kept file stays.
 pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result<(), PassError> {
     let failed = |error: std::io::Error| PassError::Failed(format!("{}: {error}", to.display()));
     let found = find(shared, id).await?;
@@ -197,21 +204,26 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
         .mode(0o600)
         .open(to)
         .map_err(failed)?;
-    match found {
-        Found::Local(number) => {
-            let mut content = shared.replica.content().open_backup(number)?;
+    let mode = match found {
+        Found::Local(backup) => {
+            let mut content = shared.replica.content().open_backup(backup.id)?;
             std::io::copy(&mut content, &mut file).map_err(failed)?;
+            backup.version.mode
         }
-        Found::Server(remote, path, size) => {
+        Found::Server(remote, path, stat) => {
             let mut sink = |offset: u64, data: bytes::Bytes| file.write_all_at(&data, offset);
             let session = remote.bulk().as_ref();
-            match remote::download(session, &path, size, 0, &mut sink).await {
+            match remote::download(session, &path, stat.size, 0, &mut sink).await {
                 Ok(_) => {}
                 Err(TransferError::Remote(error)) => return Err(ScanError::from(error).into()),
                 Err(error) => return Err(PassError::Failed(error.to_string())),
             }
+            stat.mode
         }
-    }
+    };
+    // Whoever asked has to read it.
+    let mode = Permissions::from_mode(mode & 0o777 | 0o400);
+    file.set_permissions(mode).map_err(failed)?;
     file.sync_all().map_err(failed)
 }
 
@@ -282,113 +294,4 @@ pub(super) async fn empty_trash(
         .await
         .map_err(ScanError::from)?;
     Ok(removed)
-}
-
-/// After a full pass: what is older than the retention goes, second names are no longer needed where our
-/// version was seen in place, and what a dead upload left is removed.
-pub(super) async fn tidy(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
-    release_second_names(shared, remote).await?;
-    clear_staging(shared, remote).await?;
-    home::clear_counters(shared, remote).await?;
-    let now = shared.server_now().secs();
-    let before = now - i64::try_from(shared.options.retention.as_secs()).unwrap_or(i64::MAX / 2);
-    expire(remote, layout::trash(), before).await?;
-    expire(remote, layout::backups(), before).await?;
-    if let Err(error) = expire_local(shared) {
-        tracing::warn!(%error, "removing local backups whose retention ended");
-    }
-    Ok(())
-}
-
-async fn expire(remote: &Remote, shelf: RelPath, before: i64) -> Result<u64, RemoteError> {
-    let mut removed = 0;
-    for entry in remote.bulk().list(&shelf).await? {
-        let Some(aside) = Aside::parse(&entry.name) else {
-            continue;
-        };
-        if aside.at.secs() < before {
-            home::remove_if_there(remote, &shelf.join(&entry.name)).await?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
-fn expire_local(shared: &Shared) -> Result<(), ReplicaError> {
-    let retention = i64::try_from(shared.options.retention.as_nanos()).unwrap_or(i64::MAX);
-    let before = Time(shared.now().0.saturating_sub(retention));
-    for backup in shared.replica.view(|view| view.backups())? {
-        if backup.at < before {
-            shared.replica.update(|tx| tx.remove_backup(backup.id))?;
-            shared.replica.content().remove_backup(backup.id)?;
-        }
-    }
-    Ok(())
-}
-
-/// A second name whose version is the one that a later look found in place has done its duty. If something
-/// else is in place, it holds what a racing client destroyed: it becomes a backup.
-async fn release_second_names(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
-    let names: Vec<_> = std::mem::take(&mut *lock(&shared.second_names))
-        .into_iter()
-        .collect();
-    let session = remote.bulk().as_ref();
-    for (place, second) in names {
-        let seen = shared.replica.view(|view| {
-            let base = view.base(&place)?.map(|base| base.version);
-            let seen: Option<Observation> = view.observation(&place)?;
-            let path = view.base_path_of(&place)?;
-            Ok::<_, ReplicaError>((seen.map_or(base, |seen| seen.version), path))
-        });
-        let Ok((seen, Some(path))) = seen else {
-            continue;
-        };
-        if seen.is_some_and(|seen| seen.same_content(&second.version)) {
-            home::remove_if_there(remote, &second.path).await?;
-        } else {
-            keep_second_name(shared, session, &second.path, &path).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn keep_second_name(
-    shared: &Shared,
-    session: &dyn Session,
-    second: &RelPath,
-    origin: &RelPath,
-) -> Result<(), RemoteError> {
-    let kept = kept_path(shared, Keep::Backup, origin);
-    match session.rename(second, &kept).await {
-        Err(error) if error.kind != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// What this client left in staging when it died or lost its link: a second name becomes a backup, an upload
-/// goes, whatever its times say. Passes do not overlap, so nothing of this moment is there.
-async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
-    let session = remote.bulk().as_ref();
-    for entry in session.list(&layout::staging()).await? {
-        let Some((client, node, number)) = layout::parse_staging_name(&entry.name) else {
-            continue;
-        };
-        if client != shared.client {
-            continue;
-        }
-        let path = layout::staging().join(&entry.name);
-        if number & 1 == 1 {
-            let origin = shared
-                .replica
-                .view::<_, ReplicaError>(|view| view.local_path(node));
-            let origin = origin
-                .ok()
-                .flatten()
-                .unwrap_or_else(|| std::iter::once(entry.name).collect());
-            keep_second_name(shared, session, &path, &origin).await?;
-        } else {
-            home::remove_if_there(remote, &path).await?;
-        }
-    }
-    Ok(())
 }

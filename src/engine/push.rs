@@ -126,6 +126,9 @@ async fn send(
         Some(snapshot) => snapshot.len()?,
         None => node.size,
     };
+    // The semaphore is never closed, and a single transfer never asks for more than there is.
+    let held = size.min(remote::TRANSFER_WINDOW) as u32;
+    let _held = shared.upload_bytes.acquire_many(held).await;
     let progress = shared.transfers.start(target.clone(), true, size);
     let mut hasher = blake3::Hasher::new();
     let upload = Upload {

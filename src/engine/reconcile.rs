@@ -69,8 +69,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
                     continue;
                 }
             },
-            () = shared.dirty.notified() => {
-                push_at.get_or_insert(Instant::now() + shared.options.quiet_period);
+            // Once is enough: while a push is due, the mount's operations wake nobody.
+            () = shared.dirty.notified(), if push_at.is_none() => {
+                push_at = Some(Instant::now() + shared.options.quiet_period);
                 continue;
             }
             () = push_due => Scope::Push { now: false },

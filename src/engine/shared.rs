@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::link::{LinkState, LinkView};
 use super::reconcile::{PassReport, Request};
@@ -14,6 +14,9 @@ use crate::remote::layout::ClientId;
 use crate::replica::Replica;
 use crate::sync::{ClockOffset, Guard};
 use crate::tree::{Name, NodeId, Place, RelPath, Time, Version};
+
+/// The most that all uploads together hold in memory.
+const UPLOAD_BYTES: usize = 64 * 1024 * 1024;
 
 /// A second name in the server's staging directory for a version of ours that replaced another: kept until
 /// a later observation shows it in place, so that a racing client cannot destroy its last name.
@@ -49,6 +52,8 @@ pub(super) struct Shared {
     /// First listings under way and who waits for them.
     pub(super) listing: Mutex<HashMap<NodeId, Vec<Done>>>,
     pub(super) transfers: Transfers,
+    /// Bytes that uploads may hold in memory at once: many small files, or a few large ones.
+    pub(super) upload_bytes: Semaphore,
     pub(super) clock: Mutex<ClockOffset>,
     pub(super) space: Mutex<Option<Space>>,
     pub(super) last_pass: Mutex<Option<PassReport>>,
@@ -95,6 +100,7 @@ impl Shared {
             hydrating: Mutex::default(),
             listing: Mutex::default(),
             transfers: Transfers::default(),
+            upload_bytes: Semaphore::new(UPLOAD_BYTES),
             clock: Mutex::default(),
             space: Mutex::default(),
             last_pass: Mutex::default(),

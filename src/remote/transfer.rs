@@ -17,7 +17,7 @@ use super::{FileHandle, RemoteError, Session, SetStat, Stat};
 use crate::tree::RelPath;
 
 /// Bytes under way at once in one transfer.
-const WINDOW: u64 = 4 * 1024 * 1024;
+pub const TRANSFER_WINDOW: u64 = 4 * 1024 * 1024;
 /// Bytes of one write. Small enough for slow uplinks to show progress before a dead link is assumed.
 const WRITE_CHUNK: u32 = 64 * 1024;
 
@@ -96,7 +96,7 @@ pub async fn download(
     let mut reads = FuturesOrdered::new();
     let mut next = from;
     loop {
-        while next < size && reads.len() as u64 * u64::from(chunk) < WINDOW {
+        while next < size && reads.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW {
             let len = (size - next).min(u64::from(chunk)) as u32;
             reads.push_back(read_fully(session, file.get(), next, len));
             next += u64::from(len);
@@ -202,7 +202,7 @@ pub async fn upload(
     let mut next = upload.resume_at;
     let mut failed = None;
     loop {
-        while next < upload.size && steps.len() as u64 * u64::from(chunk) < WINDOW {
+        while next < upload.size && steps.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW {
             let len = (upload.size - next).min(u64::from(chunk)) as u32;
             let data = read_source(path, source, next, len)?;
             let offset = next;

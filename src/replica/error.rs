@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
     /// Another process has the state directory.
-    #[error("{dir} is in use by process {pid}: stop it first (`roamhome stop`)", dir = .dir.display())]
+    #[error("{dir} is in use by process {pid}: unmount it first (`roamhome umount`)", dir = .dir.display())]
     InUse {
         /// The state directory.
         dir: PathBuf,

@@ -6,33 +6,20 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::{
-            fs::{DirBuilderExt, symlink},
-            process::CommandExt,
-        },
+    os::unix::{
+        fs::{DirBuilderExt, symlink},
+        process::CommandExt,
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
-
 use crate::{
-    cli::{find, output, preflight::read_mounts, settings},
-    control::{Code, Failure, client},
+    cli::{output, preflight::read_mounts, process::Process},
+    control::{Code, Failure},
     remote::{Calls, EmbeddedServer, generate_identity},
 };
 
-/// How long a daemon may take to end before it is made to.
-const END_MAX: Timespec = Timespec {
-    tv_sec: 10,
-    tv_nsec: 0,
-};
 /// Demos that one process may find in its way; only those of dead processes with its number are.
 const DIRS_MAX: u32 = 100;
 
@@ -40,7 +27,7 @@ const DIRS_MAX: u32 = 100;
 pub(super) struct Stage {
     dir: PathBuf,
     server: EmbeddedServer,
-    daemons: Vec<OwnedFd>,
+    daemons: Vec<Process>,
 }
 
 impl Stage {
@@ -125,12 +112,7 @@ impl Stage {
              --known-hosts known_hosts --state state/{name}"
         ))
         .await?;
-        let mountpoint = find::resolve(&self.dir.join(name));
-        let socket = find::served_at(&settings::env()?.runtime_dirs(), &mountpoint);
-        let daemon = socket
-            .and_then(|socket| client::ping(&socket))
-            .and_then(|pong| Pid::from_raw(i32::try_from(pong.pid).ok()?))
-            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let daemon = Process::serving(Some(&self.dir.join(name)));
         let gone = || Failure::new(Code::NotRunning, format!("the daemon of {name} is gone"));
         self.daemons.push(daemon.ok_or_else(gone)?);
         Ok(())
@@ -161,7 +143,7 @@ impl Stage {
     /// Ends the daemons, takes their mounts away, and removes the directory.
     pub(super) fn clear(self) -> Result<(), Failure> {
         for daemon in &self.daemons {
-            end(daemon);
+            daemon.end();
         }
         for mount in self.mounts()? {
             // Its daemon is gone, so this asks nobody.
@@ -226,17 +208,4 @@ async fn start_server(dir: &Path) -> io::Result<EmbeddedServer> {
     let server = EmbeddedServer::start(&dir.join("server"), &authorized).await?;
     fs::write(dir.join("known_hosts"), server.known_hosts_line()?)?;
     Ok(server)
-}
-
-/// Ends a daemon and waits until it has; its mount goes even if somebody is in there.
-fn end(daemon: &OwnedFd) {
-    for signal in [Signal::TERM, Signal::KILL] {
-        // It may be gone already.
-        let _gone = pidfd_send_signal(daemon, signal);
-        // The descriptor of a process is readable when the process has ended.
-        let mut ended = [PollFd::new(daemon, PollFlags::IN)];
-        if matches!(poll(&mut ended, Some(&END_MAX)), Ok(1..)) {
-            return;
-        }
-    }
 }

@@ -47,6 +47,7 @@ async fn the_laptop_works_on_offline(stage: &Stage) -> Result<(), Failure> {
     stage
         .run("mkdir laptop/trip && echo 'Day 1: rain.' > laptop/trip/diary.txt")
         .await?;
+    stage.run("chmod 600 laptop/trip/diary.txt").await?;
     stage
         .see(
             "roamhome status laptop | grep -E 'link|unsent'",
@@ -149,6 +150,9 @@ async fn a_deleted_file_comes_back(stage: &Stage) -> Result<(), Failure> {
         .await?;
     stage
         .see("cat laptop/trip/diary.txt", "Day 1: rain.")
+        .await?;
+    stage
+        .see("ls -l laptop/trip/diary.txt", "-rw-------")
         .await?;
     stage.pause();
     Ok(())

@@ -11,14 +11,56 @@ use crate::replica::{Observation, Problem, ReplicaError, Tx};
 use crate::sync::{self, Action, Fold, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time, Version};
 
-/// Folds what happened. Errors of one path become problems of that path.
+/// What the end of a step means to the index.
+struct Settled<'a> {
+    step: &'a Step,
+    folds: Vec<Fold>,
+    note: Note,
+}
+
+/// What becomes of the problem shown at a step's place.
+enum Note {
+    Stays,
+    Solved,
+    Failed(String),
+}
+
+/// Folds what happened, in one transaction. Errors of one path become problems of that path; the loss of
+/// the link is reported after what was done before it is folded.
 pub(super) fn settle(
     shared: &Shared,
     gathered: &Gathered,
-    step: &Step,
-    ended: Result<Ended, ScanError>,
+    ended: Vec<(&Step, Result<Ended, ScanError>)>,
     stats: &mut RoundStats,
 ) -> Result<(), ScanError> {
+    let mut lost = Ok(());
+    let mut all = Vec::new();
+    for (step, ended) in ended {
+        match judge(step, ended, stats) {
+            Ok(settled) => all.push(settled),
+            Err(error) => lost = Err(error),
+        }
+    }
+    let (seen_at, now) = (shared.server_now(), shared.now());
+    shared.replica.update(|tx| {
+        for Settled { step, folds, note } in all {
+            for fold in folds {
+                apply_fold(tx, gathered, fold, seen_at, now)?;
+            }
+            take_note(tx, &step.place, note, now)?;
+        }
+        Ok::<_, ReplicaError>(())
+    })?;
+    lost
+}
+
+/// Counts a step and tells what its end means; an error is the loss of the link.
+fn judge<'a>(
+    step: &'a Step,
+    ended: Result<Ended, ScanError>,
+    stats: &mut RoundStats,
+) -> Result<Settled<'a>, ScanError> {
+    let settled = |folds, note| Ok(Settled { step, folds, note });
     let outcome = match ended {
         Ok(Ended::Server(Pushed::Done(version))) => Outcome::Done {
             version,
@@ -31,35 +73,24 @@ pub(super) fn settle(
             // The replica's own steps fold in their transaction.
             tracing::debug!(?step, "applied");
             count(step, stats);
-            return note(shared, step, None);
+            return settled(Vec::new(), Note::Solved);
         }
         Err(ScanError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
         Err(error) => {
             stats.failed += 1;
             tracing::warn!(%error, place = ?step.place, "step");
-            return note(shared, step, Some(error.to_string()));
+            return settled(Vec::new(), Note::Failed(error.to_string()));
         }
     };
-    let done = matches!(outcome, Outcome::Done { .. });
-    if done {
+    tracing::debug!(?step, ?outcome, "settled");
+    let note = if matches!(outcome, Outcome::Done { .. }) {
         count(step, stats);
+        Note::Solved
     } else {
         stats.failed += 1;
-    }
-    tracing::debug!(?step, ?outcome, "settled");
-    let folds = sync::settle(step, &outcome);
-    let (seen_at, now) = (shared.server_now(), shared.now());
-    shared.replica.update(|tx| {
-        for fold in folds {
-            apply_fold(tx, gathered, fold, seen_at, now)?;
-        }
-        Ok::<_, ReplicaError>(())
-    })?;
-    if done {
-        note(shared, step, None)
-    } else {
-        Ok(())
-    }
+        Note::Stays
+    };
+    settled(sync::settle(step, &outcome), note)
 }
 
 fn count(step: &Step, stats: &mut RoundStats) {
@@ -80,27 +111,22 @@ fn count(step: &Step, stats: &mut RoundStats) {
 }
 
 /// Notes or clears the problem of a place.
-fn note(shared: &Shared, step: &Step, message: Option<String>) -> Result<(), ScanError> {
-    let since = shared.now();
-    shared.replica.update(|tx| {
-        let problem = match message {
-            Some(message) => {
-                let path = tx.local_path_of(&step.place)?;
-                let path = path.or(tx.base_path_of(&step.place)?).unwrap_or_default();
-                Some(Problem {
-                    path,
-                    message,
-                    since,
-                })
-            }
-            None => None,
-        };
-        if problem.is_some() || tx.problem(&step.place)?.is_some() {
-            tx.set_problem(step.place.clone(), problem)?;
+fn take_note(tx: &mut Tx<'_>, place: &Place, note: Note, since: Time) -> Result<(), ReplicaError> {
+    match note {
+        Note::Stays => Ok(()),
+        Note::Solved if tx.problem(place)?.is_none() => Ok(()),
+        Note::Solved => tx.set_problem(place.clone(), None),
+        Note::Failed(message) => {
+            let path = tx.local_path_of(place)?;
+            let path = path.or(tx.base_path_of(place)?).unwrap_or_default();
+            let problem = Problem {
+                path,
+                message,
+                since,
+            };
+            tx.set_problem(place.clone(), Some(problem))
         }
-        Ok::<_, ReplicaError>(())
-    })?;
-    Ok(())
+    }
 }
 
 /// The node's content is agreed on at `place`, unless it was written to since the plan was made. Its base
