@@ -1,7 +1,9 @@
+use super::super::Prefer;
 use super::super::world::{Thing, World, file_version, name};
 use super::super::{ClockOffset, Keep};
 use super::*;
 use crate::tree::Name;
+use crate::tree::NodeId;
 
 const CONTEXT: Context = Context {
     inside: Fate::Gone,
