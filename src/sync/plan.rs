@@ -53,7 +53,7 @@ impl Planner<'_> {
             .retain(|_, from| !frozen.contains(&from.parent) && !self.moves.touched.contains(from));
         found.acts.retain(|place, (action, _)| match action {
             Action::Unite { .. } => !frozen.contains(&place.parent),
-            _ => !self.is_inside(place, &frozen),
+            _ => !self.depends_on(place, &frozen),
         });
         one_change_of_each_node(&mut found.acts);
         let happened = self.moves.happened.iter();
@@ -234,12 +234,22 @@ impl Planner<'_> {
             .any(|dir| splits.contains_key(&dir) || united(dir))
     }
 
+    /// Whether the place, or the place that its local node has in the base tree, is inside one of `dirs`.
+    fn depends_on(&self, place: &Place, dirs: &BTreeSet<NodeId>) -> bool {
+        let local = self
+            .forest
+            .at(place)
+            .and_then(|triple| triple.local.as_ref());
+        let origins = local.map(|local| self.forest.places(Tree::Base, local.node));
+        let mut places = origins.into_iter().flatten().chain([place]);
+        !dirs.is_empty() && places.any(|place| self.is_inside(place, dirs))
+    }
+
     fn is_inside(&self, place: &Place, dirs: &BTreeSet<NodeId>) -> bool {
-        !dirs.is_empty()
-            && [Tree::Base, Tree::Local].into_iter().any(|tree| {
-                let mut ancestors = self.forest.ancestors(tree, place.parent);
-                ancestors.any(|dir| dirs.contains(&dir))
-            })
+        [Tree::Base, Tree::Local].into_iter().any(|tree| {
+            let mut ancestors = self.forest.ancestors(tree, place.parent);
+            ancestors.any(|dir| dirs.contains(&dir))
+        })
     }
 
     /// The directories that this plan makes on the server.

@@ -9,7 +9,7 @@ use crate::remote::layout::{self, Aside};
 use crate::remote::{ErrorKind, Remote, RemoteError, Session};
 use crate::replica::{Observation, ReplicaError};
 use crate::sync::Keep;
-use crate::tree::{RelPath, Time};
+use crate::tree::{NodeId, RelPath, Time};
 
 /// After a full pass: what is older than the retention goes, second names are no longer needed where our
 /// version was seen in place, and what a dead upload left is removed.
@@ -103,14 +103,27 @@ async fn keep_second_name(
 /// goes, whatever its times say. Passes do not overlap, so nothing of this moment is there.
 async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
     let session = remote.bulk().as_ref();
+    let moves = shared
+        .replica
+        .view::<_, ReplicaError>(|view| view.base_path(NodeId::STAGING));
     for entry in session.list(&layout::staging()).await? {
+        let path = layout::staging().join(&entry.name);
+        if moves
+            .as_ref()
+            .is_ok_and(|moves| moves.as_ref() == Some(&path))
+        {
+            // Stays if a move is still on its way.
+            match session.rmdir(&path).await {
+                Err(error) if error.is_link_loss() => return Err(error),
+                _ => continue,
+            }
+        }
         let Some((client, node, number)) = layout::parse_staging_name(&entry.name) else {
             continue;
         };
         if client != shared.client {
             continue;
         }
-        let path = layout::staging().join(&entry.name);
         if number & 1 == 1 {
             let origin = shared
                 .replica

@@ -185,6 +185,10 @@ impl World {
                     self.nodes.get_mut(id).unwrap().data = Some(data);
                 }
             }
+            if self.nodes[id].data.is_none() {
+                // It is not where it was: a fetch that fails is an observation.
+                self.scan();
+            }
         }
     }
 
@@ -219,11 +223,10 @@ impl World {
     }
 
     fn act(&mut self, step: &Step) -> Outcome {
-        let place = &step.place;
         if !step.action.is_on_server() {
             return self.act_here(step);
         }
-        let Some(path) = self.server_path(place) else {
+        let Some(path) = self.server_path(&step.place) else {
             return Outcome::Failed;
         };
         if !self.server_is_dir(&path[..path.len() - 1]) {
@@ -232,140 +235,112 @@ impl World {
             return Outcome::Failed;
         }
         let found = self.on_server(&path);
-        let as_expected = |expected: Option<&Version>| match (expected, &found) {
+        let expected = match &step.action {
+            Action::Publish { replaces, .. } | Action::Move { replaces, .. } => replaces.as_ref(),
+            Action::SetAttr { expected, .. } | Action::Remove { expected, .. } => Some(expected),
+            Action::RemoveDir => return self.remove_dir(step, &path, found),
+            _ => None,
+        };
+        let as_expected = match (expected, &found) {
             (None, None) => true,
             (Some(expected), Some(found)) => expected.same(found),
             _ => false,
         };
-        let saw = Outcome::Saw(found.clone());
         match &step.action {
-            Action::Move {
-                from,
-                expected,
-                replaces,
-                node,
-                ..
-            } => {
-                let replaces = as_expected(replaces.as_ref());
-                self.move_there(*node, from, &path, expected, replaces)
-            }
+            Action::Move { .. } => self.act_move(step, &path, found, as_expected),
+            _ if !as_expected => Outcome::Saw(found),
             Action::MakeDir { node } => {
-                if found.is_some() {
-                    return saw;
-                }
                 let version = self.nodes[node].version.clone();
-                self.server.insert(
-                    path,
-                    Thing {
-                        version: version.clone(),
-                        data: 0,
-                    },
-                );
-                done(Some(version))
+                let made = version.clone();
+                self.server.insert(path, Thing { version, data: 0 });
+                done(Some(made))
             }
-            Action::Publish {
-                node,
-                replaces,
-                keep,
-            } => {
-                if !as_expected(replaces.as_ref()) {
-                    return saw;
-                }
-                self.publish(*node, path, *keep)
+            Action::Publish { node, keep, .. } => self.act_publish(*node, path, *keep),
+            Action::SetAttr { node, .. } => {
+                let shown = &self.nodes[node].version;
+                let thing = self.server.get_mut(&path).unwrap();
+                thing.version.mode = shown.mode;
+                thing.version.mtime = shown.mtime;
+                let version = thing.version.clone();
+                let hash = shown.hash;
+                done(Some(Version { hash, ..version }))
             }
-            Action::SetAttr { node, expected } => {
-                if !as_expected(Some(expected)) {
-                    return saw;
-                }
-                self.set_attr(*node, &path)
-            }
-            Action::Remove { expected, keep } => {
-                if !as_expected(Some(expected)) {
-                    return saw;
-                }
+            Action::Remove { keep, .. } => {
                 self.put_aside(&path, *keep);
                 done(None)
             }
-            _ => self.remove_dir(place, &path),
+            other => unreachable!("{other:?}"),
         }
     }
 
-    /// Renames on the server; `replaces`: what stands at the target is what the step expects.
-    fn move_there(
+    fn act_move(
         &mut self,
-        node: NodeId,
-        from: &Place,
+        step: &Step,
         path: &Path,
-        expected: &Version,
-        replaces: bool,
+        found: Option<Version>,
+        as_expected: bool,
     ) -> Outcome {
-        if self.base.get(from).is_none_or(|base| base.node != node) {
-            return Outcome::Failed;
-        }
+        let Action::Move {
+            node,
+            from,
+            expected,
+            ..
+        } = &step.action
+        else {
+            unreachable!("{step:?}");
+        };
         let Some(source) = self.server_path(from) else {
             return Outcome::Failed;
         };
+        let in_base = self.base.get(from).is_some_and(|base| base.node == *node);
+        if !in_base || path.starts_with(&source) {
+            return Outcome::Failed;
+        }
         let there = self.on_server(&source);
         if !there.as_ref().is_some_and(|there| there.same(expected)) {
             self.list(NodeId::STAGING);
             return Outcome::Saw(there);
         }
-        if !replaces {
-            return Outcome::SawTarget(self.on_server(path));
-        }
-        if path.starts_with(&source) {
-            return Outcome::Failed;
+        if !as_expected {
+            return Outcome::SawTarget(found);
         }
         self.server.remove(path);
         self.rename_on_server(&source, path);
         done(None)
     }
 
-    fn publish(&mut self, id: NodeId, path: Path, keep: Keep) -> Outcome {
+    fn act_publish(&mut self, node: NodeId, path: Path, keep: Keep) -> Outcome {
         self.put_aside(&path, keep);
-        let node = self.nodes.get_mut(&id).unwrap();
-        assert!(
-            node.data.is_some() || node.version.kind == Kind::Symlink,
-            "{id:?} is not here"
-        );
+        let node = self.nodes.get_mut(&node).unwrap();
+        let is_file = node.version.kind == Kind::File;
+        assert!(node.data.is_some() || !is_file, "nothing to send: {path:?}");
         let data = node.data.unwrap_or(0);
         let version = Version {
             hash: None,
             ..node.version.clone()
         };
+        let sent = version.clone();
         self.server.insert(
             path,
             Thing {
-                version: version.clone(),
+                version: sent,
                 data,
             },
         );
-        let hash = (version.kind == Kind::File).then(|| hash_of(data));
+        let hash = is_file.then(|| hash_of(data));
         node.version.hash = hash;
         done(Some(Version { hash, ..version }))
     }
 
-    fn set_attr(&mut self, node: NodeId, path: &Path) -> Outcome {
-        let shown = &self.nodes[&node].version;
-        let thing = self.server.get_mut(path).unwrap();
-        thing.version.mode = shown.mode;
-        thing.version.mtime = shown.mtime;
-        let hash = shown.hash;
-        done(Some(Version {
-            hash,
-            ..thing.version.clone()
-        }))
-    }
-
-    fn remove_dir(&mut self, place: &Place, path: &Path) -> Outcome {
-        let found = self.on_server(path);
+    fn remove_dir(&mut self, step: &Step, path: &Path, found: Option<Version>) -> Outcome {
         let is_dir = found.as_ref().is_some_and(|found| found.kind == Kind::Dir);
         if is_dir && self.server_children(path).is_empty() {
             self.server.remove(path);
             return done(None);
         }
-        if is_dir && let Some(base) = self.base.get(place) {
-            self.list(base.node);
+        let base = self.base.get(&step.place).map(|base| base.node);
+        if let Some(dir) = base.filter(|_| is_dir) {
+            self.list(dir);
         }
         Outcome::Saw(found)
     }
@@ -400,42 +375,12 @@ impl World {
                 version: None,
                 node: Some(self.alloc()),
             },
-            Action::Adopt { version, revive } => {
-                assert!(!self.links.contains_key(place), "{step:?}");
-                assert!(place.parent == NodeId::ROOT || !self.places_of(place.parent).is_empty());
-                let origin = self.data_of(version);
-                let node = revive.unwrap_or_else(|| self.alloc());
-                let new = Node {
-                    version: version.clone(),
-                    data: None,
-                    origin,
-                    data_changed: false,
-                    busy: false,
-                };
-                assert!(self.nodes.insert(node, new).is_none());
-                self.links.insert(place.clone(), node);
-                Outcome::Done {
-                    version: None,
-                    node: Some(node),
-                }
-            }
+            Action::Adopt { version, revive } => self.act_adopt(place, version, *revive),
             Action::Refresh {
                 node,
                 version,
                 keep,
-            } => {
-                let origin = self.data_of(version);
-                let node = self.nodes.get_mut(node).unwrap();
-                assert!(!node.busy && version.kind != Kind::Dir, "{step:?}");
-                if *keep != Keep::Replaced {
-                    self.kept.extend(node.data);
-                }
-                node.data = None;
-                node.origin = origin;
-                node.version = version.clone();
-                node.data_changed = false;
-                done(None)
-            }
+            } => self.act_refresh(*node, version, *keep),
             Action::TakeAttrs { node, version } => {
                 let node = self.nodes.get_mut(node).unwrap();
                 assert!(!node.busy, "{step:?}");
@@ -443,13 +388,6 @@ impl World {
                 node.version.mtime = version.mtime;
                 done(None)
             }
-            _ => self.take_away(step),
-        }
-    }
-
-    fn take_away(&mut self, step: &Step) -> Outcome {
-        let place = &step.place;
-        match &step.action {
             Action::Drop { node, keep } => {
                 assert_eq!(self.links.remove(place), Some(*node));
                 assert!(!self.nodes[node].busy);
@@ -479,6 +417,43 @@ impl World {
                 }
             }
             _ => done(None),
+        }
+    }
+
+    fn act_refresh(&mut self, node: NodeId, version: &Version, keep: Keep) -> Outcome {
+        let origin = self.data_of(version);
+        let node = self.nodes.get_mut(&node).unwrap();
+        assert!(!node.busy && version.kind != Kind::Dir, "{version:?}");
+        if keep != Keep::Replaced {
+            self.kept.extend(node.data);
+        }
+        *node = Node {
+            version: version.clone(),
+            origin,
+            data: None,
+            data_changed: false,
+            busy: false,
+        };
+        done(None)
+    }
+
+    fn act_adopt(&mut self, place: &Place, version: &Version, revive: Option<NodeId>) -> Outcome {
+        assert!(!self.links.contains_key(place), "{place:?} is taken");
+        assert!(place.parent == NodeId::ROOT || !self.places_of(place.parent).is_empty());
+        let new = Node {
+            version: version.clone(),
+            origin: self.data_of(version),
+            data: None,
+            data_changed: false,
+            busy: false,
+        };
+        let node = revive.unwrap_or_else(|| self.alloc());
+        assert!(self.nodes.insert(node, new).is_none());
+        self.links.insert(place.clone(), node);
+        let node = Some(node);
+        Outcome::Done {
+            version: None,
+            node,
         }
     }
 

@@ -37,6 +37,23 @@ fn name_of(choice: u8) -> &'static str {
 }
 
 impl World {
+    /// What a user leaves at an empty or occupied place of the replica.
+    pub(in crate::sync) fn set_local(&mut self, place: &Place, thing: Option<Thing>) {
+        self.unlink(place);
+        if let Some(thing) = thing {
+            let is_file = thing.version.kind == Kind::File;
+            let data = is_file.then_some(thing.data);
+            self.add(place.clone(), thing.version, data);
+        }
+    }
+
+    /// What a user leaves in the server's root.
+    pub(in crate::sync) fn set_server(&mut self, name: &str, thing: Option<Thing>) {
+        let path = vec![name.to_owned()];
+        self.remove_on_server(&path);
+        self.server.extend(thing.map(|thing| (path, thing)));
+    }
+
     pub(in crate::sync) fn apply(&mut self, op: &Op) -> Option<()> {
         match *op {
             Op::LocalWrite(dir, at) => {
