@@ -9,6 +9,7 @@ mod e2e;
 mod engine;
 mod mount;
 mod posix;
+mod publish;
 mod random;
 mod regressions;
 mod support;
