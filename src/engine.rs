@@ -10,6 +10,7 @@ mod execute;
 mod fetch;
 mod gather;
 mod home;
+mod intents;
 mod keep;
 mod link;
 mod linker;

@@ -26,6 +26,6 @@ pub use error::ReplicaError;
 pub use index::Replica;
 pub use opens::Opens;
 pub use rescue::{RescueReport, rescue};
-pub use rows::{BaseRow, Content, Counts, LocalBackup, Node, Observation, Problem, Staged};
+pub use rows::{BaseRow, Content, Counts, Intent, LocalBackup, Node, Observation, Problem};
 pub use tx::Tx;
 pub use view::{CLIENT_ID, View};

@@ -29,7 +29,7 @@ fn run(seed: u64, mix: Mix, ops: &[Op]) -> Result<(), String> {
         .unwrap();
     let simulate = || {
         runtime.block_on(async {
-            let world = World::new(&mut Rng::new(seed), mix.machines, mix.skew);
+            let world = World::new(&mut Rng::new(seed), mix);
             let machines = world.machines.borrow().clone();
             for machine in machines {
                 machine.online().await;

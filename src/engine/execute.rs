@@ -22,6 +22,7 @@ mod fold;
 mod racy;
 
 pub(super) use describe::describe;
+pub(super) use fold::apply_fold;
 use fold::settle;
 pub(super) use racy::recheck_racy;
 

@@ -64,14 +64,19 @@ pub(super) fn kept_path(shared: &Shared, keep: Keep, target: &RelPath) -> RelPat
     }
 }
 
-/// A path in staging for an upload. Its number is even; a second name's is odd.
-pub(super) fn staging_path(shared: &Shared, node: NodeId) -> RelPath {
-    layout::staging_path(&layout::staging_name(shared.client, node, random() & !1))
+/// A number for an upload's file in staging. It is even; that of its second name is the odd one after it.
+pub(super) fn upload_number() -> u64 {
+    (random() >> 1) & !1
 }
 
-/// A path in staging for the second name of an upload.
-pub(super) fn second_path(shared: &Shared, node: NodeId) -> RelPath {
-    layout::staging_path(&layout::staging_name(shared.client, node, random() | 1))
+/// The path of an upload in staging.
+pub(super) fn staging_path(shared: &Shared, node: NodeId, number: u64) -> RelPath {
+    layout::staging_path(&layout::staging_name(shared.client, node, number))
+}
+
+/// The path in staging of the second name of what was uploaded under `number`.
+pub(super) fn second_path(shared: &Shared, node: NodeId, number: u64) -> RelPath {
+    staging_path(shared, node, number | 1)
 }
 
 /// Numbers need not be secret: names are created exclusively, so a repeated one fails, it does not overwrite.

@@ -8,18 +8,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::intents;
 use super::keep;
 use super::scan::{self, ScanError};
 use super::shared::Shared;
 use crate::remote::{self, Remote, RemoteError, Session, SetStat, TransferError, Upload};
-use crate::replica::{Content, Node, ReplicaError};
+use crate::replica::{Content, Intent, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Version};
 
 mod replace;
 
-pub(super) use replace::look;
-use replace::{create, create_link, discard, replace, set_aside};
+use replace::{Names, create, create_link, replace, set_aside};
+pub(super) use replace::{discard, look};
 
 /// How a step on the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +63,19 @@ pub(super) async fn publish(
         return Ok(Pushed::Stale);
     };
     let session = remote.bulk().as_ref();
-    let staged = keep::staging_path(shared, out.node);
+    let number = keep::upload_number();
+    let staged = keep::staging_path(shared, out.node, number);
+    let intent = |hash| Intent {
+        node: node.id,
+        data_seq: node.data_seq,
+        number,
+        version: Version {
+            hash,
+            ..node.version()
+        },
+    };
     if node.kind == Kind::Symlink && out.replaces.is_none() {
+        intents::declare(shared, out.place, intent(None))?;
         // Made in place: a rename onto a dangling symlink would replace it.
         return Ok(create_link(session, &node.target, &target).await?);
     }
@@ -78,9 +90,18 @@ pub(super) async fn publish(
         discard(session, &staged).await?;
         return Ok(Pushed::Stale);
     };
+    intents::declare(shared, out.place, intent(hash))?;
     let published = match out.replaces {
         None => create(session, &staged, &target).await,
-        Some(expected) => replace(shared, remote, session, out, expected, &staged, &target).await,
+        Some(expected) => {
+            let second = keep::second_path(shared, out.node, number);
+            let names = Names {
+                staged: &staged,
+                second: &second,
+                target: &target,
+            };
+            replace(shared, remote, session, out, expected, names).await
+        }
     };
     let pushed = match published {
         Ok(pushed) => pushed,
@@ -257,6 +278,16 @@ fn unmoved(expected: &Version, seen: &Version) -> bool {
     }
 }
 
+/// An intent without a file in staging: none bears this number.
+fn unstaged(node: &Node) -> Intent {
+    Intent {
+        node: node.id,
+        data_seq: node.data_seq,
+        number: keep::upload_number(),
+        version: node.version(),
+    }
+}
+
 /// Makes a directory; one that is there already serves as well.
 pub(super) async fn make_dir(
     shared: &Arc<Shared>,
@@ -271,6 +302,7 @@ pub(super) async fn make_dir(
         return Ok(Pushed::Stale);
     };
     let session = remote.bulk().as_ref();
+    intents::declare(shared, place, unstaged(&node))?;
     // Writable for us until it is filled; the next plan sets the mode if it is to be another.
     let (made, seen) = futures_util::join!(
         session.mkdir(&target, node.mode | 0o700),
@@ -328,6 +360,7 @@ pub(super) async fn set_attr(
     if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
         return Ok(Pushed::Saw(seen));
     }
+    intents::declare(shared, place, unstaged(&node))?;
     let mtime = (node.kind == Kind::File).then(|| node.mtime.secs());
     let set = SetStat {
         mode: Some(node.mode),

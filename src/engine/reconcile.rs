@@ -14,7 +14,7 @@ use super::execute::{self, RoundStats};
 use super::gather::{self, Gathered};
 use super::scan::{self, ScanError};
 use super::shared::{Shared, lock};
-use super::{home, keep};
+use super::{home, intents, keep};
 use crate::remote::Remote;
 use crate::replica::ReplicaError;
 use crate::sync::{self, Plan, Policy};
@@ -129,6 +129,7 @@ async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassErro
         .await
         .map_err(ScanError::from)?;
     if home_guards.is_empty() {
+        intents::resolve(shared, &remote).await?;
         run_rounds(shared, &remote, scope, force, &mut report).await?;
     } else {
         report.guards = home_guards;
@@ -326,6 +327,9 @@ async fn unite(shared: &Arc<Shared>, remote: &Remote) -> Result<(), PassError> {
             }
             for (name, _) in tx.observations_in(dir)? {
                 tx.observe(Place::new(dir, name), None)?;
+            }
+            for (name, _) in tx.intents_in(dir)? {
+                tx.intend(Place::new(dir, name), None)?;
             }
             Ok::<_, ReplicaError>(())
         })?;

@@ -209,8 +209,17 @@ async fn interpret(
 }
 
 /// Compares a listing with base in one transaction. Returns the places that the mount now shows anew.
-fn store(shared: &Shared, tx: &mut Tx<'_>, listing: Listing) -> Result<Vec<Place>, ReplicaError> {
+fn store(
+    shared: &Shared,
+    tx: &mut Tx<'_>,
+    mut listing: Listing,
+) -> Result<Vec<Place>, ReplicaError> {
     let dir = listing.dir;
+    // Work of our own, seen half done: who does it tells how it ended.
+    for (name, _) in tx.intents_in(dir)? {
+        listing.entries.remove(&name);
+        listing.untouchable.insert(name);
+    }
     let rooted = matches!(dir, NodeId::ROOT | NodeId::STAGING);
     if !rooted && tx.base_places(dir)?.is_empty() {
         return Ok(Vec::new());

@@ -6,7 +6,7 @@
 use rusqlite::types::{FromSql, ToSql, Type};
 use rusqlite::{Error, Result, Row, Statement};
 
-use super::rows::{Content, Counter, LocalBackup, Node, Observation, Problem, Staged};
+use super::rows::{Content, Counter, Intent, LocalBackup, Node, Observation, Problem};
 use crate::tree::{BaseEntry, Hash, Kind, Name, NodeId, Place, RelPath, Time, Version};
 
 /// A value that takes a fixed number of columns.
@@ -296,7 +296,7 @@ struct_columns! {
     Version { kind, size, mtime, mode, target, hash }
     BaseEntry { node, version }
     Observation { seen_at, version }
-    Staged { name, data_seq, acked_bytes }
+    Intent { node, data_seq, number, version }
     LocalBackup { id, path, version, at, why, unsent }
     Problem { path, message, since }
 }

@@ -86,15 +86,18 @@ pub struct Observation {
     pub seen_at: Time,
 }
 
-/// An upload under way: its name in the server's staging directory and how far the server acknowledged it.
+/// What this machine is about to make of a place on the server: written before the request that does it, gone
+/// once its outcome is known. Without it, work of our own whose answer was lost would look like another machine's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Staged {
-    /// The staging file's name.
-    pub name: String,
-    /// The node's `data_seq` when the upload began.
+pub struct Intent {
+    /// The node that is published.
+    pub node: NodeId,
+    /// Its `data_seq` then.
     pub data_seq: u64,
-    /// Acknowledged bytes from the start.
-    pub acked_bytes: u64,
+    /// Names the file in staging that gets the place's name, if there is one.
+    pub number: u64,
+    /// What the place will show.
+    pub version: Version,
 }
 
 /// Content kept on this machine: what a remote update replaced or a conflict lost here.

@@ -53,10 +53,12 @@ const MIGRATIONS: [&str; FORMAT as usize] = ["
         PRIMARY KEY (node, name)
     ) WITHOUT ROWID;
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE staged (
-        node INTEGER PRIMARY KEY, name TEXT NOT NULL, data_seq INTEGER NOT NULL,
-        acked_bytes INTEGER NOT NULL
-    );
+    CREATE TABLE intent (
+        parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL, data_seq INTEGER NOT NULL,
+        number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
+        mode INTEGER NOT NULL, target BLOB NOT NULL, hash BLOB,
+        PRIMARY KEY (parent, name)
+    ) WITHOUT ROWID;
     CREATE TABLE backup (
         id INTEGER PRIMARY KEY, path BLOB NOT NULL,
         kind INTEGER NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, mode INTEGER NOT NULL,

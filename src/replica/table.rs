@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Binder, Columns, Reader};
-use super::rows::{Counter, LocalBackup, Node, Observation, Problem, Staged};
+use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use crate::tree::{BaseEntry, NodeId, Place, Time};
 
 /// Changed rows of one table by key; `None` removes.
@@ -125,9 +125,12 @@ tables! {
     xattrs: Xattrs((NodeId, Vec<u8>) => Vec<u8>) = Sql::table("xattr", &["node", "name"], &["value"]);
     /// Small things other layers remember.
     meta: Meta(String => Vec<u8>) = Sql::table("meta", &["name"], &["value"]);
-    /// Uploads under way.
-    staged: StagedUploads(NodeId => Staged) =
-        Sql::table("staged", &["node"], &["name", "data_seq", "acked_bytes"]);
+    /// What is about to be on the server.
+    intents: Intents(Place => Intent) = Sql::table(
+        "intent",
+        &["parent", "name"],
+        &["node", "data_seq", "number", "kind", "size", "mtime", "mode", "target", "hash"],
+    );
     /// Content kept in `backups/`.
     backups: Backups(u64 => LocalBackup) = Sql::whole(
         "backup",

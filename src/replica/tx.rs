@@ -4,10 +4,10 @@ use std::ops::Deref;
 
 use super::error::ReplicaError;
 use super::index::State;
-use super::rows::{Counter, LocalBackup, Node, Observation, Problem, Staged};
+use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Links, LinksOf, Meta, Nodes,
-    Problems, Remote, StagedUploads, Table, Unlisted, Xattrs,
+    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf, Meta,
+    Nodes, Problems, Remote, Table, Unlisted, Xattrs,
 };
 use super::view::View;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
@@ -93,7 +93,6 @@ impl<'a> Tx<'a> {
         for (name, _) in self.xattrs(id)? {
             self.set::<Xattrs>((id, name), None);
         }
-        self.set::<StagedUploads>(id, None);
         self.set::<InFlight>(id, None);
         self.set::<Unlisted>(id, None);
         self.set::<Nodes>(id, None);
@@ -169,9 +168,9 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Remembers an upload under way.
-    pub fn set_staged(&mut self, node: NodeId, staged: Option<Staged>) -> Result<()> {
-        self.set::<StagedUploads>(node, staged);
+    /// Says what this machine is about to make of `place` on the server; `None` once the outcome is known.
+    pub fn intend(&mut self, place: Place, intent: Option<Intent>) -> Result<()> {
+        self.set::<Intents>(place, intent);
         Ok(())
     }
 

@@ -5,10 +5,10 @@ use std::ops::Bound;
 use super::error::ReplicaError;
 use super::index::State;
 use super::overlay::Layers;
-use super::rows::{Counter, LocalBackup, Node, Observation, Problem, Staged};
+use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Links, LinksOf, Meta, Nodes,
-    Problems, Remote, StagedUploads, Table, Unlisted, Xattrs,
+    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf, Meta,
+    Nodes, Problems, Remote, Table, Unlisted, Xattrs,
 };
 use crate::tree::{BaseEntry, Name, NodeId, Place, RelPath, Time};
 
@@ -190,14 +190,19 @@ impl<'a> View<'a> {
         self.get::<Meta>(&name.to_owned())
     }
 
-    /// The upload under way of a node.
-    pub fn staged(&self, node: NodeId) -> Result<Option<Staged>> {
-        self.get::<StagedUploads>(&node)
+    /// What this machine is about to make of a place on the server.
+    pub fn intent(&self, place: &Place) -> Result<Option<Intent>> {
+        self.get::<Intents>(place)
     }
 
-    /// All uploads under way.
-    pub fn all_staged(&self) -> Result<Vec<(NodeId, Staged)>> {
-        self.by_node::<StagedUploads>(usize::MAX)
+    /// What this machine is about to do in one directory of the server.
+    pub fn intents_in(&self, dir: NodeId) -> Result<Vec<(Name, Intent)>> {
+        self.in_directory::<Intents>(dir)
+    }
+
+    /// All that this machine is, or died, about to do on the server.
+    pub fn intents(&self) -> Result<Vec<(Place, Intent)>> {
+        self.in_places::<Intents>(None, usize::MAX)
     }
 
     /// All content kept on this machine.

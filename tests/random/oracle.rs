@@ -25,6 +25,7 @@ pub(super) async fn judge(world: &World) -> Result<(), String> {
     world.heal().await;
     settle(world).await?;
     converged(world).await?;
+    world.is_as_left(&"the end");
     broken(world)?;
     nothing_lost(world)?;
     // What is kept for a while because it may still be needed goes.

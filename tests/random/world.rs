@@ -13,8 +13,8 @@ use roamhome::remote::memory::Trip;
 use roamhome::remote::{MemoryServer, SetStat};
 use roamhome::tree::{Kind, Time};
 
-use super::machine::{Machine, path_of};
-use super::op::{Act, Meddle, Op};
+use super::machine::{Looks, Machine, path_of};
+use super::op::{Act, Meddle, Mix, Op};
 use super::rng::Rng;
 use crate::support::client::Clock;
 
@@ -83,11 +83,14 @@ pub(super) struct World {
     /// The last request that is to go wrong.
     tripped: RefCell<u64>,
     refused: RefCell<BTreeSet<String>>,
+    /// What the only writer of the home left, if nobody else ever wrote there.
+    left: RefCell<Option<Looks>>,
+    alone: bool,
     pub(super) broken: RefCell<Vec<String>>,
 }
 
 impl World {
-    pub(super) fn new(rng: &mut Rng, machines: usize, skew: bool) -> Self {
+    pub(super) fn new(rng: &mut Rng, mix: Mix) -> Self {
         let clock = Clock::new();
         let server = {
             let clock = clock.clone();
@@ -96,8 +99,8 @@ impl World {
         server.set_round_trip(Duration::from_millis(1));
         let dir = tempfile::tempdir().unwrap();
         let skews = [0, 0, 1, -1, 100, -100, 100_000];
-        let ahead: Vec<_> = (0..machines)
-            .map(|_| if skew { rng.pick(&skews) } else { 0 })
+        let ahead: Vec<_> = (0..mix.machines)
+            .map(|_| if mix.skew { rng.pick(&skews) } else { 0 })
             .collect();
         let start = |(i, ahead): (usize, &i64)| {
             let dir = dir.path().join(format!("{i}-0"));
@@ -113,6 +116,8 @@ impl World {
             dir,
             tripped: RefCell::new(0),
             refused: RefCell::default(),
+            left: RefCell::default(),
+            alone: mix.machines == 1 && !mix.meddle,
             broken: RefCell::default(),
         }
     }
@@ -121,7 +126,26 @@ impl World {
         Rc::clone(&self.machines.borrow()[who])
     }
 
-    pub(super) fn apply<'a>(&'a self, op: &'a Op) -> LocalBoxFuture<'a, ()> {
+    pub(super) async fn apply(&self, op: &Op) {
+        self.is_as_left(op);
+        self.perform_op(op).await;
+        *self.left.borrow_mut() = self.alone.then(|| self.machine(0).looks());
+    }
+
+    /// Where nobody else writes, nothing but its programs changes what a machine shows: no pass, no death, no
+    /// lost answer.
+    pub(super) fn is_as_left(&self, before: &dyn std::fmt::Debug) {
+        let Some(left) = self.left.borrow_mut().take() else {
+            return;
+        };
+        let now = self.machine(0).looks();
+        if now != left {
+            let broken = format!("before {before:?}: {left:?} became {now:?} by itself");
+            self.broken.borrow_mut().push(broken);
+        }
+    }
+
+    fn perform_op<'a>(&'a self, op: &'a Op) -> LocalBoxFuture<'a, ()> {
         async move {
             match op {
                 Op::On(who, act) => self.act(&self.machine(*who), act).await,
@@ -148,7 +172,7 @@ impl World {
                 Op::Together(parts) => {
                     join_all(parts.iter().map(|(after, op)| async move {
                         tokio::time::sleep(Duration::from_millis(*after)).await;
-                        self.apply(op).await;
+                        self.perform_op(op).await;
                     }))
                     .await;
                 }

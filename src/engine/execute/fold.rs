@@ -1,5 +1,7 @@
 //! What happened is folded into base: never what was planned.
 
+use std::collections::BTreeMap;
+
 use super::super::apply::Applied;
 use super::super::base;
 use super::super::gather::{self, Gathered};
@@ -16,6 +18,8 @@ struct Settled<'a> {
     step: &'a Step,
     folds: Vec<Fold>,
     note: Note,
+    /// The outcome is known, so what was intended is history.
+    known: bool,
 }
 
 /// What becomes of the problem shown at a step's place.
@@ -43,9 +47,13 @@ pub(super) fn settle(
     }
     let (seen_at, now) = (shared.server_now(), shared.now());
     shared.replica.update(|tx| {
-        for Settled { step, folds, note } in all {
+        for settled in all {
+            let Settled { step, folds, note, known } = settled;
             for fold in folds {
-                apply_fold(tx, gathered, fold, seen_at, now)?;
+                apply_fold(tx, &gathered.seqs, fold, seen_at, now)?;
+            }
+            if known {
+                tx.intend(step.place.clone(), None)?;
             }
             take_note(tx, &step.place, note, now)?;
         }
@@ -60,7 +68,14 @@ fn judge<'a>(
     ended: Result<Ended, ScanError>,
     stats: &mut RoundStats,
 ) -> Result<Settled<'a>, ScanError> {
-    let settled = |folds, note| Ok(Settled { step, folds, note });
+    let settled = |folds, note, known| {
+        Ok(Settled {
+            step,
+            folds,
+            note,
+            known,
+        })
+    };
     let outcome = match ended {
         Ok(Ended::Server(Pushed::Done(version))) => Outcome::Done {
             version,
@@ -73,13 +88,13 @@ fn judge<'a>(
             // The replica's own steps fold in their transaction.
             tracing::debug!(?step, "applied");
             count(step, stats);
-            return settled(Vec::new(), Note::Solved);
+            return settled(Vec::new(), Note::Solved, false);
         }
         Err(ScanError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
         Err(error) => {
             stats.failed += 1;
             tracing::warn!(%error, place = ?step.place, "step");
-            return settled(Vec::new(), Note::Failed(error.to_string()));
+            return settled(Vec::new(), Note::Failed(error.to_string()), false);
         }
     };
     tracing::debug!(?step, ?outcome, "settled");
@@ -90,7 +105,16 @@ fn judge<'a>(
         stats.failed += 1;
         Note::Stays
     };
-    settled(sync::settle(step, &outcome), note)
+    let known = outcome != Outcome::Failed && declares(&step.action);
+    settled(sync::settle(step, &outcome), note, known)
+}
+
+/// Whether such a step writes down what it intends.
+fn declares(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Publish { .. } | Action::MakeDir { .. } | Action::SetAttr { .. }
+    )
 }
 
 fn count(step: &Step, stats: &mut RoundStats) {
@@ -134,7 +158,7 @@ fn take_note(tx: &mut Tx<'_>, place: &Place, note: Note, since: Time) -> Result<
 /// the mark of changed content no longer tells.
 fn disown(
     tx: &mut Tx<'_>,
-    gathered: &Gathered,
+    seqs: &BTreeMap<NodeId, u64>,
     id: NodeId,
     place: &Place,
     version: &Version,
@@ -142,7 +166,7 @@ fn disown(
     let Some(mut node) = tx.node(id)? else {
         return Ok(());
     };
-    if !node.data_changed || gathered.seqs.get(&id) != Some(&node.data_seq) {
+    if !node.data_changed || seqs.get(&id) != Some(&node.data_seq) {
         return Ok(());
     }
     node.data_changed = false;
@@ -165,9 +189,10 @@ fn disown(
     Ok(())
 }
 
-fn apply_fold(
+/// Changes base and observations by one fold. `seqs` has the `data_seq` of each node whose content was sent.
+pub(in crate::engine) fn apply_fold(
     tx: &mut Tx<'_>,
-    gathered: &Gathered,
+    seqs: &BTreeMap<NodeId, u64>,
     fold: Fold,
     seen_at: Time,
     now: Time,
@@ -177,7 +202,7 @@ fn apply_fold(
             node,
             place,
             version,
-        } => disown(tx, gathered, node, &place, &version),
+        } => disown(tx, seqs, node, &place, &version),
         Fold::SetBase { place, entry } => base::set(tx, &place, entry, now),
         Fold::MoveBase { from, to } => base::move_entry(tx, &from, &to, now),
         Fold::ForgetInside { dir } => base::forget_observations(tx, dir),

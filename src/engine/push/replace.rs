@@ -39,7 +39,8 @@ async fn version_of(
     })
 }
 
-pub(super) async fn discard(session: &dyn Session, staged: &RelPath) -> Result<(), RemoteError> {
+/// Removes a file of ours that may be gone already.
+pub(in crate::engine) async fn discard(session: &dyn Session, staged: &RelPath) -> Result<(), RemoteError> {
     match session.remove(staged).await {
         Err(error) if error.is_link_loss() => Err(error),
         _ => Ok(()),
@@ -83,6 +84,14 @@ pub(super) async fn create(
     }
 }
 
+/// What a replacement is called on the server: first in staging, last in the home.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub(super) staged: &'a RelPath,
+    pub(super) second: &'a RelPath,
+    pub(super) target: &'a RelPath,
+}
+
 /// Puts a staged file in the place of `expected`, which stays reachable at every moment.
 pub(super) async fn replace(
     shared: &Arc<Shared>,
@@ -90,8 +99,11 @@ pub(super) async fn replace(
     session: &dyn Session,
     out: &Outgoing<'_>,
     expected: &Version,
-    staged: &RelPath,
-    target: &RelPath,
+    Names {
+        staged,
+        second,
+        target,
+    }: Names<'_>,
 ) -> Result<Pushed, RemoteError> {
     let seen = look(session, target).await?;
     if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
@@ -105,17 +117,16 @@ pub(super) async fn replace(
     if !by_link {
         return replace_aside(session, expected, staged, target, &kept).await;
     }
-    let second = keep::second_path(shared, out.node);
     let (linked, doubled) = futures_util::join!(
         session.hardlink(target, &kept),
-        session.hardlink(staged, &second)
+        session.hardlink(staged, second)
     );
     match linked {
         Ok(()) => doubled?,
         Err(error) if error.is_link_loss() => return Err(error),
         // A file system without hard links: the longer way keeps the same promise.
         Err(_) => {
-            discard(session, &second).await?;
+            discard(session, second).await?;
             return replace_aside(session, expected, staged, target, &kept).await;
         }
     }
@@ -126,7 +137,7 @@ pub(super) async fn replace(
     );
     if let Err(error) = renamed {
         if !error.is_link_loss() {
-            futures_util::try_join!(discard(session, &second), discard(session, &kept))?;
+            futures_util::try_join!(discard(session, second), discard(session, &kept))?;
         }
         return Err(error);
     }
@@ -140,7 +151,7 @@ pub(super) async fn replace(
         return Ok(Pushed::Saw(None));
     };
     let name = SecondName {
-        path: second,
+        path: second.clone(),
         version: version.clone(),
     };
     let older = lock(&shared.second_names).insert(out.place.clone(), name);
