@@ -152,7 +152,15 @@ async fn run_step(
     }
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
     Ok(match &step.action {
-        Action::Moved { .. } => Ended::Server(Pushed::Done(None)),
+        Action::Moved { node, from, .. } => {
+            let stood = shared.replica.view(|view| view.base(from))?;
+            let stands = stood.is_some_and(|entry| entry.node == *node);
+            Ended::Server(if stands {
+                Pushed::Done(None)
+            } else {
+                Pushed::Stale
+            })
+        }
         Action::Move {
             node,
             from,

@@ -15,9 +15,9 @@ use super::keep;
 use super::push::{discard, look};
 use super::scan::ScanError;
 use super::shared::Shared;
-use crate::remote::Remote;
+use crate::remote::{Remote, Session};
 use crate::replica::{Intent, Problem, ReplicaError};
-use crate::sync::{self, Action, Fold, Outcome, Step, Why};
+use crate::sync::{self, Action, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, Place, RelPath, Version};
 
 /// Writes down what is about to be made of `place`.
@@ -54,36 +54,98 @@ async fn resolve_one(
         return Ok(());
     };
     let session = remote.bulk().as_ref();
-    let staged = keep::staging_path(shared, intent.node, intent.number);
-    // In this order: a rename that the server has not carried out yet finds nothing to rename any more.
-    let (unstaged, seen) = futures_util::join!(session.remove(&staged), look(session, &target));
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(error) if error.is_link_loss() => return Err(error.into()),
-        Err(error) => return Ok(note(shared, place, target, error.to_string())?),
+    let came = match &intent.from {
+        Some(from) => moved(shared, session, from, &target, &intent).await,
+        None => published(shared, session, &target, &intent).await,
     };
-    let ours = seen.as_ref().filter(|seen| is_ours(&intent, seen));
-    let published = ours.is_some();
-    if published || unstaged.is_ok() {
-        // In place, or never published: nobody needs another name of it.
-        discard(session, &keep::second_path(shared, intent.node, intent.number)).await?;
-    }
-    let folds = match ours {
-        Some(version) => agreed(&place, &intent, version),
-        None => vec![Fold::Observe {
-            place: place.clone(),
-            version: seen,
-        }],
+    let (action, outcome) = match came {
+        Ok(known) => known,
+        Err(ScanError::Remote(error)) if !error.is_link_loss() => {
+            return Ok(note(shared, place, target, error.to_string())?);
+        }
+        Err(error) => return Err(error),
     };
-    tracing::info!(path = %target, published, "the outcome of an earlier pass");
+    tracing::info!(path = %target, ?action, ?outcome, "the outcome of an earlier pass");
     let (seen_at, now) = (shared.server_now(), shared.now());
     let seqs = BTreeMap::from([(intent.node, intent.data_seq)]);
+    let step = Step {
+        place: place.clone(),
+        action,
+        why: Why::LocalChange,
+    };
     Ok(shared.replica.update(|tx| {
-        for fold in folds {
+        for fold in sync::settle(&step, &outcome) {
             apply_fold(tx, &seqs, fold, seen_at, now)?;
         }
         tx.intend(place, None)
     })?)
+}
+
+const DONE: Outcome = Outcome::Done {
+    version: None,
+    node: None,
+};
+
+/// What came of giving something of ours the name `target`.
+async fn published(
+    shared: &Shared,
+    session: &dyn Session,
+    target: &RelPath,
+    intent: &Intent,
+) -> Result<(Action, Outcome), ScanError> {
+    let staged = keep::staging_path(shared, intent.node, intent.number);
+    // In this order: a rename that the server has not carried out yet finds nothing to rename any more.
+    let (unstaged, seen) = futures_util::join!(session.remove(&staged), look(session, target));
+    let seen = seen?;
+    let ours = seen.as_ref().is_some_and(|seen| is_ours(intent, seen));
+    if ours || unstaged.is_ok() {
+        // In place, or never published: nobody needs another name of it.
+        discard(
+            session,
+            &keep::second_path(shared, intent.node, intent.number),
+        )
+        .await?;
+    }
+    let entry = seen.clone().map(|seen| BaseEntry {
+        node: intent.node,
+        version: Version {
+            hash: intent.version.hash,
+            ..seen
+        },
+    });
+    let outcome = if ours { DONE } else { Outcome::Saw(seen) };
+    Ok((Action::Agree { entry }, outcome))
+}
+
+/// What came of the rename from `from` to `target`.
+async fn moved(
+    shared: &Shared,
+    session: &dyn Session,
+    from: &Place,
+    target: &RelPath,
+    intent: &Intent,
+) -> Result<(Action, Outcome), ScanError> {
+    let (stood, source) = shared
+        .replica
+        .view::<_, ReplicaError>(|view| Ok((view.base(from)?, view.base_path_of(from)?)))?;
+    let version = look(session, target).await?;
+    let unmoved = Action::Agree { entry: None };
+    let (Some(source), Some(version)) = (source, &version) else {
+        return Ok((unmoved, Outcome::Saw(version)));
+    };
+    let left = look(session, &source).await?;
+    let stands = stood.is_some_and(|stood| stood.node == intent.node);
+    let gone = !left.as_ref().is_some_and(|left| is_ours(intent, left));
+    if !(stands && gone && is_ours(intent, version)) {
+        return Ok((unmoved, Outcome::Saw(Some(version.clone()))));
+    }
+    let action = Action::Moved {
+        node: intent.node,
+        from: from.clone(),
+        left,
+        version: version.clone(),
+    };
+    Ok((action, DONE))
 }
 
 /// Whether the server shows what was meant. A server may mask a directory's mode.
@@ -94,32 +156,7 @@ fn is_ours(intent: &Intent, seen: &Version) -> bool {
     }
 }
 
-fn agreed(place: &Place, intent: &Intent, seen: &Version) -> Vec<Fold> {
-    let entry = BaseEntry {
-        node: intent.node,
-        version: Version {
-            hash: intent.version.hash,
-            ..seen.clone()
-        },
-    };
-    let step = Step {
-        place: place.clone(),
-        action: Action::Agree { entry: Some(entry) },
-        why: Why::LocalChange,
-    };
-    let done = Outcome::Done {
-        version: None,
-        node: None,
-    };
-    sync::settle(&step, &done)
-}
-
-fn note(
-    shared: &Shared,
-    place: Place,
-    path: RelPath,
-    message: String,
-) -> Result<(), ReplicaError> {
+fn note(shared: &Shared, place: Place, path: RelPath, message: String) -> Result<(), ReplicaError> {
     let since = shared.now();
     let problem = Problem {
         path,

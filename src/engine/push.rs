@@ -73,6 +73,7 @@ pub(super) async fn publish(
             hash,
             ..node.version()
         },
+        from: None,
     };
     if node.kind == Kind::Symlink && out.replaces.is_none() {
         intents::declare(shared, out.place, intent(None))?;
@@ -245,6 +246,14 @@ pub(super) async fn move_node(
             other => return Ok(other),
         }
     }
+    let intent = Intent {
+        node,
+        data_seq: 0,
+        number: keep::upload_number(),
+        version: expected.clone(),
+        from: Some(from.clone()),
+    };
+    intents::declare(shared, to, intent)?;
     let (renamed, found) =
         futures_util::join!(session.rename(&source, &target), look(session, &target));
     match (renamed, found?) {
@@ -285,6 +294,7 @@ fn unstaged(node: &Node) -> Intent {
         data_seq: node.data_seq,
         number: keep::upload_number(),
         version: node.version(),
+        from: None,
     }
 }
 

@@ -178,6 +178,29 @@ impl Columns for Place {
     }
 }
 
+/// No place is a row whose parent is NULL.
+impl Columns for Option<Place> {
+    fn bind(&self, to: &mut Binder<'_, '_>) -> Result<()> {
+        match self {
+            Some(place) => place.bind(to),
+            None => (0..2).try_for_each(|_| to.put(None::<i64>)),
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        let start = from.next;
+        let parent: Option<i64> = from.take()?;
+        from.next = start;
+        match parent {
+            Some(_) => Place::read(from).map(Some),
+            None => {
+                from.next += 2;
+                Ok(None)
+            }
+        }
+    }
+}
+
 impl Columns for Option<Hash> {
     fn bind(&self, to: &mut Binder<'_, '_>) -> Result<()> {
         to.put(self.map(|hash| hash.0))
@@ -296,7 +319,7 @@ struct_columns! {
     Version { kind, size, mtime, mode, target, hash }
     BaseEntry { node, version }
     Observation { seen_at, version }
-    Intent { node, data_seq, number, version }
+    Intent { node, data_seq, number, version, from }
     LocalBackup { id, path, version, at, why, unsent }
     Problem { path, message, since }
 }

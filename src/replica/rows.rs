@@ -90,7 +90,7 @@ pub struct Observation {
 /// once its outcome is known. Without it, work of our own whose answer was lost would look like another machine's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// The node that is published.
+    /// The node that is to stand there.
     pub node: NodeId,
     /// Its `data_seq` then.
     pub data_seq: u64,
@@ -98,6 +98,8 @@ pub struct Intent {
     pub number: u64,
     /// What the place will show.
     pub version: Version,
+    /// Where it is renamed from, if it is on the server already.
+    pub from: Option<Place>,
 }
 
 /// Content kept on this machine: what a remote update replaced or a conflict lost here.

@@ -56,7 +56,7 @@ const MIGRATIONS: [&str; FORMAT as usize] = ["
     CREATE TABLE intent (
         parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL, data_seq INTEGER NOT NULL,
         number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
-        mode INTEGER NOT NULL, target BLOB NOT NULL, hash BLOB,
+        mode INTEGER NOT NULL, target BLOB NOT NULL, hash BLOB, from_parent INTEGER, from_name BLOB,
         PRIMARY KEY (parent, name)
     ) WITHOUT ROWID;
     CREATE TABLE backup (

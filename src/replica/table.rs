@@ -129,7 +129,10 @@ tables! {
     intents: Intents(Place => Intent) = Sql::table(
         "intent",
         &["parent", "name"],
-        &["node", "data_seq", "number", "kind", "size", "mtime", "mode", "target", "hash"],
+        &[
+            "node", "data_seq", "number", "kind", "size", "mtime", "mode", "target", "hash",
+            "from_parent", "from_name",
+        ],
     );
     /// Content kept in `backups/`.
     backups: Backups(u64 => LocalBackup) = Sql::whole(

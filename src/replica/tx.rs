@@ -6,8 +6,8 @@ use super::error::ReplicaError;
 use super::index::State;
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf, Meta,
-    Nodes, Problems, Remote, Table, Unlisted, Xattrs,
+    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
+    Meta, Nodes, Problems, Remote, Table, Unlisted, Xattrs,
 };
 use super::view::View;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};

@@ -7,8 +7,8 @@ use super::index::State;
 use super::overlay::Layers;
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf, Meta,
-    Nodes, Problems, Remote, Table, Unlisted, Xattrs,
+    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
+    Meta, Nodes, Problems, Remote, Table, Unlisted, Xattrs,
 };
 use crate::tree::{BaseEntry, Name, NodeId, Place, RelPath, Time};
 

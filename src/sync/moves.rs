@@ -65,6 +65,7 @@ pub(super) fn moves(forest: &mut Forest) -> Moves {
         },
     };
     pass.recover_the_staged();
+    pass.note_what_has_moved();
     while pass.move_what_is_free() || pass.break_a_cycle() || pass.give_up_the_blocked() {}
     pass.put_off_the_rest();
     pass.found
@@ -92,6 +93,18 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Before any move is planned: another could take the place that a node has left.
+    fn note_what_has_moved(&mut self) {
+        for node in self.moved.clone() {
+            if let Some((from, to)) = self.ends(node)
+                && self.has_moved(&from, &to)
+            {
+                self.moved.remove(&node);
+                self.take_note(node, &from, &to);
+            }
+        }
+    }
+
     fn move_what_is_free(&mut self) -> bool {
         let mut progress = false;
         for node in self.moved.clone() {

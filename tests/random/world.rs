@@ -260,7 +260,13 @@ impl World {
                 };
                 let pause = Duration::from_millis(*pause);
                 if let Some(content) = machine.write(path, content, pause).await? {
-                    self.history.borrow_mut().closed.insert(content.len());
+                    // A file that was removed while it was open goes with its last close.
+                    let shown = seen(machine.looks().into_values()).contains(&content.len());
+                    let mut history = self.history.borrow_mut();
+                    history.closed.insert(content.len());
+                    if !shown {
+                        history.given_up.insert(content.len());
+                    }
                 }
             }
             Act::Append(path) => {

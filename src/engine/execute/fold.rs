@@ -48,7 +48,12 @@ pub(super) fn settle(
     let (seen_at, now) = (shared.server_now(), shared.now());
     shared.replica.update(|tx| {
         for settled in all {
-            let Settled { step, folds, note, known } = settled;
+            let Settled {
+                step,
+                folds,
+                note,
+                known,
+            } = settled;
             for fold in folds {
                 apply_fold(tx, &gathered.seqs, fold, seen_at, now)?;
             }
@@ -113,7 +118,10 @@ fn judge<'a>(
 fn declares(action: &Action) -> bool {
     matches!(
         action,
-        Action::Publish { .. } | Action::MakeDir { .. } | Action::SetAttr { .. }
+        Action::Publish { .. }
+            | Action::MakeDir { .. }
+            | Action::SetAttr { .. }
+            | Action::Move { .. }
     )
 }
 

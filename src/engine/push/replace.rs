@@ -40,7 +40,10 @@ async fn version_of(
 }
 
 /// Removes a file of ours that may be gone already.
-pub(in crate::engine) async fn discard(session: &dyn Session, staged: &RelPath) -> Result<(), RemoteError> {
+pub(in crate::engine) async fn discard(
+    session: &dyn Session,
+    staged: &RelPath,
+) -> Result<(), RemoteError> {
     match session.remove(staged).await {
         Err(error) if error.is_link_loss() => Err(error),
         _ => Ok(()),

@@ -2,6 +2,7 @@
 
 use crate::tree::{Kind, NodeId, Place, Version};
 
+use super::super::Action;
 use super::super::forest::Tree;
 use super::{Pass, ends};
 
@@ -87,6 +88,9 @@ impl Pass<'_> {
         let Some(target) = self.forest.at(to) else {
             return Way::Blocked;
         };
+        if self.was_left(to) {
+            return Way::Later;
+        }
         let Some(remote) = &target.remote else {
             return Way::Free { replaces: None };
         };
@@ -112,6 +116,14 @@ impl Pass<'_> {
         Way::Free {
             replaces: Some(remote.clone()),
         }
+    }
+
+    /// Whether the base tree still has something here that has moved on: it takes note of that first.
+    fn was_left(&self, place: &Place) -> bool {
+        self.found
+            .happened
+            .iter()
+            .any(|step| matches!(&step.action, Action::Moved { from, .. } if from == place))
     }
 
     /// `dir` was removed here, and its place is wanted. What has yet to move out of it comes first, be it the
