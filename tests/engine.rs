@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use roamhome::engine::{KeptWhere, Scope};
+use roamhome::engine::{KeptWhere, PassError, Scope};
 use roamhome::fs::FsError;
 use roamhome::remote::MemoryServer;
 use roamhome::tree::{Kind, RelPath};
@@ -184,6 +184,27 @@ fn a_deleted_file_is_in_the_trash_and_gone_from_the_other_machine() {
     assert_eq!(trash, [("d/f".to_owned(), b"precious".to_vec())]);
     b.sync();
     assert_eq!(b.tree(), []);
+}
+
+#[test]
+fn what_a_restore_is_about_to_replace_is_kept_although_it_was_never_read_here() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"precious");
+    a.flush();
+    b.sync();
+    b.block_on(b.engine.keep_current(&path_of("f"))).unwrap();
+    let backups = kept(&b, KeptWhere::Backups, field.dir.path());
+    assert_eq!(backups, [("f".to_owned(), b"precious".to_vec())]);
+    // Offline it cannot be had, so nothing may be put in its place.
+    a.write("g", b"precious, too");
+    a.flush();
+    b.sync();
+    b.offline();
+    let refused = b.block_on(b.engine.keep_current(&path_of("g")));
+    assert!(matches!(refused, Err(PassError::Offline(_))), "{refused:?}");
+    b.block_on(b.engine.keep_current(&path_of("nothing")))
+        .unwrap();
 }
 
 #[test]
