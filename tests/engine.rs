@@ -5,7 +5,7 @@ use std::path::Path;
 
 use roamhome::engine::{KeptWhere, PassError, Scope};
 use roamhome::fs::FsError;
-use roamhome::remote::MemoryServer;
+use roamhome::remote::{Features, MemoryServer};
 use roamhome::tree::{Kind, RelPath};
 
 use crate::support::client::{Client, Clock};
@@ -355,6 +355,48 @@ fn kinds_that_meet_under_one_name_never_stop_a_pass() {
         backups.contains(&("x".into(), b"file".to_vec())),
         "{backups:?}"
     );
+}
+
+#[test]
+fn a_server_without_extensions_serves_as_well() {
+    let field = Field::new();
+    field.server.set_features(|features| {
+        *features = Features {
+            posix_rename: false,
+            hardlink: false,
+            fsync: false,
+            lsetstat: false,
+            statvfs: false,
+            copy_data: false,
+            max_read: 1024,
+            max_write: 1024,
+        };
+    });
+    let (a, b) = (field.client("a"), field.client("b"));
+    let long = vec![b'x'; 5000];
+    a.mkdir("d");
+    a.write("d/f", &long);
+    a.flush();
+    b.sync();
+    assert_eq!(b.read("d/f").unwrap(), long);
+    field.clock.advance(10);
+    a.offline();
+    b.write("d/f", b"edited");
+    b.rename("d", "e");
+    assert_eq!(b.flush(), 0);
+    field.clock.advance(10);
+    a.write("d/f", b"the newest edit");
+    a.online();
+    a.sync();
+    b.sync();
+    a.sync();
+    assert_eq!(a.tree(), b.tree());
+    assert_eq!(a.sync().done + b.sync().done, 0);
+    assert_eq!(field.on_server("d/f"), b"the newest edit");
+    assert_eq!(field.on_server("e/f"), b"edited");
+    // What was replaced aside stays for its retention.
+    let backups = kept(&b, KeptWhere::Backups, field.dir.path());
+    assert!(backups.contains(&("e/f".into(), long)));
 }
 
 #[test]
