@@ -204,8 +204,8 @@ impl Engine {
     }
 
     /// Keeps a copy of what is at `path` now as a backup of this machine.
-    pub fn keep_current(&self, path: &RelPath) -> Result<(), ReplicaError> {
-        keep::keep_current(&self.shared, path)
+    pub async fn keep_current(&self, path: &RelPath) -> Result<(), PassError> {
+        keep::keep_current(&self.shared, path).await
     }
 
     /// Removes for good what is in the trash, all of it or what is there for longer than `older_than`.

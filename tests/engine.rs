@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use roamhome::engine::{KeptWhere, Scope};
+use roamhome::engine::{KeptWhere, PassError, Scope};
 use roamhome::fs::FsError;
-use roamhome::remote::MemoryServer;
+use roamhome::remote::{Features, MemoryServer};
 use roamhome::tree::{Kind, RelPath};
 
 use crate::support::client::{Client, Clock};
@@ -187,6 +187,27 @@ fn a_deleted_file_is_in_the_trash_and_gone_from_the_other_machine() {
 }
 
 #[test]
+fn what_a_restore_is_about_to_replace_is_kept_although_it_was_never_read_here() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"precious");
+    a.flush();
+    b.sync();
+    b.block_on(b.engine.keep_current(&path_of("f"))).unwrap();
+    let backups = kept(&b, KeptWhere::Backups, field.dir.path());
+    assert_eq!(backups, [("f".to_owned(), b"precious".to_vec())]);
+    // Offline it cannot be had, so nothing may be put in its place.
+    a.write("g", b"precious, too");
+    a.flush();
+    b.sync();
+    b.offline();
+    let refused = b.block_on(b.engine.keep_current(&path_of("g")));
+    assert!(matches!(refused, Err(PassError::Offline(_))), "{refused:?}");
+    b.block_on(b.engine.keep_current(&path_of("nothing")))
+        .unwrap();
+}
+
+#[test]
 fn swapped_names_and_renames_over_existing_files_arrive() {
     let field = Field::new();
     let (a, b) = (field.client("a"), field.client("b"));
@@ -334,6 +355,48 @@ fn kinds_that_meet_under_one_name_never_stop_a_pass() {
         backups.contains(&("x".into(), b"file".to_vec())),
         "{backups:?}"
     );
+}
+
+#[test]
+fn a_server_without_extensions_serves_as_well() {
+    let field = Field::new();
+    field.server.set_features(|features| {
+        *features = Features {
+            posix_rename: false,
+            hardlink: false,
+            fsync: false,
+            lsetstat: false,
+            statvfs: false,
+            copy_data: false,
+            max_read: 1024,
+            max_write: 1024,
+        };
+    });
+    let (a, b) = (field.client("a"), field.client("b"));
+    let long = vec![b'x'; 5000];
+    a.mkdir("d");
+    a.write("d/f", &long);
+    a.flush();
+    b.sync();
+    assert_eq!(b.read("d/f").unwrap(), long);
+    field.clock.advance(10);
+    a.offline();
+    b.write("d/f", b"edited");
+    b.rename("d", "e");
+    assert_eq!(b.flush(), 0);
+    field.clock.advance(10);
+    a.write("d/f", b"the newest edit");
+    a.online();
+    a.sync();
+    b.sync();
+    a.sync();
+    assert_eq!(a.tree(), b.tree());
+    assert_eq!(a.sync().done + b.sync().done, 0);
+    assert_eq!(field.on_server("d/f"), b"the newest edit");
+    assert_eq!(field.on_server("e/f"), b"edited");
+    // What was replaced aside stays for its retention.
+    let backups = kept(&b, KeptWhere::Backups, field.dir.path());
+    assert!(backups.contains(&("e/f".into(), long)));
 }
 
 #[test]

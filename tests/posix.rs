@@ -1,5 +1,5 @@
 //! The home against the POSIX test suites that other file systems are tested with: `pjdfstest` for what each
-//! system call means, `fsx` for what reads and writes of one file leave there. `make tools` installs both.
+//! system call means, `fsx` for what reads and writes of one file leave there. `make test` installs both.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -68,14 +68,14 @@ fn reads_see_what_writes_wrote_however_either_is_done() {
     }
 }
 
-/// A tool that `make tools` installs beside the build.
+/// A tool that `make test` installs beside the build.
 fn tool(name: &str) -> Command {
     let target = std::env::current_exe().unwrap();
     let installed: Option<PathBuf> = target
         .ancestors()
         .map(|dir| dir.join("tools/bin").join(name))
         .find(|path| Path::exists(path));
-    let path = installed.unwrap_or_else(|| panic!("{name} is not installed: run `make tools`"));
+    let path = installed.unwrap_or_else(|| panic!("{name} is not installed: run `make test`"));
     Command::new(path)
 }
 

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod docs;
+
 /// Who may import whom, besides itself. The longest matching row counts, so a row for a sub-module replaces
 /// the row of its parent. A file that no row matches fails.
 const IMPORTS: &[(&str, &[&str])] = &[

@@ -64,14 +64,12 @@ pub(super) async fn restore(
             .map_err(|error| failure::pass(&error))?,
     };
     let scratch = to_scratch(daemon, id).await?;
+    let kept = daemon.engine.keep_current(&target).await;
+    kept.map_err(|error| failure::pass(&error))?;
     let daemon = std::sync::Arc::clone(daemon);
     let mtime = item.mtime;
     let place = target.clone();
     let put = tokio::task::spawn_blocking(move || {
-        daemon
-            .engine
-            .keep_current(&place)
-            .map_err(failure::replica)?;
         let put = put_back(&daemon.request.mountpoint, &place, &scratch, mtime);
         put.map_err(|error| Failure::new(Code::General, format!("{place}: {error}")))
     });

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fetch;
 use super::reconcile::PassError;
 use super::scan::ScanError;
 use super::shared::Shared;
 use crate::remote::layout::{self, Aside, Origin, Reason};
 use crate::remote::{self, Remote, RemoteError, TransferError};
-use crate::replica::{Content, LocalBackup, ReplicaError};
+use crate::replica::{Content, LocalBackup, Node, ReplicaError, View};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, RelPath, Time};
 
@@ -246,21 +247,16 @@ pub(super) async fn origin(shared: &Arc<Shared>, id: &str) -> Result<RelPath, Pa
     Err(unknown(id))
 }
 
-/// Keeps a copy of what is at `path` now as a backup, before something is put in its place.
-pub(super) fn keep_current(shared: &Shared, path: &RelPath) -> Result<(), ReplicaError> {
+/// Keeps a copy of what is at `path` now as a backup, before something is put in its place. Only what is here
+/// can be kept, so it is fetched first.
+pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result<(), PassError> {
+    if let Some(node) = shared.replica.view(|view| file_at(view, path))? {
+        fetch::hydrate(shared, node.id, true).await?;
+    }
     let at = shared.now();
     let found = shared.replica.update(|tx| {
-        let mut id = NodeId::ROOT;
-        for name in path.names() {
-            match tx.child(id, name)? {
-                Some(child) => id = child,
-                None => return Ok(None),
-            }
-        }
-        let node = tx.node(id)?.filter(|node| {
-            node.kind == Kind::File && node.content == Content::Whole && node.size > 0
-        });
-        match node {
+        let node = file_at(tx, path)?.filter(|node| node.content == Content::Whole);
+        match node.filter(|node| node.size > 0) {
             Some(node) => Ok::<_, ReplicaError>(Some((node, tx.alloc_backup()?))),
             None => Ok(None),
         }
@@ -277,7 +273,20 @@ pub(super) fn keep_current(shared: &Shared, path: &RelPath) -> Result<(), Replic
         id,
         unsent: node.data_changed,
     };
-    shared.replica.update(|tx| tx.add_backup(backup))
+    shared.replica.update(|tx| tx.add_backup(backup))?;
+    Ok(())
+}
+
+/// The file at `path`, if there is one.
+fn file_at(view: &View<'_>, path: &RelPath) -> Result<Option<Node>, ReplicaError> {
+    let mut id = NodeId::ROOT;
+    for name in path.names() {
+        match view.child(id, name)? {
+            Some(child) => id = child,
+            None => return Ok(None),
+        }
+    }
+    Ok(view.node(id)?.filter(|node| node.kind == Kind::File))
 }
 
 /// Removes what is in the server's trash, or only what is there for longer than `older_than`.
