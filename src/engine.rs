@@ -239,7 +239,7 @@ impl Fetch for Engine {
     }
 
     fn changed(&self) {
-        self.shared.dirty.notify_one();
+        self.shared.changed();
     }
 
     fn space(&self) -> Option<Space> {

@@ -15,6 +15,7 @@ mod recover;
 mod rescue;
 mod rows;
 mod schema;
+mod stored;
 mod table;
 mod tx;
 mod view;

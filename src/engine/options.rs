@@ -88,7 +88,7 @@ impl EngineOptions {
             keep_replaced: false,
             publish: Publish::default(),
             server_fsync: true,
-            transfers_at_once: 256,
+            transfers_at_once: 768,
             listings_at_once: 64,
             guard: GuardLimits::default(),
             uid,

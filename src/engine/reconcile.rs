@@ -30,6 +30,9 @@ const ROUNDS_MAX: usize = 40;
 /// The longest wait before what could not be written back is tried again.
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
+/// Write-back leaves the machine to who is at work, for so many quiet periods at most.
+const LULL_LAST: u32 = 5;
+
 /// To the task that runs passes.
 pub(super) enum Request {
     /// The link came up.
@@ -46,6 +49,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
     let mut stopping = shared.stopping.subscribe();
     let mut next_full = Instant::now() + shared.options.reconcile_interval;
     let mut push_at: Option<Instant> = None;
+    let mut dirty_since = Instant::now();
     let mut retry = shared.options.quiet_period;
     while !*stopping.borrow() {
         let push_due = async {
@@ -71,10 +75,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
             },
             // Once is enough: while a push is due, the mount's operations wake nobody.
             () = shared.dirty.notified(), if push_at.is_none() => {
-                push_at = Some(Instant::now() + shared.options.quiet_period);
+                dirty_since = Instant::now();
+                push_at = Some(dirty_since + shared.options.quiet_period);
                 continue;
             }
-            () = push_due => Scope::Push { now: false },
+            () = push_due => match lull(&shared, dirty_since) {
+                Some(at) => {
+                    push_at = Some(at);
+                    continue;
+                }
+                None => Scope::Push { now: false },
+            },
             () = tokio::time::sleep_until(next_full) => Scope::Full { now: false, force_guard: false },
         };
         if matches!(scope, Scope::Full { .. }) {
@@ -102,6 +113,13 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
             push_at = Some(Instant::now() + retry);
         }
     }
+}
+
+/// When to look again whether whoever changes many files has come to rest; `None` if it is time to write back.
+fn lull(shared: &Shared, dirty_since: Instant) -> Option<Instant> {
+    let quiet = shared.options.quiet_period;
+    let at = (shared.last_change() + quiet).min(dirty_since + quiet * LULL_LAST);
+    (at > Instant::now()).then_some(at)
 }
 
 static PASSES: AtomicU64 = AtomicU64::new(1);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use super::link::{LinkState, LinkView};
 use super::reconcile::{PassReport, Request};
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) requests: mpsc::UnboundedSender<Request>,
     /// Something became dirty.
     pub(super) dirty: Notify,
+    /// When the last operation changed something.
+    last_change: Mutex<Instant>,
     /// Fetches under way and who waits for them.
     pub(super) hydrating: Mutex<HashMap<NodeId, Vec<Done>>>,
     /// First listings under way and who waits for them.
@@ -97,6 +100,7 @@ impl Shared {
             connect_now: Notify::new(),
             requests,
             dirty: Notify::new(),
+            last_change: Mutex::new(Instant::now()),
             hydrating: Mutex::default(),
             listing: Mutex::default(),
             transfers: Transfers::default(),
@@ -118,6 +122,17 @@ impl Shared {
     /// The local clock corrected to the server's.
     pub(super) fn server_now(&self) -> Time {
         Time(self.now().0.saturating_add(lock(&self.clock).offset_ns))
+    }
+
+    /// The mount changed something.
+    pub(super) fn changed(&self) {
+        *lock(&self.last_change) = Instant::now();
+        self.dirty.notify_one();
+    }
+
+    /// When the mount last changed something.
+    pub(super) fn last_change(&self) -> Instant {
+        *lock(&self.last_change)
     }
 
     /// The connection, if online.

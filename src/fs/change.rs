@@ -153,7 +153,12 @@ impl Change<'_, '_> {
     /// Marks all places of `node` dirty.
     pub(super) fn mark_all(&mut self, node: &Node) -> Result<(), Stop> {
         if !node.scoped {
-            for place in self.tx.places(node.id)? {
+            let places = if node.kind == Kind::Dir || node.nlink < 2 {
+                self.tx.place(node.id)?.into_iter().collect()
+            } else {
+                self.tx.places(node.id)?
+            };
+            for place in places {
                 self.mark(place, false)?;
             }
         }

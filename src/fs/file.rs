@@ -71,19 +71,24 @@ impl Home {
             // Before anybody else can see it.
             change.home.replica.opens().inc(node.id, options.write);
             counted = Some(node.id);
+            if options.write {
+                change.tx.mark_in_flight(node.id)?;
+            }
             Ok(node)
         });
         if let (Err(_), Some(id)) = (&created, counted) {
             self.replica.opens().dec(id, options.write);
         }
         match created {
-            Ok(node) => Ok(Opened {
-                attr: Attr::from(&node),
-                handle: self.handles.insert_file(OpenFile {
-                    content: self.handles.content(node.id),
-                    write: options.write,
-                }),
-            }),
+            Ok(node) => {
+                let content = self.handles.content(node.id);
+                *content.lock_writing() |= options.write;
+                let write = options.write;
+                Ok(Opened {
+                    attr: Attr::from(&node),
+                    handle: self.handles.insert_file(OpenFile { content, write }),
+                })
+            }
             Err(Stop::Failed(FsError::Exists)) if !options.exclusive => {
                 let there = self.lookup(parent, name)?.ok_or(FsError::NotFound)?;
                 self.open(there.id, options, caller)

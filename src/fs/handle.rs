@@ -28,8 +28,8 @@ pub(super) struct OpenContent {
     pub(super) node: NodeId,
     /// `None` while the file is empty and has no content file.
     file: RwLock<Option<Arc<File>>>,
-    /// Held by whoever changes the content. True from the first change on until the last writer closes: the
-    /// node is marked in flight and `file` can be written.
+    /// Held by whoever changes the content. True from the first change or the creation on until the last
+    /// writer closes: the node is marked in flight, and `file`, if there is one, can be written.
     pub(super) writing: Mutex<bool>,
 }
 

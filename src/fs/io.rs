@@ -214,9 +214,11 @@ impl Home {
         if *writing && let Some(file) = content.file() {
             return Ok(file);
         }
-        self.put(content, false, |node, change| {
-            Ok(change.tx.mark_in_flight(node.id)?)
-        })?;
+        if !*writing {
+            self.put(content, false, |node, change| {
+                Ok(change.tx.mark_in_flight(node.id)?)
+            })?;
+        }
         self.open_for_change(content, writing)
     }
 
@@ -232,10 +234,12 @@ impl Home {
         let path = self
             .replica
             .view(|view| Ok::<_, FsError>(view.local_path(id)?))?;
-        let file = self
-            .replica
-            .content()
-            .open_unsent(id, &path.unwrap_or_else(RelPath::root))?;
+        let hint = path.unwrap_or_else(RelPath::root);
+        let store = self.replica.content();
+        let file = match *writing {
+            true => store.create_unsent(id, &hint)?,
+            false => store.open_unsent(id, &hint)?,
+        };
         *writing = true;
         content.set_file(Some(file)).ok_or(FsError::BadHandle)
     }

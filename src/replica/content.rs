@@ -18,7 +18,9 @@ use crate::tree::{NodeId, RelPath, Time};
 
 pub(super) mod disk;
 
-use disk::{exists, make_dir, make_parent, open_rw, read_dir, remove_file, rename, sync_parent};
+use disk::{
+    exists, make_dir, make_parent, open_rw, read_dir, remove_file, rename, sync_dir, sync_parent,
+};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -77,6 +79,8 @@ impl ContentStore {
         for dir in [&store.clean, &store.unsent, &store.staging, &store.backups] {
             make_dir(dir)?;
         }
+        make_fans(&store.clean)?;
+        make_fans(&store.unsent)?;
         for path in read_dir(&store.staging)? {
             remove_file(&path)?;
         }
@@ -118,6 +122,21 @@ impl ContentStore {
                 File::open(&clean).at(&clean)
             }
             opened => opened.at(&unsent),
+        }
+    }
+
+    /// New empty content of a node that never had any, in `unsent/`.
+    pub fn create_unsent(&self, node: NodeId, hint: &RelPath) -> Result<File> {
+        let path = path_in(&self.unsent, node);
+        match open_rw(&path, true) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {
+                self.open_unsent(node, hint)
+            }
+            opened => {
+                let file = opened.at(&path)?;
+                self.hints.set(&file, node, hint)?;
+                Ok(file)
+            }
         }
     }
 
@@ -353,6 +372,20 @@ pub(super) enum Which {
 fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.parse().ok()
 }
+
+/// Makes the directories of a directory, all with one sync: a file synced in them later must not lose them.
+fn make_fans(dir: &Path) -> Result<()> {
+    if read_dir(dir)?.len() >= FANS {
+        return Ok(());
+    }
+    for fan in 0..FANS {
+        make_dir(&dir.join(format!("{fan:02x}")))?;
+    }
+    sync_dir(dir)
+}
+
+/// Directories in which the files of a directory lie.
+const FANS: usize = 256;
 
 /// Directories fan out by the low byte of the number.
 fn path_in(dir: &Path, node: NodeId) -> PathBuf {

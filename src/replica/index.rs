@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use rusqlite::Connection;
-
 use super::content::ContentStore;
 use super::error::ReplicaError;
 use super::journal::Journal;
 use super::opens::Opens;
 use super::recover;
 use super::rows::{Counter, Counts};
+use super::stored::Stored;
 use super::table::Changes;
 use super::tx::{Move, Tx};
 use super::view::View;
@@ -54,7 +53,7 @@ pub(super) struct State {
     /// Being written to SQLite; empty if nothing is.
     pub(super) committing: Arc<Changes>,
     pub(super) journal: Journal,
-    pub(super) reader: Connection,
+    pub(super) stored: Stored,
     pub(super) index: PathBuf,
     /// The next node id to give.
     pub(super) next_node: Cell<u64>,

@@ -18,6 +18,7 @@ use super::index::{Phase, Replica, Shared, State};
 use super::journal::{self, Journal, Replayed};
 use super::opens::Opens;
 use super::rows::Counter;
+use super::stored::Stored;
 use super::table::{self, Counters};
 use super::writer::{self, Writer};
 use super::{recover, schema};
@@ -62,6 +63,7 @@ impl Replica {
             db,
             graves,
             last_durable: Instant::now(),
+            rows: 0,
         };
         let thread = thread::Builder::new()
             .name("index".into())
@@ -133,7 +135,7 @@ pub(super) fn load(state_dir: &Path, db: &mut Connection) -> Result<State> {
         pending: replayed.changes,
         committing: Arc::default(),
         journal: Journal::create(state_dir, replayed.last + 1, replayed.last_len)?,
-        reader: schema::open_reader(&index)?,
+        stored: Stored::new(schema::open_reader(&index)?),
         index,
         next_node: Cell::new(reserved.unwrap_or_default().max(NodeId::FIRST_FREE.0)),
         // Even if nothing is pending, the last run's commits may not be durable.

@@ -7,9 +7,10 @@ use std::collections::btree_map;
 use std::iter::Peekable;
 use std::ops::Bound;
 
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 
-use super::table::{self, Changes, Table};
+use super::stored::Stored;
+use super::table::{Changes, Table};
 
 /// Rows fetched from SQLite at once.
 const PAGE: usize = 1024;
@@ -19,7 +20,7 @@ pub(super) struct Layers<'a> {
     /// Changes, the newest first.
     pub(super) changes: [&'a Changes; 3],
     /// What is stored.
-    pub(super) db: &'a Connection,
+    pub(super) stored: &'a Stored,
 }
 
 impl Layers<'_> {
@@ -31,7 +32,7 @@ impl Layers<'_> {
             .find_map(|layer| T::rows(layer).get(key));
         match known {
             Some(value) => Ok(value.clone()),
-            None => table::get::<T>(self.db, key),
+            None => self.stored.get::<T>(key),
         }
     }
 
@@ -42,7 +43,7 @@ impl Layers<'_> {
         end: &T::Key,
         limit: usize,
     ) -> Result<Vec<(T::Key, T::Value)>> {
-        let mut stored = Stored::<T>::new(self.db, start.clone(), end, limit);
+        let mut stored = Pages::<T>::new(self.stored, start.clone(), end, limit);
         let bounds = (start.as_ref(), Bound::Excluded(end));
         let mut layers = self
             .changes
@@ -79,8 +80,8 @@ fn first_of<'a, T: Table>(
 }
 
 /// Rows of SQLite, fetched a page at a time.
-struct Stored<'a, T: Table> {
-    db: &'a Connection,
+struct Pages<'a, T: Table> {
+    stored: &'a Stored,
     /// Where the next page starts; `None` after the last.
     next: Option<Bound<T::Key>>,
     end: &'a T::Key,
@@ -88,10 +89,10 @@ struct Stored<'a, T: Table> {
     page_len: usize,
 }
 
-impl<'a, T: Table> Stored<'a, T> {
-    fn new(db: &'a Connection, start: Bound<T::Key>, end: &'a T::Key, limit: usize) -> Self {
+impl<'a, T: Table> Pages<'a, T> {
+    fn new(stored: &'a Stored, start: Bound<T::Key>, end: &'a T::Key, limit: usize) -> Self {
         Self {
-            db,
+            stored,
             next: Some(start),
             end,
             page: Vec::new().into_iter().peekable(),
@@ -113,7 +114,7 @@ impl<'a, T: Table> Stored<'a, T> {
         let (Bound::Included(key) | Bound::Excluded(key)) = &start else {
             return Ok(());
         };
-        let mut page = table::range::<T>(self.db, key, self.end, self.page_len)?;
+        let mut page = self.stored.range::<T>(key, self.end, self.page_len)?;
         if page.len() == self.page_len {
             self.next = page.last().map(|(key, _)| Bound::Excluded(key.clone()));
         }

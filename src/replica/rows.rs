@@ -134,7 +134,7 @@ pub struct Problem {
 pub type BaseRow = (Place, BaseEntry);
 
 /// Numbers kept beside the rows, so that nothing has to be counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) enum Counter {
     /// Every `NodeId` below this may have been given.
     ReservedNodes,

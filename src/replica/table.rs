@@ -3,23 +3,30 @@
 //! Tables marked `index_of` are not stored: SQLite's indexes of another table hold the same. Their rows
 //! exist in `Changes` only, so that ranges over them see what SQLite does not have yet.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::LazyLock;
 
+use hashlink::LruCache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Binder, Columns, Reader};
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
+use super::stored::CACHED_ROWS;
 use crate::tree::{BaseEntry, NodeId, Place, Time};
 
 /// Changed rows of one table by key; `None` removes.
 pub(super) type Rows<T> = BTreeMap<<T as Table>::Key, Option<<T as Table>::Value>>;
 
+/// Rows of one table as SQLite holds them, those asked for lately; `None` is one that is not there.
+pub(super) type Cache<T> = RefCell<LruCache<<T as Table>::Key, Option<<T as Table>::Value>>>;
+
 /// One table of the index.
 pub(super) trait Table {
     /// What finds a row. Ordered as SQLite orders its columns.
-    type Key: Columns + Ord + Clone;
+    type Key: Columns + Ord + Hash + Clone;
     /// The rest of the row.
     type Value: Columns + Clone;
 
@@ -27,6 +34,8 @@ pub(super) trait Table {
     fn sql() -> &'static Sql;
     /// Its part of a set of changes.
     fn rows(changes: &Changes) -> &Rows<Self>;
+    /// Its rows in memory.
+    fn cache(caches: &Caches) -> &Cache<Self>;
     /// Its part of a set of changes, to add to.
     fn rows_mut(changes: &mut Changes) -> &mut Rows<Self>;
 }
@@ -49,6 +58,10 @@ macro_rules! tables {
 
                 fn rows(changes: &Changes) -> &Rows<Self> {
                     &changes.$field
+                }
+
+                fn cache(caches: &Caches) -> &Cache<Self> {
+                    &caches.$field
                 }
 
                 fn rows_mut(changes: &mut Changes) -> &mut Rows<Self> {
@@ -78,6 +91,31 @@ macro_rules! tables {
             pub(super) fn apply(&self, db: &Connection) -> Result<()> {
                 $( write_rows::<$Table>(db, &self.$field)?; )*
                 Ok(())
+            }
+        }
+
+        /// Rows of all tables as SQLite holds them, those asked for lately.
+        pub(super) struct Caches {
+            $( $field: Cache<$Table>, )*
+        }
+
+        impl Default for Caches {
+            fn default() -> Self {
+                Self { $( $field: RefCell::new(LruCache::new(CACHED_ROWS)), )* }
+            }
+        }
+
+        impl Caches {
+            /// Brings the rows up to what was committed.
+            pub(super) fn replace(&mut self, committed: &Changes) {
+                $(
+                    let cache = self.$field.get_mut();
+                    for (key, value) in &committed.$field {
+                        if let Some(known) = cache.get_mut(key) {
+                            known.clone_from(value);
+                        }
+                    }
+                )*
             }
         }
 
@@ -168,6 +206,11 @@ impl Changes {
     pub(super) fn doomed(&self) -> impl Iterator<Item = NodeId> + '_ {
         let doomed = self.doomed.iter().filter(|(_, row)| row.is_some());
         doomed.map(|(node, _)| *node)
+    }
+
+    /// The nodes whose places these changes change.
+    pub(super) fn linked(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.links_of.keys().map(|(node, _)| *node)
     }
 
     /// The nodes put by these changes.

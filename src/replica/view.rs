@@ -50,7 +50,7 @@ impl<'a> View<'a> {
     fn layers(&self) -> Layers<'_> {
         Layers {
             changes: [&self.own, &self.state.pending, &self.state.committing],
-            db: &self.state.reader,
+            stored: &self.state.stored,
         }
     }
 
@@ -128,6 +128,26 @@ impl<'a> View<'a> {
     /// The places that name a node of the local tree.
     pub fn places(&self, node: NodeId) -> Result<Vec<Place>> {
         self.places_in::<LinksOf>(node)
+    }
+
+    /// The place that names a node of the local tree; one of them if there are several.
+    pub fn place(&self, node: NodeId) -> Result<Option<Place>> {
+        let (start, end) = (
+            (node, first_place(NodeId(0))),
+            (next(node), first_place(NodeId(0))),
+        );
+        let layers = self.layers().changes.map(LinksOf::rows);
+        let mut changed = layers.iter().map(|rows| rows.range(&start..&end).next());
+        if changed.all(|row| row.is_none()) {
+            let stored = || Ok(self.places(node)?.into_iter().next());
+            return self.state.stored.place(node, stored);
+        }
+        // A fresh node has one row, in the topmost layer that knows of any.
+        let mut topmost = layers.iter().flat_map(|rows| rows.range(&start..&end));
+        match topmost.next() {
+            Some(((_, place), Some(()))) => Ok(Some(place.clone())),
+            _ => Ok(self.places(node)?.into_iter().next()),
+        }
     }
 
     /// What was last agreed on at a place.
@@ -243,7 +263,7 @@ impl<'a> View<'a> {
 
     /// A path of a node in the local tree; one of them if it has several, `None` if it has none.
     pub fn local_path(&self, node: NodeId) -> Result<Option<RelPath>> {
-        self.path(node, |node| self.places(node))
+        self.path(node, |node| self.place(node))
     }
 
     /// The path of a place in the local tree.
@@ -254,7 +274,7 @@ impl<'a> View<'a> {
 
     /// The path of a directory in the base tree. `NodeId::STAGING` is the server's staging directory.
     pub fn base_path(&self, dir: NodeId) -> Result<Option<RelPath>> {
-        self.path(dir, |node| self.base_places(node))
+        self.path(dir, |node| Ok(self.base_places(node)?.into_iter().next()))
     }
 
     /// The path of a place in the base tree.
@@ -275,7 +295,7 @@ impl<'a> View<'a> {
     fn path(
         &self,
         mut node: NodeId,
-        places: impl Fn(NodeId) -> Result<Vec<Place>>,
+        place: impl Fn(NodeId) -> Result<Option<Place>>,
     ) -> Result<Option<RelPath>> {
         let mut names = Vec::new();
         while node != NodeId::ROOT {
@@ -283,7 +303,7 @@ impl<'a> View<'a> {
                 names.extend(self.staging()?.names().iter().rev().cloned());
                 break;
             }
-            let Some(place) = places(node)?.into_iter().next() else {
+            let Some(place) = place(node)? else {
                 return Ok(None);
             };
             if names.len() == DEEPEST {

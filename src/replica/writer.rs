@@ -21,6 +21,8 @@ use crate::tree::NodeId;
 const GATHER: Duration = Duration::from_millis(50);
 /// How long content of removed nodes may outlive them, if nobody asks for durability earlier.
 const BURY_WITHIN: Duration = Duration::from_secs(2);
+/// The log begins anew after so many rows, a few MiB.
+const RESTART_AFTER: usize = 10_000;
 /// Waits between attempts of a failing commit.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub(super) struct Writer {
     /// Nodes whose removal was committed and whose content is still there.
     pub(super) graves: Vec<NodeId>,
     pub(super) last_durable: Instant,
+    /// Rows written since the log began anew.
+    pub(super) rows: usize,
 }
 
 /// What one commit takes over.
@@ -53,6 +57,8 @@ impl Writer {
                 return;
             }
         }
+        let state = self.shared.lock();
+        state.stored.end();
         if let Err(error) = self
             .db
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
@@ -149,6 +155,7 @@ impl Writer {
         {
             let mut state = self.shared.lock();
             let done = mem::take(&mut state.committing);
+            state.stored.renew(&done);
             state.failure = None;
             if durable {
                 state.durable = batch.updates;
@@ -160,12 +167,32 @@ impl Writer {
         if let Err(error) = journal::remove_up_to(&self.shared.state_dir, batch.journal) {
             tracing::warn!(%error, "cannot remove a journal that is committed");
         }
+        self.rows += batch.changes.len();
+        if self.rows >= RESTART_AFTER {
+            self.restart_log();
+        }
         self.graves.extend(batch.changes.doomed());
         if durable {
             self.last_durable = Instant::now();
             self.bury();
         }
         Ok(())
+    }
+
+    /// Lets SQLite's log begin anew, which it cannot while a snapshot reads in it. All that takes long is done
+    /// before anybody waits.
+    fn restart_log(&mut self) {
+        self.rows = 0;
+        let checkpoint = |mode: &str| {
+            let pragma = format!("PRAGMA wal_checkpoint({mode})");
+            if let Err(error) = self.db.query_row(&pragma, [], |_| Ok(())) {
+                tracing::warn!(%error, "cannot checkpoint the index");
+            }
+        };
+        checkpoint("PASSIVE");
+        let state = self.shared.lock();
+        state.stored.end();
+        checkpoint("RESTART");
     }
 
     /// Removes the content of nodes whose removal is safe.

@@ -39,10 +39,11 @@ pub(in crate::replica) fn make_parent(path: &Path) -> Result<()> {
 }
 
 pub(in crate::replica) fn sync_parent(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(dir) => File::open(dir).and_then(|dir| dir.sync_all()).at(dir),
-        None => Ok(()),
-    }
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+pub(in crate::replica) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).at(dir)
 }
 
 pub(in crate::replica) fn exists(path: &Path) -> Result<bool> {
@@ -61,7 +62,15 @@ pub(in crate::replica) fn open_rw(path: &Path, create: bool) -> io::Result<File>
 
 /// Moves a file if it is there; an existing target stays unless `replace`.
 pub(in crate::replica) fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
-    if !exists(from)? || !replace && exists(to)? {
+    if !replace && exists(to)? {
+        return Ok(());
+    }
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        renamed => return renamed.at(from),
+    }
+    // One of the two directories is missing, or the file.
+    if !exists(from)? {
         return Ok(());
     }
     make_parent(to)?;
