@@ -400,6 +400,37 @@ fn a_server_without_extensions_serves_as_well() {
 }
 
 #[test]
+fn what_is_kept_goes_after_its_retention_and_not_before() {
+    const DAY: i64 = 86_400;
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("gone", b"removed on purpose");
+    a.write("f", b"one");
+    a.flush();
+    b.sync();
+    b.read("f").unwrap();
+    a.unlink("gone");
+    field.clock.advance(10);
+    a.write("f", b"the next");
+    a.flush();
+    b.sync();
+    let shelves = || {
+        let count = |client, which| kept(client, which, field.dir.path()).len();
+        (count(&a, KeptWhere::Trash), count(&b, KeptWhere::Backups))
+    };
+    assert_eq!(shelves(), (1, 1), "the trash, and what b showed before");
+    field.clock.advance(29 * DAY);
+    a.sync();
+    b.sync();
+    assert_eq!(shelves(), (1, 1));
+    field.clock.advance(2 * DAY);
+    a.sync();
+    b.sync();
+    assert_eq!(shelves(), (0, 0));
+    assert_eq!(b.read("f").unwrap(), b"the next");
+}
+
+#[test]
 fn an_emptied_or_exchanged_server_deletes_nothing_here() {
     let field = Field::new();
     let a = field.client("a");

@@ -60,6 +60,8 @@ pub(super) struct Shared {
     pub(super) clock: Mutex<ClockOffset>,
     pub(super) space: Mutex<Option<Space>>,
     pub(super) last_pass: Mutex<Option<PassReport>>,
+    /// When what is kept was last looked through, in seconds of the server's time.
+    pub(super) expired_at: Mutex<Option<i64>>,
     /// The question that a guard asks, while it is unanswered.
     pub(super) guards: Mutex<Vec<Guard>>,
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
@@ -108,6 +110,7 @@ impl Shared {
             clock: Mutex::default(),
             space: Mutex::default(),
             last_pass: Mutex::default(),
+            expired_at: Mutex::default(),
             guards: Mutex::default(),
             second_names: Mutex::default(),
             racy: Mutex::default(),

@@ -71,7 +71,9 @@ impl<'a> Tx<'a> {
         let old = self.node(node.id)?;
         self.count(old.as_ref(), Some(&node))?;
         let was_changed = old.as_ref().is_some_and(|old| old.data_changed);
-        if node.kind == Kind::File && was_changed != node.data_changed {
+        // A new empty file has no content that could be in the wrong directory.
+        let has_content = old.is_some() || node.size > 0;
+        if node.kind == Kind::File && has_content && was_changed != node.data_changed {
             self.moves.push(Move {
                 node: node.id,
                 unsent: node.data_changed,

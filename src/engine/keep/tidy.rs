@@ -11,22 +11,35 @@ use crate::replica::{Observation, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{NodeId, RelPath, Time};
 
-/// After a full pass: what is older than the retention goes, second names are no longer needed where our
-/// version was seen in place, and what a dead upload left is removed.
+/// What is kept is looked through for what may go so often: its lists can be long.
+const EXPIRE_EVERY_SECS: i64 = 86_400;
+
+/// After a full pass: second names are no longer needed where our version was seen in place, what a dead
+/// upload left is removed, and once a day what is older than the retention goes.
 pub(in crate::engine) async fn tidy(
     shared: &Arc<Shared>,
     remote: &Remote,
 ) -> Result<(), RemoteError> {
     release_second_names(shared, remote).await?;
-    clear_staging(shared, remote).await?;
-    home::clear_counters(shared, remote).await?;
+    futures_util::try_join!(
+        clear_staging(shared, remote),
+        home::clear_counters(shared, remote)
+    )?;
     let now = shared.server_now().secs();
+    let last = *lock(&shared.expired_at);
+    // A clock that went back tells nothing.
+    if last.is_some_and(|last| (last..last + EXPIRE_EVERY_SECS).contains(&now)) {
+        return Ok(());
+    }
     let before = now - i64::try_from(shared.options.retention.as_secs()).unwrap_or(i64::MAX / 2);
-    expire(remote, layout::trash(), before).await?;
-    expire(remote, layout::backups(), before).await?;
+    futures_util::try_join!(
+        expire(remote, layout::trash(), before),
+        expire(remote, layout::backups(), before)
+    )?;
     if let Err(error) = expire_local(shared) {
         tracing::warn!(%error, "removing local backups whose retention ended");
     }
+    *lock(&shared.expired_at) = Some(now);
     Ok(())
 }
 
