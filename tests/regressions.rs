@@ -188,3 +188,51 @@ fn a_directory_renamed_here_and_removed_on_the_server_is_there_with_all_in_it() 
         assert!(dirs(&path), "{path}");
     }
 }
+
+/// Does `act`, sends it over a link that is cut after so many more requests, does `then` before the link is
+/// back, and tells what is left on the server.
+fn left_after_a_cut(skip: u64, act: impl Fn(&Client), then: impl Fn(&Client)) -> Vec<String> {
+    let field = Field::new();
+    let a = field.client("a");
+    a.mkdir("d");
+    a.write("d/old", b"was there before");
+    a.flush();
+    act(&a);
+    let tripped = field.server.requests() + skip;
+    field.server.trip(skip, Trip::CutAfter);
+    // Cut somewhere on its way, or not at all.
+    drop(a.block_on(a.engine.pass(LOOK)));
+    a.offline();
+    then(&a);
+    while field.server.requests() <= tripped {
+        drop(a.block_on(field.server.session().lstat(&path_of("d"))));
+    }
+    a.online();
+    a.sync();
+    assert_eq!(a.sync().failed, 0);
+    let here: Vec<_> = a.tree().into_iter().map(|(path, ..)| path).collect();
+    let tree = field.server.tree();
+    let theirs = tree.keys().filter(|path| !layout::is_ours(path));
+    let there: Vec<_> = theirs.map(ToString::to_string).collect();
+    assert_eq!(here, there, "cut after {skip}");
+    here
+}
+
+#[test]
+fn what_was_sent_when_the_link_was_cut_does_not_come_back_once_it_is_removed() {
+    for skip in (0..36).step_by(3) {
+        let write = |a: &Client| a.write("d/new", b"new");
+        let left = left_after_a_cut(skip, write, |a| a.unlink("d/new"));
+        assert_eq!(left, ["d", "d/old"], "created, cut after {skip}");
+        let write = |a: &Client| a.write("d/old", b"replaced");
+        let left = left_after_a_cut(skip, write, |a| a.unlink("d/old"));
+        assert_eq!(left, ["d"], "replaced, cut after {skip}");
+        let rename = |a: &Client| a.rename("d/old", "d/new");
+        let left = left_after_a_cut(skip, rename, |a| a.unlink("d/new"));
+        assert_eq!(left, ["d"], "renamed, cut after {skip}");
+        let left = left_after_a_cut(skip, |a| a.mkdir("d/e"), |a| a.rmdir("d/e"));
+        assert_eq!(left, ["d", "d/old"], "made, cut after {skip}");
+        let left = left_after_a_cut(skip, |a| a.rename("d", "e"), |a| a.rename("e", "f"));
+        assert_eq!(left, ["f", "f/old"], "renamed twice, cut after {skip}");
+    }
+}

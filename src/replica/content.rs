@@ -18,9 +18,7 @@ use crate::tree::{NodeId, RelPath, Time};
 
 pub(super) mod disk;
 
-use disk::{
-    exists, make_dir, make_parent, open_rw, read_dir, remove_file, rename, sync_dir, sync_parent,
-};
+use disk::{exists, make_dir, open_rw, read_dir, remove_file, rename, sync_dir, sync_parent};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -79,8 +77,6 @@ impl ContentStore {
         for dir in [&store.clean, &store.unsent, &store.staging, &store.backups] {
             make_dir(dir)?;
         }
-        make_fans(&store.clean)?;
-        make_fans(&store.unsent)?;
         for path in read_dir(&store.staging)? {
             remove_file(&path)?;
         }
@@ -144,10 +140,10 @@ impl ContentStore {
     pub fn open_unsent(&self, node: NodeId, hint: &RelPath) -> Result<File> {
         let _guard = self.lock();
         let path = path_in(&self.unsent, node);
-        rename(&path_in(&self.clean, node), &path, false)?;
+        rename(&path_in(&self.clean, node), &path, false, make_fans)?;
         let file = match open_rw(&path, false) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                make_parent(&path)?;
+                make_fans(&path)?;
                 open_rw(&path, true).at(&path)?
             }
             opened => opened.at(&path)?,
@@ -169,7 +165,7 @@ impl ContentStore {
     pub fn mark_sent(&self, node: NodeId) -> Result<()> {
         let _guard = self.lock();
         let (unsent, clean) = (path_in(&self.unsent, node), path_in(&self.clean, node));
-        rename(&unsent, &clean, true)
+        rename(&unsent, &clean, true, make_fans)
     }
 
     /// Lets the file follow its row. The row is committed, so a failure is only logged: every reader looks
@@ -197,7 +193,7 @@ impl ContentStore {
             return Ok(());
         }
         let path = path_in(&self.unsent, node);
-        rename(&clean, &path, false)?;
+        rename(&clean, &path, false, make_fans)?;
         match hint() {
             Some(hint) => self.hints.set(&File::open(&path).at(&path)?, node, &hint),
             None => Ok(()),
@@ -220,7 +216,7 @@ impl ContentStore {
         if exists(&unsent)? {
             return Err(ReplicaError::io(&unsent, ErrorKind::AlreadyExists));
         }
-        rename(&staged.path, &path_in(&self.clean, node), true)
+        rename(&staged.path, &path_in(&self.clean, node), true, make_fans)
     }
 
     /// A copy of the content of `node` as it is now. Point in time where the disk can share blocks; elsewhere
@@ -249,7 +245,7 @@ impl ContentStore {
     /// Copies the content of `node` to a backup.
     pub fn copy_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
         let staged = self.snapshot(node)?;
-        rename(&staged.path, &self.backups.join(id.to_string()), true)
+        fs::rename(&staged.path, self.backups.join(id.to_string())).at(&staged.path)
     }
 
     /// Whether the content of `node` equals a staged file's, byte by byte.
@@ -373,24 +369,25 @@ fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// Makes the directories of a directory, all with one sync: a file synced in them later must not lose them.
-fn make_fans(dir: &Path) -> Result<()> {
-    if read_dir(dir)?.len() >= FANS {
-        return Ok(());
-    }
-    for fan in 0..FANS {
-        make_dir(&dir.join(format!("{fan:02x}")))?;
-    }
-    sync_dir(dir)
-}
-
-/// Directories in which the files of a directory lie.
-const FANS: usize = 256;
-
 /// Directories fan out by the low byte of the number.
 fn path_in(dir: &Path, node: NodeId) -> PathBuf {
-    dir.join(format!("{:02x}", node.0 & 0xff))
-        .join(node.0.to_string())
+    dir.join(fan(node.0 as u8)).join(node.0.to_string())
+}
+
+fn fan(byte: u8) -> String {
+    format!("{byte:02x}")
+}
+
+/// Makes the directory of `path` with all those beside it, and one sync for all: a file synced in one of them
+/// later must not lose it.
+fn make_fans(path: &Path) -> Result<()> {
+    let Some(root) = path.parent().and_then(Path::parent) else {
+        return Ok(());
+    };
+    for byte in 0..=u8::MAX {
+        make_dir(&root.join(fan(byte)))?;
+    }
+    sync_dir(root)
 }
 
 #[cfg(test)]

@@ -26,18 +26,6 @@ pub(in crate::replica) fn make_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the directory of `path`, durably: a file synced in it later must not lose it.
-pub(in crate::replica) fn make_parent(path: &Path) -> Result<()> {
-    let Some(dir) = path.parent() else {
-        return Ok(());
-    };
-    if !exists(dir)? {
-        make_dir(dir)?;
-        sync_parent(dir)?;
-    }
-    Ok(())
-}
-
 pub(in crate::replica) fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
@@ -60,8 +48,14 @@ pub(in crate::replica) fn open_rw(path: &Path, create: bool) -> io::Result<File>
     options.open(path)
 }
 
-/// Moves a file if it is there; an existing target stays unless `replace`.
-pub(in crate::replica) fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
+/// Moves a file if it is there; an existing target stays unless `replace`. `make_room` makes the target's
+/// directory if it is missing.
+pub(in crate::replica) fn rename(
+    from: &Path,
+    to: &Path,
+    replace: bool,
+    make_room: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     if !replace && exists(to)? {
         return Ok(());
     }
@@ -73,7 +67,7 @@ pub(in crate::replica) fn rename(from: &Path, to: &Path, replace: bool) -> Resul
     if !exists(from)? {
         return Ok(());
     }
-    make_parent(to)?;
+    make_room(to)?;
     fs::rename(from, to).at(from)
 }
 
