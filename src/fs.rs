@@ -121,6 +121,15 @@ impl Home {
         }
     }
 
+    /// Why there is no such node. Of those that went by a program's hand the kernel knows; what the engine took
+    /// away the kernel may still remember under a name that means something else by now.
+    fn gone(&self, id: NodeId) -> FsError {
+        match self.handles.ghost(id) {
+            Some(_) => FsError::NotFound,
+            None => FsError::Stale,
+        }
+    }
+
     fn now(&self) -> Time {
         (self.now)()
     }

@@ -3,3 +3,4 @@
 mod cold;
 mod model;
 mod programs;
+pub(crate) mod running;

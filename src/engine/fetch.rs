@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::apply;
 use super::link::LinkState;
 use super::scan::{self, ScanError};
 use super::shared::{Shared, lock};
@@ -171,7 +172,8 @@ async fn fetch_once(
     })
 }
 
-/// Puts fetched content in place, if the node still waits for it; base follows what was really read.
+/// Puts fetched content in place, if the node still waits for it; base follows what was really read. Where that is
+/// not what the kernel was told to expect, another node takes the places: whoever waits looks the path up again.
 fn install(
     shared: &Shared,
     id: NodeId,
@@ -180,40 +182,47 @@ fn install(
 ) -> Result<(), ReplicaError> {
     let Fetched { file, version } = fetched;
     scan::note_racy(shared, place, &version, shared.server_now());
-    let content = shared.replica.content();
-    let changed = shared.replica.update(|tx| {
+    let now = shared.now();
+    let replica = &shared.replica;
+    let changed = replica.update(|tx| {
         let Some(mut node) = tx.node(id)? else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
         let Some(base) = tx.base(place)?.filter(|base| base.node == id) else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
         if node.content == Content::Whole || node.data_changed {
-            return Ok(false);
+            return Ok(Vec::new());
+        }
+        let mut changed = Vec::new();
+        let as_agreed = base.version.mtime == version.mtime;
+        if !(as_agreed && base.version.same_content(&version)) {
+            node = apply::succeed(tx, replica.opens(), node, now)?;
+            changed = tx.places(node.id)?;
         }
         // Inside the transaction, so that no other content can come in between; before its row, so that
         // the row never promises what is not there.
-        content.install(file, id)?;
-        let differs = !base.version.same_content(&version);
+        replica.content().install(file, node.id)?;
         node.content = Content::Whole;
         node.hash = version.hash;
         node.size = version.size;
-        if node.mtime.secs() != version.mtime {
+        // Unless a program set another one in the meantime.
+        if !as_agreed && node.mtime.secs() == base.version.mtime {
             node.mtime = Time::new(version.mtime, 0);
         }
-        tx.put_node(node)?;
         let entry = BaseEntry {
-            node: id,
+            node: node.id,
             version: Version {
                 mode: base.version.mode,
                 ..version
             },
         };
+        tx.put_node(node)?;
         tx.set_base(place.clone(), Some(entry))?;
-        Ok::<_, ReplicaError>(differs)
+        Ok::<_, ReplicaError>(changed)
     })?;
-    if changed {
-        shared.node_changed(id, true);
+    for place in &changed {
+        shared.entry_changed(place);
     }
     Ok(())
 }

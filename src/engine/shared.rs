@@ -158,9 +158,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn node_changed(&self, node: NodeId, data: bool) {
+    pub(super) fn node_changed(&self, node: NodeId) {
         if let Some(events) = self.events.get() {
-            events.node_changed(node, data);
+            events.node_changed(node);
         }
     }
 }

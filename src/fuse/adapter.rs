@@ -19,22 +19,24 @@ use fuser::{
 
 use super::answer;
 use super::negotiate::negotiate;
+use super::notify::Board;
 use super::translate::{
     caller, errno, handle, name, node, open_options, rename_mode, set_time, special_kind,
     xattr_mode,
 };
-use crate::fs::{FsError, Home, SetAttr};
+use crate::fs::{FsError, Home, RenameMode, SetAttr};
 
 mod operation;
 
 /// The home as the kernel's requests see it.
 pub(super) struct Adapter {
     home: Arc<Home>,
+    board: Arc<Board>,
 }
 
 impl Adapter {
-    pub(super) fn new(home: Arc<Home>) -> Self {
-        Self { home }
+    pub(super) fn new(home: Arc<Home>, board: Arc<Board>) -> Self {
+        Self { home, board }
     }
 }
 
@@ -170,9 +172,17 @@ impl Filesystem for Adapter {
         let Some(mode) = rename_mode(flags) else {
             return reply.error(Errno::EINVAL);
         };
-        match name(from).and_then(|from| Ok((from, name(to)?))) {
+        let place = |dir, bytes| Ok((node(dir), name(bytes)?));
+        let places = place(from_dir, from).and_then(|from| Ok((from, place(to_dir, to)?)));
+        let board = Arc::clone(&self.board);
+        match places {
             Ok((from, to)) => self.action(reply, move |home| {
-                home.rename((node(from_dir), &from), (node(to_dir), &to), mode)
+                home.rename((from.0, &from.1), (to.0, &to.1), mode)?;
+                board.renamed(&from, &to);
+                if mode == RenameMode::Exchange {
+                    board.renamed(&to, &from);
+                }
+                Ok(())
             }),
             Err(error) => reply.error(errno(&error)),
         }

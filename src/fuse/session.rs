@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,12 +76,13 @@ pub fn mount(
     let threads = thread::available_parallelism().map_or(1, usize::from);
     config.n_threads = Some(threads.clamp(*THREADS.start(), *THREADS.end()));
     config.clone_fd = true;
-    let adapter = Adapter::new(Arc::clone(&home));
+    let adapter = Adapter::new(home, notices.board());
     let session = match mount_as_root(&source, &at, options.allow_other)? {
         Some(fuse) => Session::from_fd(adapter, fuse, config.acl, config)?,
         None => Session::new(adapter, &at, &config)?,
     };
-    let teller = notices.connect(home, session.notifier())?;
+    let fuse = session.as_fd().try_clone_to_owned()?;
+    let teller = notices.connect(session.notifier(), fuse)?;
     Ok(Mounted {
         session: session.spawn()?,
         _teller: teller,

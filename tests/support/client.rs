@@ -201,7 +201,7 @@ impl Client {
         let options = OpenOptions {
             write: true,
             truncate: true,
-            exclusive: false,
+            ..OpenOptions::default()
         };
         let opened = self
             .run(move |home| home.create(dir, &name, 0o644, options, ME))
@@ -211,7 +211,15 @@ impl Client {
         self.home.release(opened.handle).unwrap();
     }
 
+    /// Looks the path up again if another file took its place, as the kernel does.
     pub(crate) fn read(&self, path: &str) -> Result<Vec<u8>, FsError> {
+        match self.read_once(path) {
+            Err(FsError::Stale) => self.read_once(path),
+            read => read,
+        }
+    }
+
+    fn read_once(&self, path: &str) -> Result<Vec<u8>, FsError> {
         let id = self.find(path)?;
         let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME))?;
         let data = self.home.read(opened.handle, 0, 1 << 24).unwrap();
