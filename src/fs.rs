@@ -27,7 +27,7 @@ pub use link::RenameMode;
 pub use scope::{DEFAULT_HOST_SCOPED, HostScope, ScopeError};
 pub use special::SpecialKind;
 pub use statfs::Room;
-pub use step::{Need, Stop};
+pub use step::{Need, Stop, contain};
 pub use xattr::XattrMode;
 
 use std::sync::Arc;

@@ -1,12 +1,15 @@
 //! Bringing content here: for a program that waits, for a plan that needs it, for a comparison.
 
 use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use super::apply;
 use super::link::LinkState;
 use super::scan::{self, ScanError};
-use super::shared::{Shared, lock};
+use super::shared::{Shared, Waiting, lock};
 use super::{Done, FetchError};
 use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
 use crate::replica::{Content, ReplicaError, StagingFile};
@@ -27,25 +30,47 @@ pub(super) async fn reachable(shared: &Shared) -> Result<(), FetchError> {
 
 /// The mount waits for a file's content.
 pub(super) fn hydrate_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
+    let hydrate = async move |shared: Arc<Shared>| hydrate(&shared, node, true).await;
+    for_mount(shared, |shared| &shared.hydrating, node, done, hydrate);
+}
+
+/// Lets the mount wait for what `work` brings, which is done once for all who wait for the same.
+pub(super) fn for_mount<F>(
+    shared: &Arc<Shared>,
+    waiting: fn(&Shared) -> &Waiting,
+    node: NodeId,
+    done: Done,
+    work: impl FnOnce(Arc<Shared>) -> F,
+) where
+    F: Future<Output = Result<(), ScanError>> + Send + 'static,
+{
     let first = {
-        let mut hydrating = lock(&shared.hydrating);
-        let waiters = hydrating.entry(node).or_default();
+        let mut waiting = lock(waiting(shared));
+        let waiters = waiting.entry(node).or_default();
         waiters.push(done);
         waiters.len() == 1
     };
     if !first {
         return;
     }
+    let work = work(Arc::clone(shared));
     let shared = Arc::clone(shared);
     shared.runtime.clone().spawn(async move {
         let outcome = match reachable(&shared).await {
-            Ok(()) => hydrate(&shared, node, true).await.map_err(|error| {
-                tracing::warn!(%error, ?node, "fetching");
-                scan::fetch_error(&error)
-            }),
+            // Even after a panic nobody waits for ever.
+            Ok(()) => match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(done) => done.map_err(|error| {
+                    tracing::warn!(%error, ?node, "fetching");
+                    scan::fetch_error(&error)
+                }),
+                Err(_) => {
+                    tracing::error!(?node, "fetching panicked");
+                    Err(FetchError::Failed)
+                }
+            },
             Err(error) => Err(error),
         };
-        let waiters = lock(&shared.hydrating).remove(&node).unwrap_or_default();
+        let waiters = lock(waiting(&shared)).remove(&node).unwrap_or_default();
         for done in waiters {
             done(outcome);
         }

@@ -26,6 +26,9 @@ pub(super) struct SecondName {
     pub(super) version: Version,
 }
 
+/// Who waits for what.
+pub(super) type Waiting = Mutex<HashMap<NodeId, Vec<Done>>>;
+
 /// The engine's state. Every lock is held for moments only, never across an await.
 pub(super) struct Shared {
     pub(super) replica: Arc<Replica>,
@@ -48,9 +51,9 @@ pub(super) struct Shared {
     /// Something became dirty.
     pub(super) dirty: Notify,
     /// Fetches under way and who waits for them.
-    pub(super) hydrating: Mutex<HashMap<NodeId, Vec<Done>>>,
+    pub(super) hydrating: Waiting,
     /// First listings under way and who waits for them.
-    pub(super) listing: Mutex<HashMap<NodeId, Vec<Done>>>,
+    pub(super) listing: Waiting,
     pub(super) transfers: Transfers,
     /// Bytes that uploads may hold in memory at once: many small files, or a few large ones.
     pub(super) upload_bytes: Semaphore,

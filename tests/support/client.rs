@@ -22,8 +22,19 @@ impl Clock {
         Self(Arc::new(AtomicI64::new(1_700_000_000)))
     }
 
+    /// Panics while it is stopped.
     pub(crate) fn now(&self) -> Time {
-        Time::new(self.0.load(Ordering::SeqCst), 0)
+        let secs = self.0.load(Ordering::SeqCst);
+        assert!(secs > 0, "the clock is stopped");
+        Time::new(secs, 0)
+    }
+
+    /// Stops it, or lets it go on.
+    pub(crate) fn turn(&self) {
+        let turned = |secs: i64| Some(-secs);
+        self.0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, turned)
+            .unwrap();
     }
 
     pub(crate) fn advance(&self, secs: i64) {
