@@ -111,6 +111,55 @@ fn a_mount_that_others_end_loses_nothing() {
 }
 
 #[test]
+fn who_comes_right_after_a_plain_umount_finds_the_home_free() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    let home = machine.home();
+    let umount = || {
+        let status = Command::new("umount").arg(&home).status().unwrap();
+        assert!(status.success());
+    };
+    for round in 0..10 {
+        machine.mount();
+        fs::write(machine.at("file"), format!("{round}")).unwrap();
+        umount();
+        match round % 2 {
+            // The next one mounts.
+            0 => machine.mount(),
+            // The next one unmounts.
+            _ => machine.try_ask("umount").assert(8, &["mnt is not mounted"]),
+        }
+        if round % 2 == 0 {
+            machine.umount();
+            assert_same_as_server(&site, &format!("{round}"));
+        }
+        // Whoever unmounts has waited for the daemon.
+        machine.check();
+    }
+}
+
+#[test]
+fn a_home_that_is_out_of_sight_is_sent_before_its_daemon_ends() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    machine.ask("offline");
+    fs::write(machine.at("file"), "late").unwrap();
+    let holder = fs::File::open(machine.at("file")).unwrap();
+    let status = Command::new("umount")
+        .arg("--lazy")
+        .arg(machine.home())
+        .status();
+    assert!(status.unwrap().success());
+    machine.ask("online");
+    machine.ask("flush");
+    assert_same_as_server(&site, "late");
+    drop(holder);
+    machine.wait_for_end();
+    machine.check();
+}
+
+#[test]
 fn a_daemon_that_is_told_to_end_loses_nothing() {
     let site = Site::new();
     let machine = site.machine("m");
@@ -121,6 +170,18 @@ fn a_daemon_that_is_told_to_end_loses_nothing() {
         machine.wait_for_end();
         comes_back(&site, &machine, content);
     }
+}
+
+#[test]
+fn a_daemon_can_be_told_to_end_as_soon_as_it_serves() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    for _ in 0..10 {
+        machine.mount();
+        machine.signal(Signal::TERM);
+        machine.wait_for_end();
+    }
+    machine.check();
 }
 
 #[test]
