@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::support::machine::{Machine, Site, assert_same, eventually, tree};
+use crate::support::machine::{Machine, Site, assert_same, eventually, needs_root, tree};
 
 /// Mounts again and finds everything, here and on the server.
 fn comes_back(site: &Site, machine: &Machine, content: &str) {
@@ -91,6 +91,7 @@ fn umount_refuses_while_a_program_works_in_the_home() {
 
 #[test]
 fn a_mount_that_others_end_loses_nothing() {
+    needs_root("umount(8) of what fstab does not name");
     let site = Site::new();
     let machine = site.machine("m");
     let home = machine.home();
@@ -99,7 +100,6 @@ fn a_mount_that_others_end_loses_nothing() {
         machine.mount();
         machine.ask("offline");
         fs::write(machine.at("file"), command[0]).unwrap();
-        // As root; others have fusermount3 alone.
         let status = Command::new(command[0])
             .args(&command[1..])
             .status()
@@ -112,6 +112,7 @@ fn a_mount_that_others_end_loses_nothing() {
 
 #[test]
 fn who_comes_right_after_a_plain_umount_finds_the_home_free() {
+    needs_root("umount(8) of what fstab does not name");
     let site = Site::new();
     let machine = site.machine("m");
     let home = machine.home();
@@ -140,6 +141,7 @@ fn who_comes_right_after_a_plain_umount_finds_the_home_free() {
 
 #[test]
 fn a_home_that_is_out_of_sight_is_sent_before_its_daemon_ends() {
+    needs_root("umount(8) of what fstab does not name");
     let site = Site::new();
     let machine = site.machine("m");
     machine.mount();
