@@ -63,6 +63,11 @@ pub fn run(request: MountRequest, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     lifecycle::run(request, ready)
 }
 
+/// The process that has the state directory, if any.
+pub fn holder(state_dir: &Path) -> Option<u32> {
+    replica::Replica::holder(state_dir)
+}
+
 /// Checks the state directory, and repairs what it can if told to; answers what it found, for people. Damage
 /// that remains is a failure.
 pub fn check(state_dir: &Path, repair: bool) -> Result<Vec<String>, Failure> {

@@ -27,7 +27,7 @@ pub use link::RenameMode;
 pub use scope::{DEFAULT_HOST_SCOPED, HostScope, ScopeError};
 pub use special::SpecialKind;
 pub use statfs::Room;
-pub use step::{Need, Stop};
+pub use step::{Need, Stop, contain};
 pub use xattr::XattrMode;
 
 use std::sync::Arc;
@@ -118,6 +118,15 @@ impl Home {
         match self.read_only.load(Ordering::SeqCst) {
             true => Err(FsError::ReadOnly),
             false => Ok(()),
+        }
+    }
+
+    /// Why there is no such node. Of those that went by a program's hand the kernel knows; what the engine took
+    /// away the kernel may still remember under a name that means something else by now.
+    fn gone(&self, id: NodeId) -> FsError {
+        match self.handles.ghost(id) {
+            Some(_) => FsError::NotFound,
+            None => FsError::Stale,
         }
     }
 

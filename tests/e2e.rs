@@ -7,3 +7,4 @@ mod names;
 mod network;
 mod programs;
 mod refusal;
+mod replaced;

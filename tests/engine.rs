@@ -258,6 +258,25 @@ fn hard_links_are_files_of_their_own_on_the_server() {
 }
 
 #[test]
+fn whoever_waits_for_a_fetch_that_panics_gets_an_error_and_the_next_one_works() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.mkdir("d");
+    a.write("d/far", b"far");
+    a.flush();
+    let b = field.client("b");
+    for path in ["d/far", "d/far"] {
+        field.clock.turn();
+        let error = b.read(path).unwrap_err();
+        assert_eq!(error.to_errno(), libc::EIO, "{error}");
+        field.clock.turn();
+        // Listed by now, but not fetched.
+        assert!(b.read("d/none").is_err());
+    }
+    assert_eq!(b.read("d/far").unwrap(), b"far");
+}
+
+#[test]
 fn offline_everything_cached_works_and_the_rest_fails_at_once() {
     let field = Field::new();
     let (a, b) = (field.client("a"), field.client("b"));

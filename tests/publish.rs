@@ -66,7 +66,7 @@ fn write(home: &Home, data: &[u8]) {
     let options = OpenOptions {
         write: true,
         truncate: true,
-        exclusive: false,
+        ..OpenOptions::default()
     };
     let name = Name::new(b"f").unwrap();
     let opened = home.create(NodeId::ROOT, &name, 0o644, options, ME);

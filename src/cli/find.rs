@@ -72,7 +72,7 @@ fn served_at(dirs: &[PathBuf], mountpoint: &Path) -> Option<PathBuf> {
 }
 
 /// Every socket that somebody listens on, in order.
-fn all(dirs: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) fn all(dirs: &[PathBuf]) -> Vec<PathBuf> {
     let entries = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok());
     let mut sockets: Vec<_> = entries
         .flatten()

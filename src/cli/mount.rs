@@ -12,7 +12,9 @@ use clap::{Args, ValueEnum};
 use super::{
     background, dead,
     options::{self, MountOptions},
-    preflight, settings,
+    preflight,
+    process::{self, Process},
+    settings,
 };
 use crate::{
     config::{Env, Layers, Target, control_socket_name},
@@ -160,6 +162,13 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
 
     let name = control_socket_name(&mountpoint);
     let dirs = env.runtime_dirs();
+    if !mount.as_daemon {
+        // Nothing is mounted there, so whoever still serves it is about to end.
+        if let Some(daemon) = Process::serving(Some(&mountpoint)) {
+            daemon.has_ended();
+        }
+        process::await_holder(&state_dir)?;
+    }
     Ok(MountRequest {
         target,
         mountpoint,

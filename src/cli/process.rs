@@ -8,8 +8,15 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use super::find;
-use crate::control::client;
+use super::{
+    find,
+    preflight::{FS_TYPE, Mount, read_mounts},
+    settings,
+};
+use crate::{
+    control::{Failure, client},
+    daemon,
+};
 
 /// How long a daemon may take to end.
 const END_MAX: Timespec = Timespec {
@@ -21,11 +28,41 @@ const END_MAX: Timespec = Timespec {
 #[derive(Debug)]
 pub(super) struct Process(OwnedFd);
 
+/// Waits for a daemon that has `state_dir` although its home is not mounted any more: it has something to write yet,
+/// and ends.
+pub(super) fn await_holder(state_dir: &Path) -> Result<(), Failure> {
+    let Some(holder) = daemon::holder(state_dir) else {
+        return Ok(());
+    };
+    let process = Process::of(holder);
+    let (dirs, mounts) = (settings::env()?.runtime_dirs(), read_mounts()?);
+    let sockets = find::all(&dirs).into_iter();
+    let serves = sockets
+        .filter_map(|socket| client::ping(&socket))
+        .any(|pong| pong.pid == holder && is_mounted(Path::new(&pong.mountpoint), &mounts));
+    if let Some(process) = process
+        && !serves
+    {
+        process.has_ended();
+    }
+    Ok(())
+}
+
+/// Whether a home is mounted there.
+fn is_mounted(mountpoint: &Path, mounts: &[Mount]) -> bool {
+    // The topmost mount is the last one listed.
+    let top = mounts.iter().rfind(|mount| mount.point == mountpoint);
+    top.is_some_and(|mount| mount.fs_type == FS_TYPE)
+}
+
 impl Process {
     /// The daemon that `mountpoint` means, as for all commands.
     pub(super) fn serving(mountpoint: Option<&Path>) -> Option<Self> {
-        let pong = client::ping(&find::socket_of(mountpoint).ok()?)?;
-        let pid = Pid::from_raw(i32::try_from(pong.pid).ok()?)?;
+        Self::of(client::ping(&find::socket_of(mountpoint).ok()?)?.pid)
+    }
+
+    fn of(pid: u32) -> Option<Self> {
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
         pidfd_open(pid, PidfdFlags::empty()).ok().map(Self)
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     output::{emit, printable},
-    settings,
+    process, settings,
 };
 use crate::{
     control::{Code, Failure},
@@ -17,6 +17,7 @@ pub(super) fn check(state: Option<PathBuf>, repair: bool) -> Result<(), Failure>
         Some(dir) => existing(dir)?,
         None => the_only(&settings::env()?.state_root())?,
     };
+    process::await_holder(&dir)?;
     print(daemon::check(&dir, repair)?)
 }
 

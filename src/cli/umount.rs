@@ -52,23 +52,25 @@ pub(super) fn run(args: &UmountArgs) -> Result<(), Failure> {
             output::report_left(&left, KEPT)
         }
         Ok(reply) => Err(find::unexpected(&reply)),
-        Err(failure) => match (failure.code, &args.mountpoint) {
-            (Code::NotRunning, Some(mountpoint)) => abandoned(&find::resolve(mountpoint), failure),
-            _ => Err(failure),
+        Err(failure) => match &args.mountpoint {
+            Some(mountpoint) => unserved(&find::resolve(mountpoint), failure, daemon.as_ref()),
+            None => Err(failure),
         },
     }
 }
 
-/// Takes away a mount whose daemon is gone: only then is nobody asked.
-fn abandoned(mountpoint: &Path, failure: Failure) -> Result<(), Failure> {
+/// The daemon did not unmount. Takes away a mount whose daemon is gone: only then is nobody asked.
+fn unserved(mountpoint: &Path, failure: Failure, daemon: Option<&Process>) -> Result<(), Failure> {
     let mounts = read_mounts()?;
     // The topmost mount is the last one listed.
     match mounts.iter().rfind(|mount| mount.point == mountpoint) {
         None => {
+            // Somebody else was faster, and the daemon ends.
+            let _in_time = daemon.is_some_and(Process::has_ended);
             let message = format!("{} is not mounted", mountpoint.display());
             Err(Failure::new(Code::Mountpoint, message))
         }
-        Some(mount) if mount.fs_type != FS_TYPE => Err(failure),
+        Some(mount) if mount.fs_type != FS_TYPE || failure.code != Code::NotRunning => Err(failure),
         Some(_) => {
             dead::detach(mountpoint)?;
             // Whether something is left is in the state directory, which nobody has read.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::failure;
-use super::lifecycle::{Daemon, UnmountRequest};
+use super::lifecycle::{Daemon, Event};
 use super::restore;
 use crate::control::protocol::{
     Direction, GuardQuestion, KeptItem, LEFT_ITEMS_MAX, Left, LeftItem, Link, LinkState, Location,
@@ -30,12 +30,12 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct Answers {
     daemon: Arc<Daemon>,
-    unmount: mpsc::Sender<UnmountRequest>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Answers {
-    pub(super) fn new(daemon: Arc<Daemon>, unmount: mpsc::Sender<UnmountRequest>) -> Self {
-        Self { daemon, unmount }
+    pub(super) fn new(daemon: Arc<Daemon>, events: mpsc::Sender<Event>) -> Self {
+        Self { daemon, events }
     }
 
     async fn flush_reporting(
@@ -66,12 +66,12 @@ impl Answers {
 
     async fn unmount_now(&self) -> Result<(), Failure> {
         let (reply, unmounted) = mpsc::channel();
-        let request = UnmountRequest {
+        let request = Event::Unmount {
             how: Unmount::IfUnused,
             reply: Some(reply),
         };
         let ending = || Failure::new(Code::General, "the daemon is ending already");
-        self.unmount.send(request).map_err(|_gone| ending())?;
+        self.events.send(request).map_err(|_gone| ending())?;
         let at = self.daemon.request.mountpoint.display().to_string();
         let answer = tokio::task::spawn_blocking(move || unmounted.recv()).await;
         match answer {

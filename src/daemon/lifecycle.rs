@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::answers::{Answers, guard_code};
 use super::link::Connector;
@@ -67,8 +67,10 @@ fn serve(
     let mounted = begun.is_ok();
     let outcome = begun.and_then(|serving| {
         ready();
-        let ended = until_unmounted(serving.mounted, &serving.requests);
+        let ended = until_unmounted(serving.mounted, &serving.events);
         serving.control.abort();
+        // Whoever mounts there next finds the socket's name free.
+        drop(runtime.block_on(serving.control));
         ended
     });
     engine.stop();
@@ -83,7 +85,7 @@ fn serve(
 /// A mount that serves.
 struct Serving {
     mounted: Mounted,
-    requests: mpsc::Receiver<UnmountRequest>,
+    events: mpsc::Receiver<Event>,
     control: tokio::task::JoinHandle<()>,
 }
 
@@ -112,79 +114,85 @@ fn begin(
         engine: engine.clone(),
         home: Arc::clone(&home),
     };
-    let (unmount, requests) = mpsc::channel();
-    let control = start_control(runtime, &Arc::new(daemon), unmount.clone())?;
-    let mounted = fuse::mount(home, &notices, &at, &options).map_err(|error| {
+    let signals = take_signals(runtime)?;
+    let (sender, events) = mpsc::channel();
+    let control = start_control(runtime, &Arc::new(daemon), sender.clone())?;
+    let over = sender.clone();
+    let over = move || drop(over.send(Event::Over));
+    let mounted = fuse::mount(home, &notices, &at, &options, over).map_err(|error| {
         control.abort();
         failure::mount(&at, error)
     })?;
-    runtime.spawn(unmount_on_signal(unmount));
+    runtime.spawn(unmount_on_signal(signals, sender));
     Ok(Serving {
         mounted,
-        requests,
+        events,
         control,
     })
 }
 
-/// Asks the mount's own thread to unmount; the answer says whether it could.
-pub(super) struct UnmountRequest {
-    pub(super) how: Unmount,
-    pub(super) reply: Option<mpsc::Sender<std::io::Result<()>>>,
+/// What the thread that has the mount waits for.
+pub(super) enum Event {
+    /// It is to unmount; the answer says whether it could.
+    Unmount {
+        how: Unmount,
+        reply: Option<mpsc::Sender<std::io::Result<()>>>,
+    },
+    /// The mount has ended.
+    Over,
 }
 
 /// Waits for requests to unmount, and for the end of the mount by other hands.
-fn until_unmounted(
-    mounted: Mounted,
-    requests: &mpsc::Receiver<UnmountRequest>,
-) -> Result<(), Failure> {
-    /// How often it is looked whether somebody else unmounted.
-    const LOOK: Duration = Duration::from_millis(500);
-    let ended = |error| Failure::new(Code::Mountpoint, format!("the mount ended badly: {error}"));
-    loop {
-        match requests.recv_timeout(LOOK) {
-            Ok(UnmountRequest { how, reply }) => {
-                let unmounted = mounted.unmount(how);
-                let done = unmounted.is_ok();
-                if let Some(reply) = reply {
-                    // Who asked may be gone.
-                    let _unheard = reply.send(unmounted);
-                }
-                if done {
-                    return mounted.wait().map_err(ended);
-                }
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) if mounted.is_over() => {
-                return mounted.wait().map_err(ended);
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return mounted.wait().map_err(ended),
+fn until_unmounted(mounted: Mounted, events: &mpsc::Receiver<Event>) -> Result<(), Failure> {
+    while let Ok(Event::Unmount { how, reply }) = events.recv() {
+        let unmounted = mounted.unmount(how);
+        let done = unmounted.is_ok();
+        if let Some(reply) = reply {
+            // Who asked may be gone.
+            let _unheard = reply.send(unmounted);
+        }
+        if done {
+            break;
         }
     }
+    let ended = |error| Failure::new(Code::Mountpoint, format!("the mount ended badly: {error}"));
+    mounted.wait().map_err(ended)
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Takes the signals from now on: before there is a mount that they must not leave behind.
+fn take_signals(runtime: &Runtime) -> Result<Signals, Failure> {
+    let _in_runtime = runtime.enter();
+    let take = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(Code::General, format!("signals cannot be handled: {error}"))
+        })
+    };
+    Ok(Signals {
+        terminate: take(SignalKind::terminate())?,
+        interrupt: take(SignalKind::interrupt())?,
+    })
 }
 
 /// SIGTERM and SIGINT end the daemon. What is unsent is durable in the replica and goes at the next mount;
 /// who wants it sent first says `roamhome umount`.
-async fn unmount_on_signal(unmount: mpsc::Sender<UnmountRequest>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be heard; only `roamhome umount` ends this daemon");
-        return;
-    };
+async fn unmount_on_signal(mut signals: Signals, events: mpsc::Sender<Event>) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
         }
         tracing::info!("told to end");
-        if unmount
-            .send(UnmountRequest {
-                how: Unmount::Lazily,
-                reply: None,
-            })
-            .is_err()
-        {
+        let unmount = Event::Unmount {
+            how: Unmount::Lazily,
+            reply: None,
+        };
+        if events.send(unmount).is_err() {
             return;
         }
     }
@@ -248,7 +256,7 @@ fn open_home(
 fn start_control(
     runtime: &Runtime,
     daemon: &Arc<Daemon>,
-    unmount: mpsc::Sender<UnmountRequest>,
+    events: mpsc::Sender<Event>,
 ) -> Result<tokio::task::JoinHandle<()>, Failure> {
     let _in_runtime = runtime.enter();
     let uid = rustix::process::getuid().as_raw();
@@ -256,7 +264,7 @@ fn start_control(
     for path in &daemon.request.control_sockets {
         match Server::bind(path, uid) {
             Ok(server) => {
-                let answers = Arc::new(Answers::new(Arc::clone(daemon), unmount));
+                let answers = Arc::new(Answers::new(Arc::clone(daemon), events));
                 return Ok(runtime.spawn(server.serve(answers)));
             }
             Err(error) => last = Some(error),

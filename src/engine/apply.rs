@@ -13,8 +13,8 @@ use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 mod keep_content;
 mod rows;
 
-use keep_content::{discard_content, finish, keep_content};
-pub(super) use rows::{NewNode, adopt_into};
+use keep_content::{finish, keep_content};
+pub(super) use rows::{NewNode, adopt_into, succeed};
 use rows::{adopt_as, detach, overwrite, recheck, stand, touch};
 
 /// How a step on the replica ended.
@@ -61,14 +61,14 @@ pub(super) fn adopt(
     })?;
     if applied != Applied::Stale {
         shared.entry_changed(place);
-        shared.node_changed(place.parent, false);
+        shared.node_changed(place.parent);
     }
     Ok(applied)
 }
 
-/// The server's version replaces the node's content and attributes; what it replaces becomes a local
-/// backup. A node that some program reads keeps its content for that program: another takes its place. A node
-/// that was renamed here, and not on the server yet, is refreshed where it stands.
+/// The server's version replaces the node; what it replaces becomes a local backup. Another node takes its place,
+/// as if a program had renamed one over it: who reads or runs the old one goes on doing so. A node that was
+/// renamed here, and not on the server yet, is replaced where it stands.
 pub(super) fn refresh(
     shared: &Shared,
     place: &Place,
@@ -79,7 +79,7 @@ pub(super) fn refresh(
 ) -> Result<Applied, ReplicaError> {
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
-    let read_by_somebody = shared.replica.opens().is_open(id);
+    let opens = shared.replica.opens();
     let mut shown = place.clone();
     let applied = shared.replica.update(|tx| {
         let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
@@ -89,12 +89,13 @@ pub(super) fn refresh(
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
-        let in_place = !read_by_somebody && node.kind == version.kind && node.nlink == 1;
-        let new_id = if in_place {
-            overwrite(tx, node, version, now)?;
-            id
+        let new_id = if node.kind == version.kind && node.nlink == 1 {
+            let next = succeed(tx, opens, node, now)?;
+            let new_id = next.id;
+            overwrite(tx, next, version, now)?;
+            new_id
         } else {
-            detach(tx, shared.replica.opens(), &stands, node, now)?;
+            detach(tx, opens, &stands, node, now)?;
             let Some(mut parent) = tx.node(stands.parent)? else {
                 return Ok(Applied::Stale);
             };
@@ -131,13 +132,8 @@ pub(super) fn refresh(
         Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
     })?;
     finish(shared, &applied, backup.as_ref())?;
-    match applied {
-        Applied::Done(Some(new_id)) if new_id == id => {
-            discard_content(shared, id)?;
-            shared.node_changed(id, true);
-        }
-        Applied::Done(_) => shared.entry_changed(&shown),
-        Applied::Stale => {}
+    if applied != Applied::Stale {
+        shared.entry_changed(&shown);
     }
     Ok(applied)
 }
@@ -174,7 +170,7 @@ pub(super) fn take_attrs(
         Ok::<_, ReplicaError>(Applied::Done(Some(id)))
     })?;
     if applied != Applied::Stale {
-        shared.node_changed(id, false);
+        shared.node_changed(id);
     }
     Ok(applied)
 }
@@ -203,7 +199,7 @@ pub(super) fn drop_file(
     finish(shared, &applied, backup.as_ref())?;
     if applied != Applied::Stale {
         shared.entry_removed(place.parent, &place.name, id);
-        shared.node_changed(place.parent, false);
+        shared.node_changed(place.parent);
     }
     Ok(applied)
 }
@@ -229,7 +225,7 @@ pub(super) fn drop_dir(
     })?;
     if applied != Applied::Stale {
         shared.entry_removed(place.parent, &place.name, id);
-        shared.node_changed(place.parent, false);
+        shared.node_changed(place.parent);
     }
     Ok(applied)
 }

@@ -1,11 +1,15 @@
 //! Bringing content here: for a program that waits, for a plan that needs it, for a comparison.
 
 use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+
+use super::apply;
 use super::link::LinkState;
 use super::scan::{self, ScanError};
-use super::shared::{Shared, lock};
+use super::shared::{Shared, Waiting, lock};
 use super::{Done, FetchError};
 use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
 use crate::replica::{Content, ReplicaError, StagingFile};
@@ -26,25 +30,47 @@ pub(super) async fn reachable(shared: &Shared) -> Result<(), FetchError> {
 
 /// The mount waits for a file's content.
 pub(super) fn hydrate_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
+    let hydrate = async move |shared: Arc<Shared>| hydrate(&shared, node, true).await;
+    for_mount(shared, |shared| &shared.hydrating, node, done, hydrate);
+}
+
+/// Lets the mount wait for what `work` brings, which is done once for all who wait for the same.
+pub(super) fn for_mount<F>(
+    shared: &Arc<Shared>,
+    waiting: fn(&Shared) -> &Waiting,
+    node: NodeId,
+    done: Done,
+    work: impl FnOnce(Arc<Shared>) -> F,
+) where
+    F: Future<Output = Result<(), ScanError>> + Send + 'static,
+{
     let first = {
-        let mut hydrating = lock(&shared.hydrating);
-        let waiters = hydrating.entry(node).or_default();
+        let mut waiting = lock(waiting(shared));
+        let waiters = waiting.entry(node).or_default();
         waiters.push(done);
         waiters.len() == 1
     };
     if !first {
         return;
     }
+    let work = work(Arc::clone(shared));
     let shared = Arc::clone(shared);
     shared.runtime.clone().spawn(async move {
         let outcome = match reachable(&shared).await {
-            Ok(()) => hydrate(&shared, node, true).await.map_err(|error| {
-                tracing::warn!(%error, ?node, "fetching");
-                scan::fetch_error(&error)
-            }),
+            // Even after a panic nobody waits for ever.
+            Ok(()) => match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(done) => done.map_err(|error| {
+                    tracing::warn!(%error, ?node, "fetching");
+                    scan::fetch_error(&error)
+                }),
+                Err(_) => {
+                    tracing::error!(?node, "fetching panicked");
+                    Err(FetchError::Failed)
+                }
+            },
             Err(error) => Err(error),
         };
-        let waiters = lock(&shared.hydrating).remove(&node).unwrap_or_default();
+        let waiters = lock(waiting(&shared)).remove(&node).unwrap_or_default();
         for done in waiters {
             done(outcome);
         }
@@ -171,7 +197,8 @@ async fn fetch_once(
     })
 }
 
-/// Puts fetched content in place, if the node still waits for it; base follows what was really read.
+/// Puts fetched content in place, if the node still waits for it; base follows what was really read. Where that is
+/// not what the kernel was told to expect, another node takes the places: whoever waits looks the path up again.
 fn install(
     shared: &Shared,
     id: NodeId,
@@ -180,40 +207,47 @@ fn install(
 ) -> Result<(), ReplicaError> {
     let Fetched { file, version } = fetched;
     scan::note_racy(shared, place, &version, shared.server_now());
-    let content = shared.replica.content();
-    let changed = shared.replica.update(|tx| {
+    let now = shared.now();
+    let replica = &shared.replica;
+    let changed = replica.update(|tx| {
         let Some(mut node) = tx.node(id)? else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
         let Some(base) = tx.base(place)?.filter(|base| base.node == id) else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
         if node.content == Content::Whole || node.data_changed {
-            return Ok(false);
+            return Ok(Vec::new());
+        }
+        let mut changed = Vec::new();
+        let as_agreed = base.version.mtime == version.mtime;
+        if !(as_agreed && base.version.same_content(&version)) {
+            node = apply::succeed(tx, replica.opens(), node, now)?;
+            changed = tx.places(node.id)?;
         }
         // Inside the transaction, so that no other content can come in between; before its row, so that
         // the row never promises what is not there.
-        content.install(file, id)?;
-        let differs = !base.version.same_content(&version);
+        replica.content().install(file, node.id)?;
         node.content = Content::Whole;
         node.hash = version.hash;
         node.size = version.size;
-        if node.mtime.secs() != version.mtime {
+        // Unless a program set another one in the meantime.
+        if !as_agreed && node.mtime.secs() == base.version.mtime {
             node.mtime = Time::new(version.mtime, 0);
         }
-        tx.put_node(node)?;
         let entry = BaseEntry {
-            node: id,
+            node: node.id,
             version: Version {
                 mode: base.version.mode,
                 ..version
             },
         };
+        tx.put_node(node)?;
         tx.set_base(place.clone(), Some(entry))?;
-        Ok::<_, ReplicaError>(differs)
+        Ok::<_, ReplicaError>(changed)
     })?;
-    if changed {
-        shared.node_changed(id, true);
+    for place in &changed {
+        shared.entry_changed(place);
     }
     Ok(())
 }

@@ -55,6 +55,7 @@ pub trait Events: Send + Sync {
     fn entry_changed(&self, parent: NodeId, name: &Name);
     /// The node at `name` was removed.
     fn entry_removed(&self, parent: NodeId, name: &Name, node: NodeId);
-    /// The node's attributes, and its content if `data`, changed.
-    fn node_changed(&self, node: NodeId, data: bool);
+    /// The node's attributes changed. Neither its content nor its size does: what the server has instead is another
+    /// node, so that nothing has to be forgotten before somebody may read.
+    fn node_changed(&self, node: NodeId);
 }

@@ -72,29 +72,8 @@ pub(super) async fn walk(shared: &Arc<Shared>) -> Result<WalkStats, ScanError> {
 
 /// The mount asks for a directory that was never listed.
 pub(super) fn list_for_mount(shared: &Arc<Shared>, dir: NodeId, done: Done) {
-    let first = {
-        let mut listing = lock(&shared.listing);
-        let waiters = listing.entry(dir).or_default();
-        waiters.push(done);
-        waiters.len() == 1
-    };
-    if !first {
-        return;
-    }
-    let shared = Arc::clone(shared);
-    shared.runtime.clone().spawn(async move {
-        let outcome = match super::fetch::reachable(&shared).await {
-            Ok(()) => observe(&shared, dir, true).await.map_err(|error| {
-                tracing::warn!(%error, ?dir, "listing");
-                fetch_error(&error)
-            }),
-            Err(error) => Err(error),
-        };
-        let waiters = lock(&shared.listing).remove(&dir).unwrap_or_default();
-        for done in waiters {
-            done(outcome);
-        }
-    });
+    let observe = async move |shared: Arc<Shared>| observe(&shared, dir, true).await;
+    super::fetch::for_mount(shared, |shared| &shared.listing, dir, done, observe);
 }
 
 /// What a failed request means to a program that waits.

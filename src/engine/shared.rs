@@ -27,6 +27,9 @@ pub(super) struct SecondName {
     pub(super) version: Version,
 }
 
+/// Who waits for what.
+pub(super) type Waiting = Mutex<HashMap<NodeId, Vec<Done>>>;
+
 /// The engine's state. Every lock is held for moments only, never across an await.
 pub(super) struct Shared {
     pub(super) replica: Arc<Replica>,
@@ -51,9 +54,9 @@ pub(super) struct Shared {
     /// When the last operation changed something.
     last_change: Mutex<Instant>,
     /// Fetches under way and who waits for them.
-    pub(super) hydrating: Mutex<HashMap<NodeId, Vec<Done>>>,
+    pub(super) hydrating: Waiting,
     /// First listings under way and who waits for them.
-    pub(super) listing: Mutex<HashMap<NodeId, Vec<Done>>>,
+    pub(super) listing: Waiting,
     pub(super) transfers: Transfers,
     /// Bytes that uploads may hold in memory at once: many small files, or a few large ones.
     pub(super) upload_bytes: Semaphore,
@@ -176,9 +179,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn node_changed(&self, node: NodeId, data: bool) {
+    pub(super) fn node_changed(&self, node: NodeId) {
         if let Some(events) = self.events.get() {
-            events.node_changed(node, data);
+            events.node_changed(node);
         }
     }
 }

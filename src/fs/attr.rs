@@ -85,7 +85,7 @@ impl Home {
                 let node = view.node(id)?.filter(|node| node.kind != Kind::Other);
                 return Ok(node.as_ref().map(Attr::from));
             }
-            match view.node(parent)?.ok_or(FsError::NotFound)? {
+            match view.node(parent)?.ok_or_else(|| self.gone(parent))? {
                 dir if dir.kind != Kind::Dir => Err(FsError::NotADirectory.into()),
                 dir if dir.listed => Ok(None),
                 _ => Err(Stop::Needs(Need::Listing(parent))),
@@ -97,7 +97,7 @@ impl Home {
     pub fn attr(&self, id: NodeId) -> Result<Attr, FsError> {
         let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
         let node = node.or_else(|| self.handles.ghost(id));
-        node.as_ref().map(Attr::from).ok_or(FsError::NotFound)
+        node.as_ref().map(Attr::from).ok_or(FsError::Stale)
     }
 
     /// The kernel forgot a node.
@@ -108,7 +108,7 @@ impl Home {
     /// Where a symlink points.
     pub fn read_link(&self, id: NodeId) -> Result<Vec<u8>, FsError> {
         let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
-        match node.ok_or(FsError::NotFound)? {
+        match node.ok_or_else(|| self.gone(id))? {
             node if node.kind == Kind::Symlink => Ok(node.target),
             _ => Err(FsError::Invalid),
         }

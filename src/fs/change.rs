@@ -51,7 +51,7 @@ impl Home {
 impl Change<'_, '_> {
     /// The node `id`.
     pub(super) fn node(&self, id: NodeId) -> Result<Node, Stop> {
-        Ok(self.tx.node(id)?.ok_or(FsError::NotFound)?)
+        Ok(self.tx.node(id)?.ok_or_else(|| self.home.gone(id))?)
     }
 
     /// The directory `id`, all of whose entries are known.
@@ -187,6 +187,9 @@ impl Change<'_, '_> {
             return Ok(self.tx.put_node(node)?);
         }
         if self.home.replica.opens().is_open(node.id) {
+            if let Some(content) = self.home.handles.open_content(node.id) {
+                content.set_unlinked();
+            }
             self.tx.mark_in_flight(node.id)?;
             return Ok(self.tx.put_node(node)?);
         }

@@ -12,6 +12,9 @@ pub enum FsError {
     /// There is no such entry or node.
     #[error("no such file or directory")]
     NotFound,
+    /// The node is gone, or another has its places: the path is to be looked up again.
+    #[error("the file is no longer what its path leads to")]
+    Stale,
     /// The name is taken.
     #[error("the name exists already")]
     Exists,
@@ -39,6 +42,9 @@ pub enum FsError {
     /// The mount takes no writes any more.
     #[error("the home is mounted read-only")]
     ReadOnly,
+    /// The file is a program that runs.
+    #[error("the program runs")]
+    Running,
     /// The node has as many names as it can have.
     #[error("too many links")]
     TooManyLinks,
@@ -72,6 +78,8 @@ impl FsError {
     pub fn to_errno(&self) -> i32 {
         match self {
             Self::NotFound => libc::ENOENT,
+            // The kernel takes care that programs see this only if the path leads here again.
+            Self::Stale => libc::ESTALE,
             Self::Exists => libc::EEXIST,
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
@@ -82,6 +90,7 @@ impl FsError {
             Self::NotPermitted => libc::EPERM,
             Self::CrossesScope => libc::EXDEV,
             Self::ReadOnly => libc::EROFS,
+            Self::Running => libc::ETXTBSY,
             Self::TooManyLinks => libc::EMLINK,
             Self::NoAttribute => libc::ENODATA,
             Self::NotSupported => libc::EOPNOTSUPP,

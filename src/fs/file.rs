@@ -21,6 +21,8 @@ pub struct OpenOptions {
     pub truncate: bool,
     /// Only if it has to be created.
     pub exclusive: bool,
+    /// To run it as a program.
+    pub run: bool,
 }
 
 /// A file that was opened.
@@ -35,17 +37,25 @@ pub struct Opened {
 impl Home {
     /// Opens a file.
     pub fn open(&self, id: NodeId, options: OpenOptions, caller: Caller) -> Result<Opened, Stop> {
-        let write = options.write || options.truncate;
-        let (node, content) = self.hold(id, write, !options.truncate)?;
+        let OpenOptions { truncate, run, .. } = options;
+        let write = options.write || truncate;
+        let (node, content) = self.hold(id, write, !truncate)?;
         let mut attr = Attr::from(&node);
-        if options.truncate {
-            if let Err(error) = self.resize(&content, 0, caller.uid != 0) {
+        if truncate {
+            if let Err(error) = self.empty_unless_run(&content, caller.uid != 0) {
                 self.let_go(content, write)?;
                 return Err(error.into());
             }
             attr = self.attr(id)?;
         }
-        let handle = self.handles.insert_file(OpenFile { content, write });
+        if run {
+            content.start();
+        }
+        let handle = self.handles.insert_file(OpenFile {
+            content,
+            write,
+            run,
+        });
         Ok(Opened { handle, attr })
     }
 
@@ -86,7 +96,11 @@ impl Home {
                 let write = options.write;
                 Ok(Opened {
                     attr: Attr::from(&node),
-                    handle: self.handles.insert_file(OpenFile { content, write }),
+                    handle: self.handles.insert_file(OpenFile {
+                        content,
+                        write,
+                        run: false,
+                    }),
                 })
             }
             Err(Stop::Failed(FsError::Exists)) if !options.exclusive => {
@@ -101,6 +115,9 @@ impl Home {
     pub fn release(&self, handle: Handle) -> Result<(), FsError> {
         let file = self.handles.remove_file(handle)?;
         let (content, write) = (Arc::clone(&file.content), file.write);
+        if file.run {
+            content.end();
+        }
         drop(file);
         self.let_go(content, write)
     }
@@ -119,18 +136,6 @@ impl Home {
         Ok(self.replica.sync()?)
     }
 
-    /// The engine changed a file's content: those who have it open shall see it.
-    pub fn content_replaced(&self, id: NodeId) -> Result<(), FsError> {
-        let Some(content) = self.handles.open_content(id) else {
-            return Ok(());
-        };
-        let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
-        match node {
-            Some(node) if node.content == Content::Whole => self.load(&content, &node).map(drop),
-            _ => Ok(()),
-        }
-    }
-
     /// Counts a file as open and gives its content, which has to be `whole` or is a [`Need`].
     pub(super) fn hold(
         &self,
@@ -141,7 +146,13 @@ impl Home {
         self.replica.opens().inc(id, write);
         let content = self.handles.content(id);
         let held = self.replica.view(|view| {
-            let node = view.node(id)?.ok_or(FsError::NotFound)?;
+            let node = view.node(id)?.ok_or_else(|| self.gone(id))?;
+            let reads = !write && node.content == Content::Whole;
+            if node.nlink == 0 && !content.is_unlinked() && !reads {
+                // The engine took its name away, and the kernel may not know yet: what is written to it would
+                // be lost.
+                return Err(FsError::Stale.into());
+            }
             match node.kind {
                 Kind::File if whole && node.content != Content::Whole => {
                     Err(Stop::Needs(Need::Content(id)))
@@ -249,7 +260,9 @@ impl Home {
             if gone(node.nlink) {
                 tx.remove_node(id)?;
                 node.nlink = 0;
-                self.handles.remember_ghost(node);
+                if content.is_unlinked() {
+                    self.handles.remember_ghost(node);
+                }
                 return Ok(());
             }
             // Else a write that failed half-way would leave the row wrong.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -21,6 +21,8 @@ pub struct Handle(pub u64);
 pub(super) struct OpenFile {
     pub(super) content: Arc<OpenContent>,
     pub(super) write: bool,
+    /// Held by a program that runs.
+    pub(super) run: bool,
 }
 
 /// The content of a file that is open, or being truncated.
@@ -31,6 +33,10 @@ pub(super) struct OpenContent {
     /// Held by whoever changes the content. True from the first change or the creation on until the last
     /// writer closes: the node is marked in flight, and `file`, if there is one, can be written.
     pub(super) writing: Mutex<bool>,
+    /// Handles by which the file runs as a program. Grows only while `writing` is held.
+    running: AtomicU32,
+    /// It lost its last name by a program's hand, so the kernel knows that no path leads to it.
+    unlinked: AtomicBool,
 }
 
 impl OpenContent {
@@ -44,6 +50,30 @@ impl OpenContent {
         let file = file.map(Arc::new);
         write(&self.file).clone_from(&file);
         file
+    }
+
+    /// The file is a program that starts. Whoever is emptying it has done so before.
+    pub(super) fn start(&self) {
+        let _no_change = self.lock_writing();
+        self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A program ended.
+    pub(super) fn end(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the file runs; true to whoever holds `writing` for as long as they hold it.
+    pub(super) fn runs(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn set_unlinked(&self) {
+        self.unlinked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.unlinked.load(Ordering::Relaxed)
     }
 
     /// Waits for the right to change the content.
@@ -79,6 +109,8 @@ impl Handles {
             node,
             file: RwLock::default(),
             writing: Mutex::default(),
+            running: AtomicU32::default(),
+            unlinked: AtomicBool::default(),
         });
         contents.insert(node, Arc::downgrade(&content));
         content

@@ -153,10 +153,10 @@ impl Home {
         size: u64,
         drops_privileges: bool,
     ) -> Result<(), FsError> {
-        if size == 0 {
-            return self.empty(content, drops_privileges);
-        }
         let mut writing = content.lock_writing();
+        if size == 0 {
+            return self.empty(content, &mut writing, drops_privileges);
+        }
         self.begin(content, &mut writing)?.set_len(size)?;
         self.put(content, drops_privileges, |node, _| {
             node.size = size;
@@ -164,8 +164,26 @@ impl Home {
         })
     }
 
-    fn empty(&self, content: &OpenContent, drops_privileges: bool) -> Result<(), FsError> {
+    /// Empties a file that is being opened. The kernel guards running programs against who writes, but asks only
+    /// after it had the file opened, and emptied.
+    pub(super) fn empty_unless_run(
+        &self,
+        content: &OpenContent,
+        drops_privileges: bool,
+    ) -> Result<(), FsError> {
         let mut writing = content.lock_writing();
+        match content.runs() {
+            true => Err(FsError::Running),
+            false => self.empty(content, &mut writing, drops_privileges),
+        }
+    }
+
+    fn empty(
+        &self,
+        content: &OpenContent,
+        writing: &mut bool,
+        drops_privileges: bool,
+    ) -> Result<(), FsError> {
         let mut was_empty = false;
         // The row goes first: it must not say that the old content was changed and is not here.
         self.put(content, drops_privileges, |node, change| {
@@ -179,7 +197,7 @@ impl Home {
         })?;
         match was_empty {
             true => Ok(()),
-            false => Ok(self.open_for_change(content, &mut writing)?.set_len(0)?),
+            false => Ok(self.open_for_change(content, writing)?.set_len(0)?),
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`Need`]. `Home::run` asks the engine for it and does the whole operation again when it is there, on the
 //! engine's thread, so that no thread of the mount is ever held up.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use super::{FsError, Home};
@@ -47,7 +48,7 @@ impl From<ReplicaError> for Stop {
 
 impl Home {
     /// Does `operation`, fetching what it needs first, and then calls `done`: at once on this thread if
-    /// nothing had to be fetched, else later on a thread of the engine.
+    /// nothing had to be fetched, else later on a thread of the engine. After a panic `done` is only dropped.
     pub fn run<T: 'static>(
         self: &Arc<Self>,
         operation: impl Fn(&Self) -> Result<T, Stop> + Send + 'static,
@@ -58,6 +59,24 @@ impl Home {
 }
 
 fn attempt<T: 'static>(
+    home: Arc<Home>,
+    operation: impl Fn(&Home) -> Result<T, Stop> + Send + 'static,
+    done: impl FnOnce(Result<T, FsError>) + Send + 'static,
+    attempts_left: u32,
+) {
+    contain(|| try_once(home, operation, done, attempts_left));
+}
+
+/// Does `f`. If that panics, the thread survives, and what `f` owned is dropped: for a reply to the kernel that
+/// means EIO.
+pub fn contain(f: impl FnOnce()) {
+    // What operations share is whole at every moment: transactions take effect together, or not at all.
+    if panic::catch_unwind(AssertUnwindSafe(f)).is_err() {
+        tracing::error!("an operation panicked; whoever waits for it gets EIO");
+    }
+}
+
+fn try_once<T: 'static>(
     home: Arc<Home>,
     operation: impl Fn(&Home) -> Result<T, Stop> + Send + 'static,
     done: impl FnOnce(Result<T, FsError>) + Send + 'static,

@@ -202,7 +202,53 @@ fn a_file_without_a_name_lives_until_its_last_close() {
         "while the kernel knows it"
     );
     fix.home.forget(id);
-    assert!(matches!(fix.home.attr(id), Err(FsError::NotFound)));
+    assert!(matches!(fix.home.attr(id), Err(FsError::Stale)));
+}
+
+#[test]
+fn an_open_file_that_lost_its_name_is_written_to_only_if_a_program_took_it() {
+    let fix = fixture();
+    let (ours, theirs) = (fix.write("ours", b"1"), fix.write("theirs", b"2"));
+    let readers = [ours, theirs].map(|id| fix.open(id, false));
+    fix.unlink("ours");
+    // As the engine does when the server has it no more; the kernel may not know yet.
+    let taken = fix.replica.update(|tx| {
+        let mut node = tx.node(theirs)?.unwrap();
+        tx.unlink(&Place::new(ROOT, Name::new(b"theirs").unwrap()))?;
+        node.nlink = 0;
+        tx.mark_in_flight(theirs)?;
+        tx.put_node(node)
+    });
+    taken.unwrap_or_else(|error: ReplicaError| panic!("{error}"));
+
+    let writing = OpenOptions {
+        write: true,
+        ..OpenOptions::default()
+    };
+    let emptying = SetAttr {
+        size: Some(0),
+        ..SetAttr::default()
+    };
+    for (id, expected) in [(ours, 0), (theirs, libc::ESTALE)] {
+        // Such as through /proc/self/fd.
+        fix.home.release(fix.open(id, false)).unwrap();
+        let opened = done(fix.home.open(id, writing, ME));
+        if let Ok(opened) = &opened {
+            fix.home.release(opened.handle).unwrap();
+        }
+        assert_eq!(errno(opened), expected);
+        assert_eq!(errno(done(fix.home.set_attr(id, emptying, ME))), expected);
+    }
+    for reader in readers {
+        fix.home.release(reader).unwrap();
+    }
+    assert_eq!((fix.node(ours), fix.node(theirs)), (None, None));
+    // Where nothing is any more, something else may have the name.
+    assert_eq!(errno(done(fix.home.open(ours, writing, ME))), libc::ENOENT);
+    assert_eq!(
+        errno(done(fix.home.open(theirs, writing, ME))),
+        libc::ESTALE
+    );
 }
 
 #[test]

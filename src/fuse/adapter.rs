@@ -19,22 +19,24 @@ use fuser::{
 
 use super::answer;
 use super::negotiate::negotiate;
+use super::notify::Board;
 use super::translate::{
     caller, errno, handle, name, node, open_options, rename_mode, set_time, special_kind,
     xattr_mode,
 };
-use crate::fs::{FsError, Home, SetAttr};
+use crate::fs::{FsError, Home, RenameMode, SetAttr, contain};
 
 mod operation;
 
 /// The home as the kernel's requests see it.
 pub(super) struct Adapter {
     home: Arc<Home>,
+    board: Arc<Board>,
 }
 
 impl Adapter {
-    pub(super) fn new(home: Arc<Home>) -> Self {
-        Self { home }
+    pub(super) fn new(home: Arc<Home>, board: Arc<Board>) -> Self {
+        Self { home, board }
     }
 }
 
@@ -51,11 +53,11 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, _lookups: u64) {
-        self.home.forget(node(ino));
+        contain(|| self.home.forget(node(ino)));
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        answer::attr(reply, self.home.attr(node(ino)));
+        contain(|| answer::attr(reply, self.home.attr(node(ino))));
     }
 
     fn setattr(
@@ -93,7 +95,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        answer::data(reply, self.home.read_link(node(ino)));
+        contain(|| answer::data(reply, self.home.read_link(node(ino))));
     }
 
     fn mknod(
@@ -170,9 +172,17 @@ impl Filesystem for Adapter {
         let Some(mode) = rename_mode(flags) else {
             return reply.error(Errno::EINVAL);
         };
-        match name(from).and_then(|from| Ok((from, name(to)?))) {
+        let place = |dir, bytes| Ok((node(dir), name(bytes)?));
+        let places = place(from_dir, from).and_then(|from| Ok((from, place(to_dir, to)?)));
+        let board = Arc::clone(&self.board);
+        match places {
             Ok((from, to)) => self.action(reply, move |home| {
-                home.rename((node(from_dir), &from), (node(to_dir), &to), mode)
+                home.rename((from.0, &from.1), (to.0, &to.1), mode)?;
+                board.renamed(&from, &to);
+                if mode == RenameMode::Exchange {
+                    board.renamed(&to, &from);
+                }
+                Ok(())
             }),
             Err(error) => reply.error(errno(&error)),
         }
@@ -224,8 +234,8 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let data = self.home.read(handle(fh), offset, size as usize);
-        answer::data(reply, data);
+        let size = size as usize;
+        contain(|| answer::data(reply, self.home.read(handle(fh), offset, size)));
     }
 
     fn write(
@@ -241,8 +251,8 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drops = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let written = self.home.write(handle(fh), offset, data, drops);
-        answer::written(reply, written);
+        let write = || self.home.write(handle(fh), offset, data, drops);
+        contain(|| answer::written(reply, write()));
     }
 
     /// Not needed, and the kernel asks only once: there is nothing that only a close would tell us.
@@ -260,11 +270,11 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        answer::done(reply, self.home.release(handle(fh)));
+        contain(|| answer::done(reply, self.home.release(handle(fh))));
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        answer::done(reply, self.home.fsync(handle(fh)));
+        contain(|| answer::done(reply, self.home.fsync(handle(fh))));
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -275,7 +285,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
-        answer::entries(reply, self.home.read_dir(handle(fh), offset));
+        contain(|| answer::entries(reply, self.home.read_dir(handle(fh), offset)));
     }
 
     fn readdirplus(
@@ -286,20 +296,20 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        answer::entries_plus(reply, self.home.read_dir(handle(fh), offset));
+        contain(|| answer::entries_plus(reply, self.home.read_dir(handle(fh), offset)));
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.home.release_dir(handle(fh));
+        contain(|| self.home.release_dir(handle(fh)));
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer::done(reply, self.home.fsync_dir());
+        contain(|| answer::done(reply, self.home.fsync_dir()));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        answer::space(reply, self.home.room());
+        contain(|| answer::space(reply, self.home.room()));
     }
 
     fn setxattr(
@@ -322,12 +332,12 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value = self.home.xattr(node(ino), name.as_bytes());
-        answer::sized(reply, size, value);
+        let value = || self.home.xattr(node(ino), name.as_bytes());
+        contain(|| answer::sized(reply, size, value()));
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        answer::names(reply, size, self.home.xattrs(node(ino)));
+        contain(|| answer::names(reply, size, self.home.xattrs(node(ino))));
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -346,7 +356,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let mode = mode.cast_unsigned();
-        answer::done(reply, self.home.fallocate(handle(fh), offset, length, mode));
+        contain(|| answer::done(reply, self.home.fallocate(handle(fh), offset, length, mode)));
     }
 
     fn lseek(
@@ -361,12 +371,12 @@ impl Filesystem for Adapter {
         let Ok(from) = u64::try_from(offset) else {
             return reply.error(Errno::ENXIO);
         };
-        let found = match whence {
+        let find = || match whence {
             libc::SEEK_DATA => self.home.seek(handle(fh), from, false),
             libc::SEEK_HOLE => self.home.seek(handle(fh), from, true),
             _ => Err(FsError::Invalid),
         };
-        answer::offset(reply, found);
+        contain(|| answer::offset(reply, find()));
     }
 
     fn copy_file_range(
@@ -384,6 +394,6 @@ impl Filesystem for Adapter {
     ) {
         let from = (handle(fh_in), offset_in);
         let to = (handle(fh_out), offset_out);
-        answer::written(reply, self.home.copy_range(from, to, len));
+        contain(|| answer::written(reply, self.home.copy_range(from, to, len)));
     }
 }

@@ -9,7 +9,8 @@ const MAX_WRITE: u32 = 1 << 20;
 const WANTED: [InitFlags; 11] = [
     // A truncating open needs no content, and is one operation.
     InitFlags::FUSE_ATOMIC_O_TRUNC,
-    // Pages go only when we say so: nobody else changes the home.
+    // Pages never go by themselves: only what the kernel lets programs do changes a file's content. What the
+    // server has instead is another file.
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_DO_READDIRPLUS,

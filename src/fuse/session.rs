@@ -3,14 +3,14 @@
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -46,18 +46,20 @@ pub enum Unmount {
 
 /// A mounted home.
 pub struct Mounted {
-    session: BackgroundSession,
-    // After the session: it must be able to tell until the end.
+    end: JoinHandle<io::Result<()>>,
+    // Until the end: it must be able to tell all the time.
     _teller: Teller,
     at: PathBuf,
 }
 
-/// Mounts `home` at the directory `at`; `notices` tell the kernel what the engine changes.
+/// Mounts `home` at the directory `at`; `notices` tell the kernel what the engine changes. Calls `over` when the
+/// mount has ended, by our hands or others'.
 pub fn mount(
     home: Arc<Home>,
     notices: &Notices,
     at: &Path,
     options: &MountOptions,
+    over: impl FnOnce() + Send + 'static,
 ) -> io::Result<Mounted> {
     let at = at.canonicalize()?;
     let source = format!("roamhome:{}", options.source);
@@ -76,14 +78,21 @@ pub fn mount(
     let threads = thread::available_parallelism().map_or(1, usize::from);
     config.n_threads = Some(threads.clamp(*THREADS.start(), *THREADS.end()));
     config.clone_fd = true;
-    let adapter = Adapter::new(Arc::clone(&home));
+    let adapter = Adapter::new(home, notices.board());
     let session = match mount_as_root(&source, &at, options.allow_other)? {
         Some(fuse) => Session::from_fd(adapter, fuse, config.acl, config)?,
         None => Session::new(adapter, &at, &config)?,
     };
-    let teller = notices.connect(home, session.notifier())?;
+    let fuse = session.as_fd().try_clone_to_owned()?;
+    let teller = notices.connect(session.notifier(), fuse)?;
+    let session = session.spawn()?;
+    let end = thread::Builder::new().name("mount".into()).spawn(move || {
+        let ended = session.join();
+        over();
+        ended
+    })?;
     Ok(Mounted {
-        session: session.spawn()?,
+        end,
         _teller: teller,
         at,
     })
@@ -118,17 +127,12 @@ fn mount_as_root(source: &str, at: &Path, allow_other: bool) -> io::Result<Optio
 }
 
 impl Mounted {
-    /// Whether the mount has ended, by our hands or others'.
-    pub fn is_over(&self) -> bool {
-        self.session.guard.is_finished()
-    }
-
     /// Where it is mounted.
     pub fn at(&self) -> &Path {
         &self.at
     }
 
-    /// Unmounts; `wait` tells when the last request was served.
+    /// Unmounts; `wait` tells when the last request was served. Fine if others have done so.
     pub fn unmount(&self, how: Unmount) -> io::Result<()> {
         let flags = match how {
             Unmount::IfUnused => UnmountFlags::empty(),
@@ -136,14 +140,15 @@ impl Mounted {
         };
         match rustix::mount::unmount(&self.at, flags) {
             Err(Errno::PERM) => fusermount(&self.at, how),
+            Err(Errno::INVAL) => Ok(()),
             unmounted => Ok(unmounted?),
         }
     }
 
     /// Waits until it is unmounted, by us or by somebody else, and nobody uses it any more.
     pub fn wait(self) -> io::Result<()> {
-        let Self { session, .. } = self;
-        session.join()
+        let ended = self.end.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the mount's thread panicked")))
     }
 }
 

@@ -27,6 +27,9 @@ const BLOCK: u64 = 512;
 /// The size of reads and writes that programs are told to prefer.
 const BLOCK_SIZE: u32 = 4096;
 
+/// With this the kernel opens a program to run it (include/linux/fs.h: FMODE_EXEC); no open(2) can say it.
+const FMODE_EXEC: i32 = 0x20;
+
 pub(super) fn errno(error: &FsError) -> Errno {
     if error.is_fault() {
         tracing::warn!(%error, "an operation failed");
@@ -119,6 +122,7 @@ pub(super) fn open_options(flags: i32) -> OpenOptions {
         write: OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY,
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
+        run: flags & FMODE_EXEC != 0,
     }
 }
 

@@ -31,7 +31,23 @@ pub(super) fn index_path(state_dir: &Path) -> PathBuf {
     state_dir.join("index.db")
 }
 
+fn lock_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("lock")
+}
+
 impl Replica {
+    /// The process that has the replica in `state_dir` open, as far as it can be told.
+    pub fn holder(state_dir: &Path) -> Option<u32> {
+        let mut lock = File::open(lock_path(state_dir)).ok()?;
+        let free = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared);
+        if free != Err(rustix::io::Errno::WOULDBLOCK) {
+            return None;
+        }
+        let mut pid = String::new();
+        lock.read_to_string(&mut pid).ok()?;
+        pid.trim().parse().ok()
+    }
+
     /// Whether there is a replica in `state_dir`.
     pub fn is_known(state_dir: &Path) -> bool {
         index_path(state_dir).exists()
@@ -87,7 +103,7 @@ fn take_directory(state_dir: &Path) -> Result<File> {
             dir: state_dir.to_owned(),
         });
     }
-    let path = state_dir.join("lock");
+    let path = lock_path(state_dir);
     let mut options = OpenOptions::new();
     options
         .read(true)
@@ -200,7 +216,9 @@ mod tests {
         let replica = open(&dir);
         let own = std::process::id().to_string();
         assert!(matches!(refused(dir.path()), ReplicaError::InUse { pid, .. } if pid == own));
+        assert_eq!(Replica::holder(dir.path()), Some(std::process::id()));
         drop(replica);
+        assert_eq!(Replica::holder(dir.path()), None);
         open(&dir);
     }
 

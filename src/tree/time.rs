@@ -13,10 +13,9 @@ const NANOS_PER_SEC: i64 = 1_000_000_000;
 impl Time {
     /// `secs` seconds and `nanos` nanoseconds since the epoch; saturates at the ends of the range.
     pub fn new(secs: i64, nanos: u32) -> Self {
-        Self(
-            secs.saturating_mul(NANOS_PER_SEC)
-                .saturating_add(i64::from(nanos)),
-        )
+        let exact = i128::from(secs) * i128::from(NANOS_PER_SEC) + i128::from(nanos);
+        let end = if exact < 0 { i64::MIN } else { i64::MAX };
+        Self(i64::try_from(exact).unwrap_or(end))
     }
 
     /// Whole seconds since the epoch, rounded down.
@@ -40,5 +39,8 @@ mod tests {
         assert_eq!((time.secs(), time.subsec_nanos()), (-2, 500_000_000));
         assert!(Time::new(-1, 0) < Time::new(0, 0));
         assert_eq!(Time::new(i64::MAX, 0).0, i64::MAX);
+        assert_eq!(Time::new(i64::MIN, 999_999_999).0, i64::MIN);
+        // The beginning of the range lies within a second.
+        assert_eq!(Time::new(-9_223_372_037, 145_224_192).0, i64::MIN);
     }
 }

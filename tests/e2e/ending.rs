@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::support::machine::{Machine, Site, assert_same, eventually, tree};
+use crate::support::machine::{Machine, Site, assert_same, eventually, needs_root, tree};
 
 /// Mounts again and finds everything, here and on the server.
 fn comes_back(site: &Site, machine: &Machine, content: &str) {
@@ -91,6 +91,7 @@ fn umount_refuses_while_a_program_works_in_the_home() {
 
 #[test]
 fn a_mount_that_others_end_loses_nothing() {
+    needs_root("umount(8) of what fstab does not name");
     let site = Site::new();
     let machine = site.machine("m");
     let home = machine.home();
@@ -99,7 +100,6 @@ fn a_mount_that_others_end_loses_nothing() {
         machine.mount();
         machine.ask("offline");
         fs::write(machine.at("file"), command[0]).unwrap();
-        // As root; others have fusermount3 alone.
         let status = Command::new(command[0])
             .args(&command[1..])
             .status()
@@ -108,6 +108,57 @@ fn a_mount_that_others_end_loses_nothing() {
         machine.wait_for_end();
         comes_back(&site, &machine, command[0]);
     }
+}
+
+#[test]
+fn who_comes_right_after_a_plain_umount_finds_the_home_free() {
+    needs_root("umount(8) of what fstab does not name");
+    let site = Site::new();
+    let machine = site.machine("m");
+    let home = machine.home();
+    let umount = || {
+        let status = Command::new("umount").arg(&home).status().unwrap();
+        assert!(status.success());
+    };
+    for round in 0..10 {
+        machine.mount();
+        fs::write(machine.at("file"), format!("{round}")).unwrap();
+        umount();
+        match round % 2 {
+            // The next one mounts.
+            0 => machine.mount(),
+            // The next one unmounts.
+            _ => machine.try_ask("umount").assert(8, &["mnt is not mounted"]),
+        }
+        if round % 2 == 0 {
+            machine.umount();
+            assert_same_as_server(&site, &format!("{round}"));
+        }
+        // Whoever unmounts has waited for the daemon.
+        machine.check();
+    }
+}
+
+#[test]
+fn a_home_that_is_out_of_sight_is_sent_before_its_daemon_ends() {
+    needs_root("umount(8) of what fstab does not name");
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    machine.ask("offline");
+    fs::write(machine.at("file"), "late").unwrap();
+    let holder = fs::File::open(machine.at("file")).unwrap();
+    let status = Command::new("umount")
+        .arg("--lazy")
+        .arg(machine.home())
+        .status();
+    assert!(status.unwrap().success());
+    machine.ask("online");
+    machine.ask("flush");
+    assert_same_as_server(&site, "late");
+    drop(holder);
+    machine.wait_for_end();
+    machine.check();
 }
 
 #[test]
@@ -121,6 +172,18 @@ fn a_daemon_that_is_told_to_end_loses_nothing() {
         machine.wait_for_end();
         comes_back(&site, &machine, content);
     }
+}
+
+#[test]
+fn a_daemon_can_be_told_to_end_as_soon_as_it_serves() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    for _ in 0..10 {
+        machine.mount();
+        machine.signal(Signal::TERM);
+        machine.wait_for_end();
+    }
+    machine.check();
 }
 
 #[test]

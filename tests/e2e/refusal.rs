@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use roamhome::remote::generate_identity;
@@ -102,7 +102,7 @@ fn a_path_on_the_server_that_is_no_home_is_refused() {
         &["a-file", "directory"],
     );
 
-    // Root may write anywhere, so somebody else logs in.
+    // Whoever runs the tests may not write there; only root may write anywhere, and so logs in as somebody else.
     let read_only = site.path("read-only");
     fs::create_dir(&read_only).unwrap();
     fs::write(read_only.join("theirs"), "x").unwrap();
@@ -201,19 +201,35 @@ fn a_state_directory_that_is_not_free_or_not_ours_is_refused_untouched() {
     assert!(!is_mounted(&machine.home()));
     pragma(&format!("pragma user_version = {version}"));
 
-    if rustix::process::geteuid().is_root() {
-        let before = state.metadata().unwrap();
-        chown(&state, Some(65_534), None).unwrap();
-        machine
-            .try_mount(&[])
-            .assert(9, &["state", "65534", "--state"]);
-        assert!(!is_mounted(&machine.home()));
-        chown(&state, Some(before.uid()), None).unwrap();
-    }
     machine.mount();
     assert_eq!(fs::read_to_string(machine.at("file")).unwrap(), "x");
     machine.umount();
     machine.check();
+}
+
+#[test]
+fn a_state_directory_of_another_user_is_refused_untouched() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    // Root can give one away; to others, what is root's is another user's.
+    let (theirs, owner) = match rustix::process::geteuid().is_root() {
+        true => (machine.disk("theirs"), 65_534),
+        false => (PathBuf::from("/usr"), 0),
+    };
+    if owner != 0 {
+        fs::create_dir(&theirs).unwrap();
+        chown(&theirs, Some(owner), None).unwrap();
+    }
+    let before = fs::read_dir(&theirs).unwrap().count();
+    let theirs_text = theirs.to_str().unwrap();
+    refused(
+        &machine,
+        &["--state", theirs_text],
+        9,
+        &[theirs_text, &format!("user {owner}"), "--state"],
+    );
+    assert_eq!(fs::read_dir(&theirs).unwrap().count(), before);
+    assert_eq!(theirs.metadata().unwrap().uid(), owner);
 }
 
 #[test]

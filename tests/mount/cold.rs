@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use roamhome::engine::{Events, FetchError};
-use roamhome::replica::ReplicaError;
+use roamhome::replica::{Node, ReplicaError};
 use roamhome::tree::{Name, NodeId, Place, Time};
 
 use crate::support::mounted::TestMount;
@@ -114,13 +114,23 @@ fn what_the_engine_changes_is_seen_although_the_kernel_remembers_everything() {
     assert!(fs::metadata(mount.join("g")).is_err());
     assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 1);
 
-    // New content, of the same node.
-    replace(&mount, id, b"newer");
-    mount.notices.node_changed(id, true);
+    // Another file in its place; who has the old one open goes on reading that.
+    let id = replace(&mount, id, &name, b"newer");
+    mount.notices.entry_changed(NodeId::ROOT, &name);
     wait_for(|| fs::read(mount.join("f")).unwrap() == b"newer");
     let mut seen = String::new();
     reader.read_to_string(&mut seen).unwrap();
-    assert_eq!(seen, "newer");
+    assert_eq!(seen, "old");
+
+    // Other attributes.
+    let chmod = mount.replica.update(|tx| {
+        let mut node = tx.node(id)?.unwrap();
+        node.mode = 0o600;
+        tx.put_node(node)
+    });
+    chmod.unwrap_or_else(|error: ReplicaError| panic!("{error}"));
+    mount.notices.node_changed(id);
+    wait_for(|| fs::metadata(mount.join("f")).unwrap().mode() & 0o777 == 0o600);
 
     // Another name.
     let other = Name::new(b"g").unwrap();
@@ -141,19 +151,63 @@ fn what_the_engine_changes_is_seen_although_the_kernel_remembers_everything() {
     });
 }
 
-fn replace(mount: &TestMount, id: NodeId, content: &[u8]) {
+#[test]
+fn more_news_than_are_remembered_reach_the_kernel() {
+    let mount = TestMount::new();
+    let names = ["0", "1", "2"].map(|name| Name::new(name.as_bytes()).unwrap());
+    let path = |name: &Name| mount.join(&name.to_string());
+    assert!(names.iter().all(|name| fs::metadata(path(name)).is_err()));
+    let dir = mount.server.put_dir(NodeId::ROOT, "d", &["one"]);
+    assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 1);
+
+    // Who looks into the directory waits for the server, and who tells of an entry there waits for them.
+    *mount.server.stalled.lock().unwrap() = Some(Vec::new());
+    let one = mount.join("d/one");
+    let looking = thread::spawn(move || fs::metadata(one).unwrap());
+    while mount.server.requests.load(Ordering::Relaxed) == 0 {
+        thread::yield_now();
+    }
+    mount.notices.entry_changed(dir, &names[0]);
+    let many = |dirs: std::ops::Range<u64>| {
+        for dir in dirs {
+            mount.notices.entry_changed(NodeId(dir), &names[0]);
+        }
+    };
+    many(1_000..13_000);
+    for name in &names {
+        mount.server.put_file(NodeId::ROOT, &name.to_string(), b"");
+        mount.notices.entry_changed(NodeId::ROOT, name);
+    }
+    many(13_000..25_000);
+    mount.server.go_on();
+    looking.join().unwrap();
+    wait_for(|| names.iter().all(|name| fs::metadata(path(name)).is_ok()));
+    wait_for(|| fs::read_dir(mount.path()).unwrap().count() == 1 + names.len());
+}
+
+/// What the engine does with an open file that the server has in a newer version.
+fn replace(mount: &TestMount, old: NodeId, name: &Name, content: &[u8]) -> NodeId {
     let store = mount.replica.content();
     let mut staged = store.new_staging().unwrap();
     staged.file.write_all(content).unwrap();
     let update = mount.replica.update(|tx| {
-        let mut node = tx.node(id)?.unwrap();
-        node.data_changed = false;
-        node.size = content.len() as u64;
-        node.mtime = Time::new(5, 0);
-        tx.put_node(node)
+        let mut node = tx.node(old)?.unwrap();
+        let id = tx.alloc_node()?;
+        tx.put_node(Node {
+            id,
+            data_changed: false,
+            size: content.len() as u64,
+            mtime: Time::new(5, 0),
+            ..node.clone()
+        })?;
+        tx.link(Place::new(NodeId::ROOT, name.clone()), id)?;
+        store.install(staged, id)?;
+        node.nlink = 0;
+        tx.mark_in_flight(old)?;
+        tx.put_node(node)?;
+        Ok(id)
     });
-    update.unwrap_or_else(|error: ReplicaError| panic!("{error}"));
-    store.install(staged, id).unwrap();
+    update.unwrap_or_else(|error: ReplicaError| panic!("{error}"))
 }
 
 /// The mount's news travel on a thread of their own.

@@ -193,7 +193,7 @@ impl Machine {
         let options = OpenOptions {
             write: true,
             truncate: true,
-            exclusive: false,
+            ..OpenOptions::default()
         };
         let opened = self
             .run(move |home| home.create(dir, &name, 0o644, options, ME))
@@ -248,9 +248,16 @@ impl Machine {
         Ok(new.filter(|_| self.alive.get()).map(|new| (old, new)))
     }
 
+    /// Looks the path up again if another file took its place, as the kernel does.
     pub(super) async fn read(&self, path: &str) -> Result<Content, FsError> {
         let id = self.find(path_of(path).names()).await?;
-        self.read_node(id).await
+        match self.read_node(id).await {
+            Err(FsError::Stale) => {
+                self.read_node(self.find(path_of(path).names()).await?)
+                    .await
+            }
+            read => read,
+        }
     }
 
     async fn read_node(&self, id: NodeId) -> Result<Content, FsError> {

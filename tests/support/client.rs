@@ -22,8 +22,19 @@ impl Clock {
         Self(Arc::new(AtomicI64::new(1_700_000_000)))
     }
 
+    /// Panics while it is stopped.
     pub(crate) fn now(&self) -> Time {
-        Time::new(self.0.load(Ordering::SeqCst), 0)
+        let secs = self.0.load(Ordering::SeqCst);
+        assert!(secs > 0, "the clock is stopped");
+        Time::new(secs, 0)
+    }
+
+    /// Stops it, or lets it go on.
+    pub(crate) fn turn(&self) {
+        let turned = |secs: i64| Some(-secs);
+        self.0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, turned)
+            .unwrap();
     }
 
     pub(crate) fn advance(&self, secs: i64) {
@@ -201,7 +212,7 @@ impl Client {
         let options = OpenOptions {
             write: true,
             truncate: true,
-            exclusive: false,
+            ..OpenOptions::default()
         };
         let opened = self
             .run(move |home| home.create(dir, &name, 0o644, options, ME))
@@ -211,7 +222,15 @@ impl Client {
         self.home.release(opened.handle).unwrap();
     }
 
+    /// Looks the path up again if another file took its place, as the kernel does.
     pub(crate) fn read(&self, path: &str) -> Result<Vec<u8>, FsError> {
+        match self.read_once(path) {
+            Err(FsError::Stale) => self.read_once(path),
+            read => read,
+        }
+    }
+
+    fn read_once(&self, path: &str) -> Result<Vec<u8>, FsError> {
         let id = self.find(path)?;
         let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME))?;
         let data = self.home.read(opened.handle, 0, 1 << 24).unwrap();

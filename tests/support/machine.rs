@@ -338,6 +338,13 @@ impl Said {
     }
 }
 
+/// Only root can do what a test does.
+#[track_caller]
+pub(crate) fn needs_root(what: &str) {
+    let is_root = rustix::process::geteuid().is_root();
+    assert!(is_root, "this test has to be run by root: {what}");
+}
+
 /// Waits until `done`; not for ever.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -362,13 +369,17 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<OsString, Seen> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
+        let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{dir:?}: {error}"));
+        for entry in entries {
+            let path = entry
+                .unwrap_or_else(|error| panic!("{dir:?}: {error}"))
+                .path();
             let name = path.strip_prefix(root).unwrap().as_os_str().to_owned();
             if name == ".roamhome" {
                 continue;
             }
-            let meta = path.symlink_metadata().unwrap();
+            let meta = path.symlink_metadata();
+            let meta = meta.unwrap_or_else(|error| panic!("{path:?}: {error}"));
             let (kind, content, mtime) = if meta.is_dir() {
                 dirs.push(path);
                 // Their times do not travel.

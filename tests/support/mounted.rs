@@ -42,7 +42,7 @@ impl TestMount {
             source: "user@server:/it's a test".to_owned(),
             allow_other: true,
         };
-        let mounted = mount(home, &notices, &at, &options).unwrap();
+        let mounted = mount(home, &notices, &at, &options, || {}).unwrap();
         // Other users may look in: some tests become one.
         for dir in [dir.path(), &at] {
             std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();

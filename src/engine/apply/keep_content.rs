@@ -56,17 +56,3 @@ pub(super) fn finish(
     }
     Ok(())
 }
-
-/// Removes the content that a refresh replaced, unless newer content came in its place already: the look
-/// and the removal share one critical section with every fetch and every truncation.
-pub(super) fn discard_content(shared: &Shared, id: NodeId) -> Result<(), ReplicaError> {
-    shared.replica.view(|view| {
-        let absent = view
-            .node(id)?
-            .is_some_and(|node| node.content == Content::Absent);
-        if absent && !shared.replica.opens().is_open(id) {
-            shared.replica.content().remove(id)?;
-        }
-        Ok(())
-    })
-}

@@ -95,6 +95,33 @@ pub(super) fn stand(
     tx.link(place.clone(), id)
 }
 
+/// Gives all that `node` has but its content, its places above all, to another node. What the kernel and programs
+/// know of a file's size and content stays true for the old one: they find either the one or the other, whole.
+pub(in crate::engine) fn succeed(
+    tx: &mut Tx<'_>,
+    opens: &Opens,
+    node: Node,
+    now: Time,
+) -> Result<Node, ReplicaError> {
+    let (old, id) = (node.id, tx.alloc_node()?);
+    let next = Node { id, ..node.clone() };
+    tx.put_node(next.clone())?;
+    for (name, value) in tx.xattrs(old)? {
+        tx.set_xattr(id, &name, Some(value))?;
+    }
+    for place in tx.places(old)? {
+        tx.link(place, id)?;
+    }
+    for place in tx.base_places(old)? {
+        if let Some(entry) = tx.base(&place)? {
+            tx.set_base(place, Some(BaseEntry { node: id, ..entry }))?;
+        }
+    }
+    leave(tx, opens, node, now)?;
+    Ok(next)
+}
+
+/// Makes the successor of a node what the server has.
 pub(super) fn overwrite(
     tx: &mut Tx<'_>,
     mut node: Node,
@@ -112,11 +139,10 @@ pub(super) fn overwrite(
         node.mode = version.mode;
     }
     node.target.clone_from(&version.target);
-    // Even of an empty file: the content that it had is still there, and goes after this.
-    node.content = if node.kind == Kind::File {
-        Content::Absent
-    } else {
+    node.content = if version.size == 0 {
         Content::Whole
+    } else {
+        Content::Absent
     };
     node.data_changed = false;
     node.data_seq += 1;
@@ -146,6 +172,11 @@ pub(super) fn detach(
         node.ctime = now;
         return tx.put_node(node);
     }
+    leave(tx, opens, node, now)
+}
+
+/// The end of a node without a place, once no program has it open.
+fn leave(tx: &mut Tx<'_>, opens: &Opens, mut node: Node, now: Time) -> Result<(), ReplicaError> {
     if opens.is_open(node.id) {
         node.nlink = 0;
         node.ctime = now;

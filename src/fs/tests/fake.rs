@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use roamhome::engine::{Done, Fetch, FetchError, Space};
@@ -18,6 +18,8 @@ pub(crate) struct FakeServer {
     dirs: Mutex<HashMap<NodeId, Vec<(Name, Node)>>>,
     /// What every request fails with.
     pub(crate) failure: Mutex<Option<FetchError>>,
+    /// Whether every request panics.
+    pub(crate) broken: AtomicBool,
     /// While there, requests wait in it instead of being answered.
     pub(crate) stalled: Mutex<Option<Vec<(NodeId, Done)>>>,
     /// How many requests there were.
@@ -86,6 +88,7 @@ impl FakeServer {
 
     fn request(&self, node: NodeId, done: Done) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.broken.load(Ordering::Relaxed), "as told");
         let done = match self.stalled.lock().unwrap().as_mut() {
             Some(waiting) => return waiting.push((node, done)),
             None => done,
