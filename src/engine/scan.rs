@@ -83,13 +83,8 @@ pub(super) fn list_for_mount(shared: &Arc<Shared>, dir: NodeId, done: Done) {
     }
     let shared = Arc::clone(shared);
     shared.runtime.clone().spawn(async move {
-        let outcome = match super::fetch::reachable(&shared).await {
-            Ok(()) => observe(&shared, dir, true).await.map_err(|error| {
-                tracing::warn!(%error, ?dir, "listing");
-                fetch_error(&error)
-            }),
-            Err(error) => Err(error),
-        };
+        let work = observe(&shared, dir, true);
+        let outcome = super::fetch::waited_for(&shared, "listing", work).await;
         let waiters = lock(&shared.listing).remove(&dir).unwrap_or_default();
         for done in waiters {
             done(outcome);
