@@ -57,12 +57,9 @@ pub struct Config {
     /// Where the replica is kept.
     #[serde(deserialize_with = "layers::optional")]
     pub state_dir: Option<PathBuf>,
-    /// The longest wait of a program for content that is not cached.
+    /// The longest wait of a program for a connection on its way, and then for a server that says nothing.
     #[serde(deserialize_with = "duration::deserialize")]
     pub fetch_timeout: Duration,
-    /// The longest wait of a login for the server.
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub login_timeout: Duration,
     /// How long a file is left alone before it is sent.
     #[serde(deserialize_with = "duration::deserialize")]
     pub quiet_period: Duration,

@@ -2,6 +2,9 @@
 //! passes, and what loses is kept.
 
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use roamhome::engine::{KeptWhere, PassError, Scope};
 use roamhome::fs::FsError;
@@ -564,4 +567,67 @@ fn a_change_of_equal_size_within_the_same_second_is_found() {
     field.server.write_file(&path_of("f"), b"two").unwrap();
     a.sync();
     assert_eq!(a.read("f").unwrap(), b"two");
+}
+
+/// Ends a thread that looks whether it should.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Passes while somebody writes to `f` without pause, each after `max_dirty_age`; what the server has then is
+/// what `f` held at one moment: one byte all over, or nothing.
+fn sends_what_is_never_left_alone(write: impl Fn(&Client, &[u8]) + Sync) {
+    let field = Field::new();
+    let a = field.client("a");
+    a.sync();
+    field.server.set_round_trip(Duration::from_millis(20));
+    let done = AtomicBool::new(false);
+    let written = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        // However this ends.
+        let _stop = Stop(&done);
+        scope.spawn(|| {
+            for byte in (1..=255).cycle() {
+                write(&a, &vec![byte; 100_000]);
+                written.fetch_add(1, Ordering::SeqCst);
+                if done.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        while written.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        for _ in 0..5 {
+            field.clock.advance(31);
+            let report = a.pass(Scope::Push { now: false });
+            assert_eq!((report.done, report.overtaken), (1, 1), "{report:?}");
+            let data = field.on_server("f");
+            assert!(data.iter().all(|byte| *byte == data[0]), "it is torn");
+            // Its next version has time.
+            assert_eq!(a.pass(Scope::Push { now: false }).done, 0);
+        }
+    });
+    assert_eq!(a.flush(), 0);
+    assert_eq!(field.on_server("f"), a.read("f").unwrap());
+    assert_eq!(kept(&a, KeptWhere::Backups, field.dir.path()), []);
+    assert_eq!(a.sync().done, 0);
+}
+
+#[test]
+fn a_file_that_is_held_open_and_written_to_without_pause_is_sent() {
+    let handle = OnceLock::new();
+    sends_what_is_never_left_alone(|client, data| {
+        let handle = handle.get_or_init(|| client.open_to_write("f"));
+        client.write_open(*handle, data);
+    });
+}
+
+#[test]
+fn a_file_that_is_opened_and_written_to_again_and_again_is_sent() {
+    sends_what_is_never_left_alone(|client, data| client.write("f", data));
 }

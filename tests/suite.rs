@@ -8,6 +8,7 @@ mod demo;
 mod e2e;
 mod engine;
 mod mount;
+mod patience;
 mod posix;
 mod publish;
 mod random;

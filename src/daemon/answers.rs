@@ -329,6 +329,10 @@ fn pass_of(report: &PassReport) -> Pass {
         1 => parts.push("1 conflict, see `roamhome backups list`".to_owned()),
         n => parts.push(format!("{n} conflicts, see `roamhome backups list`")),
     }
+    match report.overtaken {
+        0 => {}
+        n => parts.push(format!("{n} of them still being written to")),
+    }
     match report.waiting {
         0 => {}
         1 => parts.push("1 waits for a program to close its file".to_owned()),

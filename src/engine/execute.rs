@@ -152,15 +152,11 @@ async fn run_step(
     }
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
     Ok(match &step.action {
-        Action::Moved { node, from, .. } => {
-            let stood = shared.replica.view(|view| view.base(from))?;
-            let stands = stood.is_some_and(|entry| entry.node == *node);
-            Ended::Server(if stands {
-                Pushed::Done(None)
-            } else {
-                Pushed::Stale
-            })
-        }
+        Action::Moved { node, from, .. } => Ended::Server(if stood_at(shared, from, *node)? {
+            Pushed::Done(None)
+        } else {
+            Pushed::Stale
+        }),
         Action::Move {
             node,
             from,
@@ -216,6 +212,12 @@ async fn run_step(
         | Action::DropDir { .. }
         | Action::Unite { .. } => Ended::Replica(apply_step(shared, gathered, step)?),
     })
+}
+
+/// Whether the base tree has the node there.
+fn stood_at(shared: &Shared, place: &Place, node: NodeId) -> Result<bool, ReplicaError> {
+    let base = shared.replica.view(|view| view.base(place))?;
+    Ok(base.is_some_and(|entry| entry.node == node))
 }
 
 /// The steps that change the replica alone.

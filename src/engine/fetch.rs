@@ -18,14 +18,38 @@ use crate::tree::{BaseEntry, Hash, Kind, NodeId, Place, RelPath, Time, Version};
 /// How often a file that changes while it is fetched is tried again.
 const CHANGED_RETRIES: u32 = 3;
 
-/// Waits until the link is up: not at all when it is down, at most `fetch_timeout` while it is coming.
-pub(super) async fn reachable(shared: &Shared) -> Result<(), FetchError> {
+/// Does what a program waits for. A link that is down is not waited for at all, one that is coming up at most for
+/// `fetch_timeout`, and then the server as long as it is never silent for that time: what is large may take long.
+async fn waited_for(
+    shared: &Shared,
+    work: impl Future<Output = Result<(), ScanError>>,
+) -> Result<(), FetchError> {
+    let remote = reachable(shared).await?;
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done.map_err(|error| {
+                tracing::warn!(%error, "a program waited for it");
+                scan::fetch_error(&error)
+            }),
+            () = remote.interactive().heard() => {}
+            () = tokio::time::sleep(shared.options.fetch_timeout) => {
+                tracing::warn!("the server says nothing, and a program waits");
+                return Err(FetchError::Unreachable);
+            }
+        }
+    }
+}
+
+/// The connection: not waited for when the link is down, and at most for `fetch_timeout` while it is coming.
+async fn reachable(shared: &Shared) -> Result<Remote, FetchError> {
     let mut link = shared.link.subscribe();
     let settled = link.wait_for(|view| view.state != LinkState::Connecting);
     match tokio::time::timeout(shared.options.fetch_timeout, settled).await {
-        Ok(Ok(view)) if view.state == LinkState::Online => Ok(()),
-        _ => Err(FetchError::Unreachable),
+        Ok(Ok(view)) if view.state == LinkState::Online => {}
+        _ => return Err(FetchError::Unreachable),
     }
+    shared.online().ok_or(FetchError::Unreachable)
 }
 
 /// The mount waits for a file's content.
@@ -56,20 +80,12 @@ pub(super) fn for_mount<F>(
     let work = work(Arc::clone(shared));
     let shared = Arc::clone(shared);
     shared.runtime.clone().spawn(async move {
-        let outcome = match reachable(&shared).await {
-            // Even after a panic nobody waits for ever.
-            Ok(()) => match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(done) => done.map_err(|error| {
-                    tracing::warn!(%error, ?node, "fetching");
-                    scan::fetch_error(&error)
-                }),
-                Err(_) => {
-                    tracing::error!(?node, "fetching panicked");
-                    Err(FetchError::Failed)
-                }
-            },
-            Err(error) => Err(error),
-        };
+        // Even after a panic nobody waits for ever.
+        let outcome = AssertUnwindSafe(waited_for(&shared, work)).catch_unwind();
+        let outcome = outcome.await.unwrap_or_else(|_panic| {
+            tracing::error!(?node, "fetching panicked");
+            Err(FetchError::Failed)
+        });
         let waiters = lock(waiting(&shared)).remove(&node).unwrap_or_default();
         for done in waiters {
             done(outcome);

@@ -44,7 +44,7 @@ pub enum Publish {
 pub struct EngineOptions {
     /// The wall clock.
     pub now: Arc<dyn Fn() -> Time + Send + Sync>,
-    /// Longest wait for something that is not cached, while online.
+    /// Longest wait for a link that is coming up, and then for a server that says nothing.
     pub fetch_timeout: Duration,
     /// A file is written back when it was left alone for so long.
     pub quiet_period: Duration,

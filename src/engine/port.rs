@@ -6,7 +6,7 @@ use crate::tree::{Name, NodeId};
 /// Why something that is not cached could not be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// No link to the server, or it did not answer within `fetch_timeout`.
+    /// No link to the server, or it said nothing for `fetch_timeout`.
     #[error("the server cannot be reached")]
     Unreachable,
     /// The server no longer has it.

@@ -3,30 +3,35 @@
 //! Every function names what it expects to find and checks it in the same burst as the change, or by what
 //! the change left in a place of ours. Anything else that is found is a new observation.
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use super::intents;
 use super::keep;
 use super::scan::{self, ScanError};
 use super::shared::Shared;
-use crate::remote::{self, Remote, RemoteError, Session, SetStat, TransferError, Upload};
-use crate::replica::{Content, Intent, Node, ReplicaError};
+use crate::remote::{Remote, RemoteError, Session, SetStat};
+use crate::replica::{Intent, Node, ReplicaError};
 use crate::sync::Keep;
-use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Version};
+use crate::tree::{Kind, NodeId, Place, RelPath, Version};
 
 mod replace;
+mod send;
 
 use replace::{Names, create, create_link, replace, set_aside};
 pub(super) use replace::{discard, look};
+use send::{Sent, send};
 
 /// How a step on the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// It stands: what a look shows there now.
     Done(Option<Version>),
+    /// What a node was when its `data_seq` was `seq` stands there; programs may have gone on writing to it.
+    Sent {
+        node: NodeId,
+        seq: u64,
+        version: Version,
+    },
     /// Something else than expected is there; nothing of it was lost.
     Saw(Option<Version>),
     /// Something is in the way where a move goes.
@@ -39,6 +44,7 @@ pub(super) enum Pushed {
 pub(super) struct Outgoing<'a> {
     pub(super) place: &'a Place,
     pub(super) node: NodeId,
+    /// Its `data_seq` when the plan was made.
     pub(super) seq: u64,
     pub(super) replaces: Option<&'a Version>,
     pub(super) keep: Keep,
@@ -58,40 +64,38 @@ pub(super) async fn publish(
     let Some(target) = server_path(shared, out.place)? else {
         return Ok(Pushed::Stale);
     };
-    let node = shared.replica.view(|view| view.node(out.node))?;
-    let Some(node) = node.filter(|node| node.data_seq == out.seq) else {
+    let Some(node) = shared.replica.view(|view| view.node(out.node))? else {
         return Ok(Pushed::Stale);
     };
     let session = remote.bulk().as_ref();
     let number = keep::upload_number();
     let staged = keep::staging_path(shared, out.node, number);
-    let intent = |hash| Intent {
-        node: node.id,
-        data_seq: node.data_seq,
-        number,
-        version: Version {
-            hash,
-            ..node.version()
-        },
-        from: None,
-    };
-    if node.kind == Kind::Symlink && out.replaces.is_none() {
-        intents::declare(shared, out.place, intent(None))?;
-        // Made in place: a rename onto a dangling symlink would replace it.
-        return Ok(create_link(session, &node.target, &target).await?);
-    }
     let sent = match node.kind {
-        Kind::Symlink => {
-            session.symlink(&staged, &node.target).await?;
-            Some(None)
-        }
-        _ => send(shared, session, &node, &target, &staged).await?,
+        Kind::File => send(shared, session, node, out.seq, &target, &staged).await?,
+        _ if node.data_seq != out.seq => None,
+        _ => Some(Sent { node, hash: None }),
     };
-    let Some(hash) = sent else {
+    let Some(sent) = sent else {
         discard(session, &staged).await?;
         return Ok(Pushed::Stale);
     };
-    intents::declare(shared, out.place, intent(hash))?;
+    let intent = Intent {
+        node: sent.node.id,
+        data_seq: sent.node.data_seq,
+        number,
+        version: sent.version(),
+        from: None,
+    };
+    if sent.node.kind == Kind::Symlink {
+        let points_to = &sent.node.target;
+        if out.replaces.is_none() {
+            intents::declare(shared, out.place, intent)?;
+            // Made in place: a rename onto a dangling symlink would replace it.
+            return Ok(create_link(session, points_to, &target).await?);
+        }
+        session.symlink(&staged, points_to).await?;
+    }
+    intents::declare(shared, out.place, intent)?;
     let published = match out.replaces {
         None => create(session, &staged, &target).await,
         Some(expected) => {
@@ -104,82 +108,23 @@ pub(super) async fn publish(
             replace(shared, remote, session, out, expected, names).await
         }
     };
-    let pushed = match published {
-        Ok(pushed) => pushed,
+    match published {
+        Ok(Pushed::Done(Some(version))) => Ok(Pushed::Sent {
+            node: sent.node.id,
+            seq: sent.node.data_seq,
+            version: Version {
+                hash: sent.hash,
+                ..version
+            },
+        }),
+        Ok(other) => Ok(other),
         Err(error) => {
             if !error.is_link_loss() {
                 discard(session, &staged).await?;
             }
-            return Err(error.into());
+            Err(error.into())
         }
-    };
-    Ok(match pushed {
-        Pushed::Done(Some(version)) => Pushed::Done(Some(Version { hash, ..version })),
-        other => other,
-    })
-}
-
-/// Uploads a file's content into staging. `None` if it changed under way; else its hash.
-async fn send(
-    shared: &Arc<Shared>,
-    session: &dyn Session,
-    node: &Node,
-    target: &RelPath,
-    staged: &RelPath,
-) -> Result<Option<Option<Hash>>, ScanError> {
-    if node.content != Content::Whole {
-        return Ok(None);
     }
-    let content = shared.replica.content();
-    // A writer at work: what is sent is a copy of one moment, or it would be torn.
-    let snapshot = (shared.replica.opens().writers(node.id) > 0 && node.size > 0)
-        .then(|| content.snapshot(node.id))
-        .transpose()?;
-    let opened;
-    let file = match &snapshot {
-        Some(snapshot) => Some(&snapshot.file),
-        None if node.size == 0 => None,
-        None => {
-            opened = content.open_read(node.id)?;
-            Some(&opened)
-        }
-    };
-    let size = match &snapshot {
-        Some(snapshot) => snapshot.len()?,
-        None => node.size,
-    };
-    // The semaphore is never closed, and a single transfer never asks for more than there is.
-    let held = size.min(remote::TRANSFER_WINDOW) as u32;
-    let _held = shared.upload_bytes.acquire_many(held).await;
-    let progress = shared.transfers.start(target.clone(), true, size);
-    let mut hasher = blake3::Hasher::new();
-    let upload = Upload {
-        size,
-        resume_at: 0,
-        mode: node.mode,
-        mtime: node.mtime.secs(),
-        fsync: shared.options.server_fsync,
-    };
-    let mut source = |offset: u64, len: u32| {
-        let mut buffer = vec![0; len as usize];
-        if let Some(file) = &file {
-            file.read_exact_at(&mut buffer, offset)?;
-        }
-        hasher.update(&buffer);
-        progress.advance(u64::from(len));
-        Ok(Bytes::from(buffer))
-    };
-    let uploaded = remote::upload(session, staged, upload, &mut source, &mut |_acked| {}).await;
-    match uploaded {
-        Ok(()) => {}
-        Err(TransferError::Remote(error)) => return Err(error.into()),
-        // A file that shrank while it was read is a change like any other.
-        Err(TransferError::Local { .. } | TransferError::Changed { .. }) => return Ok(None),
-    }
-    // A copy is of one moment only where the disk shares blocks, so it is checked like the rest.
-    let now = shared.replica.view(|view| view.node(node.id))?;
-    let unchanged = now.is_some_and(|now| now.data_seq == node.data_seq);
-    Ok(unchanged.then(|| Some(Hash(*hasher.finalize().as_bytes()))))
 }
 
 /// Moves a file or symlink into trash or backups.

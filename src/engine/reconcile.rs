@@ -140,6 +140,7 @@ async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassErro
         full,
         ..PassReport::default()
     };
+    lock(&shared.overtaken).clear();
     if force && !lock(&shared.guards).is_empty() {
         unite(shared, &remote).await?;
     }
@@ -154,6 +155,7 @@ async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassErro
     }
     lock(&shared.guards).clone_from(&report.guards);
     report.at = shared.now();
+    report.overtaken = lock(&shared.overtaken).drain().count() as u64;
     if full && report.guards.is_empty() {
         keep::tidy(shared, &remote).await.map_err(ScanError::from)?;
         super::linker::refresh_space(shared, &remote).await;
@@ -219,6 +221,7 @@ fn add(report: &mut PassReport, stats: &RoundStats) {
 /// Looks and plans, and changes nothing on either side.
 async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     let remote = connection(shared)?;
+    lock(&shared.overtaken).clear();
     let mut guards = home::recheck(shared, &remote)
         .await
         .map_err(ScanError::from)?;
@@ -259,8 +262,10 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
     clear_undone(shared)?;
     let gathered = shared.replica.view(|view| {
         let mut places = Vec::new();
+        let overtaken = lock(&shared.overtaken);
         for (place, since) in view.dirty(usize::MAX)? {
-            if !patient || is_ripe(shared, view, &place, since, now)? {
+            let ripe = !patient || is_ripe(shared, view, &place, since, now)?;
+            if ripe && !overtaken.contains(&place) {
                 places.push(place);
             }
         }

@@ -70,6 +70,8 @@ pub(super) struct Shared {
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
     /// Places whose observed version was too young to be told from a later change within its second.
     pub(super) racy: Mutex<HashSet<Place>>,
+    /// Places whose file programs went on writing to after it was sent in this pass: it waits for another one.
+    pub(super) overtaken: Mutex<HashSet<Place>>,
     /// Nothing new starts any more.
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -117,6 +119,7 @@ impl Shared {
             guards: Mutex::default(),
             second_names: Mutex::default(),
             racy: Mutex::default(),
+            overtaken: Mutex::default(),
             stopping: watch::Sender::new(false),
         }
     }

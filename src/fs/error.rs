@@ -109,6 +109,7 @@ impl FsError {
                 | ReplicaError::Closed { .. }
                 | ReplicaError::TooNew { .. }
                 | ReplicaError::WrongOwner { .. }
+                | ReplicaError::OtherVersion { .. }
                 | ReplicaError::Damaged { .. }
                 | ReplicaError::Io { .. }
                 | ReplicaError::Sql { .. },

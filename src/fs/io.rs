@@ -2,7 +2,8 @@
 //!
 //! The content file changes first, its row after: a crash in between is found by the in-flight mark, which
 //! is set before the first byte changes and cleared at the last writer's close. A change costs one record in
-//! the journal, the first one of an open file two; reading costs none.
+//! the journal, the first one of an open file two; reading costs none. Whoever wants both as of one moment
+//! holds them still (`Opens::write`).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -157,6 +158,7 @@ impl Home {
         if size == 0 {
             return self.empty(content, &mut writing, drops_privileges);
         }
+        let _both = self.replica.opens().write(content.node);
         self.begin(content, &mut writing)?.set_len(size)?;
         self.put(content, drops_privileges, |node, _| {
             node.size = size;
@@ -184,6 +186,7 @@ impl Home {
         writing: &mut bool,
         drops_privileges: bool,
     ) -> Result<(), FsError> {
+        let _both = self.replica.opens().write(content.node);
         let mut was_empty = false;
         // The row goes first: it must not say that the old content was changed and is not here.
         self.put(content, drops_privileges, |node, change| {
@@ -218,6 +221,7 @@ impl Home {
     ) -> Result<T, FsError> {
         self.expect_writable()?;
         let mut writing = content.lock_writing();
+        let _both = self.replica.opens().write(content.node);
         let file = self.begin(content, &mut writing)?;
         let (value, end) = f(&file)?;
         self.put(content, drops_privileges, |node, _| {

@@ -57,6 +57,8 @@ pub(super) struct Conn {
     ended: watch::Sender<bool>,
     /// Woken when the first reply becomes due.
     due: Notify,
+    /// Wakes those who want to know that something arrived.
+    arrivals: Notify,
     silence: Duration,
 }
 
@@ -110,6 +112,7 @@ impl Conn {
             }),
             ended: watch::Sender::new(false),
             due: Notify::new(),
+            arrivals: Notify::new(),
             silence,
         });
         tokio::spawn(conn.clone().read_until_end(reader));
@@ -244,6 +247,13 @@ impl Conn {
     fn heard(&self) {
         let mut state = self.lock();
         state.due_since = (!state.waiting.is_empty()).then(Instant::now);
+        drop(state);
+        self.arrivals.notify_waiters();
+    }
+
+    /// Resolves when bytes arrive.
+    pub(super) async fn arrival(&self) {
+        self.arrivals.notified().await;
     }
 
     /// Resolves when the server has been silent for too long.

@@ -87,6 +87,10 @@ impl Session for Recorded {
         self.session.close_session();
     }
 
+    async fn heard(&self) {
+        self.session.heard().await;
+    }
+
     async fn lstat(&self, path: &RelPath) -> Result<Stat, RemoteError> {
         self.counters.count("lstat");
         self.session.lstat(path).await

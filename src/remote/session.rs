@@ -101,6 +101,8 @@ pub trait Session: Send + Sync {
     async fn closed(&self);
     /// Ends the session.
     fn close_session(&self);
+    /// Resolves when something arrives from the server, be it a part of an answer: it is at work.
+    async fn heard(&self);
 
     /// Attributes, not following a link at the end.
     async fn lstat(&self, path: &RelPath) -> Result<Stat, RemoteError>;

@@ -150,6 +150,10 @@ impl Session for SftpSession {
         self.conn.end(Fault::disconnected("the session was ended"));
     }
 
+    async fn heard(&self) {
+        self.conn.arrival().await;
+    }
+
     async fn lstat(&self, path: &RelPath) -> Result<Stat, RemoteError> {
         let request = Request::Lstat(self.absolute(path));
         self.ask("lstat", path, request, attrs).await

@@ -9,9 +9,14 @@ use rustix::io::Errno;
 
 const BUFFER: usize = 256 * 1024;
 
+/// Makes the empty file `to` share the blocks of `from`, as they are at one moment; `false` if the disk cannot.
+pub(super) fn share_file(from: &File, to: &File) -> bool {
+    rustix::fs::ioctl_ficlone(to, from).is_ok()
+}
+
 /// Makes the empty file `to` equal to `from`: shares its blocks, or copies what are not holes.
 pub(super) fn clone_file(from: &File, to: &File) -> io::Result<()> {
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+    if share_file(from, to) {
         return Ok(());
     }
     let len = from.metadata()?.len();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::clone::clone_file;
+use super::clone::{clone_file, share_file};
 use super::error::{AtPath, ReplicaError};
 use super::hint::Hints;
 use crate::tree::{NodeId, RelPath, Time};
@@ -219,13 +219,19 @@ impl ContentStore {
         rename(&staged.path, &path_in(&self.clean, node), true, make_fans)
     }
 
-    /// A copy of the content of `node` as it is now. Point in time where the disk can share blocks; elsewhere
-    /// a writer may tear it, which its `data_seq` tells.
-    pub fn snapshot(&self, node: NodeId) -> Result<StagingFile> {
+    /// A copy of the content of `node`. A writer may tear it: see [`super::Replica::snapshot`].
+    pub(super) fn copy(&self, node: NodeId) -> Result<StagingFile> {
         let source = self.open_read(node)?;
         let staged = self.new_staging()?;
         clone_file(&source, &staged.file).at(&staged.path)?;
         Ok(staged)
+    }
+
+    /// The content of `node` as it is at one moment, without copying it; `None` if the disk cannot do that.
+    pub(super) fn share(&self, node: NodeId) -> Result<Option<StagingFile>> {
+        let source = self.open_read(node)?;
+        let staged = self.new_staging()?;
+        Ok(share_file(&source, &staged.file).then_some(staged))
     }
 
     /// Gives the content of `node` a second name as a backup. The caller sees to it that nobody writes to it
@@ -244,7 +250,7 @@ impl ContentStore {
 
     /// Copies the content of `node` to a backup.
     pub fn copy_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
-        let staged = self.snapshot(node)?;
+        let staged = self.copy(node)?;
         fs::rename(&staged.path, self.backups.join(id.to_string())).at(&staged.path)
     }
 

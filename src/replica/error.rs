@@ -41,7 +41,7 @@ pub enum ReplicaError {
     },
     /// What is stored makes no sense.
     #[error(
-        "{what} is damaged ({detail}): save what was never sent with `roamhome rescue DIR`, \
+        "{what} is damaged ({detail}): save what was never sent with `roamhome rescue STATE_DIR OUT_DIR`, \
          then move the state directory away and start again",
         what = .what.display()
     )]
@@ -50,6 +50,16 @@ pub enum ReplicaError {
         what: PathBuf,
         /// How it was noticed.
         detail: String,
+    },
+    /// A version of roamhome that keeps its journals in another form wrote this one and was killed.
+    #[error(
+        "{journal} was written by another version of roamhome, which was killed: mount and unmount with that one, \
+         or save what was never sent with `roamhome rescue STATE_DIR OUT_DIR`, then move the state directory away and start again",
+        journal = .journal.display()
+    )]
+    OtherVersion {
+        /// The journal.
+        journal: PathBuf,
     },
     /// The disk or the quota is full.
     #[error("no space left for {path}: free some space on this disk", path = .path.display())]
@@ -120,6 +130,9 @@ impl ReplicaError {
             Self::Damaged { what, detail } => Self::Damaged {
                 what: what.clone(),
                 detail: detail.clone(),
+            },
+            Self::OtherVersion { journal } => Self::OtherVersion {
+                journal: journal.clone(),
             },
             Self::NoSpace { path } => Self::NoSpace { path: path.clone() },
             Self::Io { path, source } => Self::Io {

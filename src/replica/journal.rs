@@ -4,7 +4,8 @@
 //! Each commit takes over one or more whole journals, `journal.N`, and remembers N. Their headers chain
 //! them: number, and how much of the journal before was valid. Replay takes only an unbroken chain from the
 //! last one committed: power loss may keep later writes and drop earlier ones, and changes on top of missing
-//! ones would make no sense. A torn record at the end belongs to an update that never returned.
+//! ones would make no sense. A torn record at the end belongs to an update that never returned. A whole record
+//! that cannot be read is another matter: something acknowledged would be lost, so nothing is opened.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +15,9 @@ use std::path::{Path, PathBuf};
 use super::error::{AtPath, ReplicaError};
 use super::table::Changes;
 
-const MAGIC: &[u8; 4] = b"RHJ1";
+/// Begins every journal; then a byte for the form of its records, which changes with any field of any row.
+const MAGIC: &[u8; 3] = b"RHJ";
+const FORM: u8 = b'2';
 /// Magic, number, valid length of the journal before.
 const HEADER: usize = 4 + 8 + 8;
 /// Length and checksum before each record.
@@ -39,6 +42,7 @@ impl Journal {
     pub(super) fn create(dir: &Path, number: u64, previous_len: u64) -> Result<Self, ReplicaError> {
         let path = path_of(dir, number);
         let mut header = MAGIC.to_vec();
+        header.push(FORM);
         header.extend(number.to_le_bytes());
         header.extend(previous_len.to_le_bytes());
         let open = || {
@@ -155,7 +159,7 @@ pub(super) fn replay(dir: &Path, applied: u64) -> Result<Replayed, ReplicaError>
     for (expected, number) in (applied + 1..).zip(newer) {
         let path = path_of(dir, number);
         let bytes = fs::read(&path).at(&path)?;
-        let parsed = parse(&bytes, number);
+        let parsed = parse(&path, &bytes, number)?;
         let previous_len = parsed.as_ref().map(|parsed| parsed.previous_len);
         let joined = match (&mut chain, previous_len) {
             (Some(before), Some(len)) => before.keep(len),
@@ -203,32 +207,58 @@ impl Parsed {
 }
 
 /// Reads whole records until the first that is not; `None` if there is not even a header.
-fn parse(bytes: &[u8], number: u64) -> Option<Parsed> {
-    let (header, mut rest) = bytes.split_at_checked(HEADER)?;
-    let expected = [&MAGIC[..], &number.to_le_bytes()].concat();
-    let previous_len = header.strip_prefix(&expected[..])?;
+fn parse(path: &Path, bytes: &[u8], number: u64) -> Result<Option<Parsed>, ReplicaError> {
+    let Some((form, previous_len, mut rest)) = parse_header(bytes, number) else {
+        return Ok(None);
+    };
+    // An orderly end leaves a journal without records: any version may go on from there.
+    if form != FORM && !rest.is_empty() {
+        return Err(ReplicaError::OtherVersion {
+            journal: path.to_owned(),
+        });
+    }
     let mut parsed = Parsed {
-        previous_len: u64::from_le_bytes(previous_len.try_into().ok()?),
+        previous_len,
         records: Vec::new(),
     };
     let mut end = HEADER as u64;
-    while let Some((record, size)) = parse_record(rest) {
+    while let Some(body) = whole_record(rest) {
+        let record = decode(body).map_err(|error| ReplicaError::Damaged {
+            what: path.to_owned(),
+            detail: format!("the record at byte {end} is whole and makes no sense: {error}"),
+        })?;
+        let size = PREFIX + body.len();
         rest = &rest[size..];
         end += size as u64;
         parsed.records.push((end, record));
     }
-    Some(parsed)
+    Ok(Some(parsed))
 }
 
-fn parse_record(bytes: &[u8]) -> Option<(Changes, usize)> {
+/// The form of the records, how much of the journal before was valid, and what follows the header.
+fn parse_header(bytes: &[u8], number: u64) -> Option<(u8, u64, &[u8])> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (form, rest) = rest.split_first()?;
+    let rest = rest.strip_prefix(&number.to_le_bytes())?;
+    let (previous_len, rest) = rest.split_first_chunk()?;
+    Some((*form, u64::from_le_bytes(*previous_len), rest))
+}
+
+/// The body of the first record, if all of it is there.
+fn whole_record(bytes: &[u8]) -> Option<&[u8]> {
     let (len, rest) = bytes.split_first_chunk()?;
     let (crc, rest) = rest.split_first_chunk()?;
     let body = rest.get(..u32::from_le_bytes(*len) as usize)?;
-    if body.is_empty() || crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return None;
+    let whole = !body.is_empty() && crc32fast::hash(body) == u32::from_le_bytes(*crc);
+    whole.then_some(body)
+}
+
+fn decode(body: &[u8]) -> postcard::Result<Changes> {
+    match postcard::take_from_bytes(body)? {
+        (changes, []) => Ok(changes),
+        // Fewer tables or fields than were written.
+        _ => Err(postcard::Error::DeserializeBadEncoding),
     }
-    let changes = postcard::from_bytes(body).ok()?;
-    Some((changes, PREFIX + body.len()))
 }
 
 /// Removes journals up to `number`, which are in SQLite now.
@@ -307,6 +337,49 @@ mod tests {
         assert_eq!(replayed(dir.path(), 3), (Some(4), true), "5 is missing");
         fs::write(&second, b"RH").unwrap();
         assert_eq!(replayed(dir.path(), 3), (Some(4), true), "5 has no header");
+    }
+
+    #[test]
+    fn what_another_version_left_is_refused_unless_it_left_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), 1, 0).unwrap();
+        let of_form = |path: &Path, form: u8| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[MAGIC.len()] = form;
+            fs::write(path, bytes).unwrap();
+        };
+        of_form(&journal.path, b'1');
+        assert_eq!(replayed(dir.path(), 0), (None, false));
+        journal.append(&change(1)).unwrap();
+        let refused = replay(dir.path(), 0);
+        assert!(
+            matches!(&refused, Err(ReplicaError::OtherVersion { journal }) if *journal == path_of(dir.path(), 1)),
+            "{refused:?}"
+        );
+        assert_eq!(replayed(dir.path(), 1), (None, false), "it is applied");
+        of_form(&journal.path, FORM);
+        assert_eq!(replayed(dir.path(), 0), (Some(1), false));
+    }
+
+    #[test]
+    fn a_whole_record_that_makes_no_sense_is_damage_and_no_torn_end() {
+        for body in [
+            vec![0xff; 9],
+            [postcard::to_allocvec(&change(2)).unwrap(), vec![0]].concat(),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut journal = Journal::create(dir.path(), 1, 0).unwrap();
+            journal.append(&change(1)).unwrap();
+            let len = (body.len() as u32).to_le_bytes();
+            let crc = crc32fast::hash(&body).to_le_bytes();
+            let record = [&len[..], &crc, &body].concat();
+            journal.file.write_all(&record).unwrap();
+            let refused = replay(dir.path(), 0);
+            assert!(
+                matches!(refused, Err(ReplicaError::Damaged { .. })),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

@@ -59,8 +59,7 @@ impl Replica {
         let lock = take_directory(state_dir)?;
         let store = ContentStore::open(state_dir)?;
         let index = index_path(state_dir);
-        let mut db = schema::open_writer(&index)?;
-        let state = load(state_dir, &mut db)?;
+        let (db, state) = load(state_dir)?;
         disk::sync_parent(&index)?;
         for node in state.pending.nodes().filter(|node| node.kind == Kind::File) {
             store.follow(node.id, node.data_changed, || None);
@@ -133,21 +132,27 @@ fn take_directory(state_dir: &Path) -> Result<File> {
     }
 }
 
-/// The state as database and journals tell it, with a new journal.
-pub(super) fn load(state_dir: &Path, db: &mut Connection) -> Result<State> {
+/// The database, and the state as it and the journals tell it, with a new journal.
+pub(super) fn load(state_dir: &Path) -> Result<(Connection, State)> {
     let index = index_path(state_dir);
     let sql = |e| ReplicaError::sql(&index, e);
-    let applied = table::get::<Counters>(db, &Counter::AppliedJournal).map_err(sql)?;
+    let (mut db, format) = schema::open_writer(&index)?;
+    let applied = match format {
+        0 => None,
+        _ => table::get::<Counters>(&db, &Counter::AppliedJournal).map_err(sql)?,
+    };
+    // First: where they cannot be read, the version that wrote them still finds the index as it left it.
     let mut replayed = journal::replay(state_dir, applied.unwrap_or_default())?;
+    schema::migrate(&mut db, format).map_err(sql)?;
     if replayed.broken {
-        settle(state_dir, db, &mut replayed)?;
+        settle(state_dir, &mut db, &mut replayed)?;
     }
-    let stored = table::get::<Counters>(db, &Counter::ReservedNodes).map_err(sql)?;
+    let stored = table::get::<Counters>(&db, &Counter::ReservedNodes).map_err(sql)?;
     let reserved = replayed
         .changes
         .counter_put(Counter::ReservedNodes)
         .or(stored);
-    Ok(State {
+    let state = State {
         pending: replayed.changes,
         committing: Arc::default(),
         journal: Journal::create(state_dir, replayed.last + 1, replayed.last_len)?,
@@ -162,7 +167,8 @@ pub(super) fn load(state_dir: &Path, db: &mut Connection) -> Result<State> {
         failure: None,
         failures: 0,
         phase: Phase::Running,
-    })
+    };
+    Ok((db, state))
 }
 
 /// Commits what could be replayed at once and drops the journals that could not: new ones must not follow
@@ -180,8 +186,11 @@ fn settle(state_dir: &Path, db: &mut Connection, replayed: &mut Replayed) -> Res
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::index::tests::{NOW, open};
+    use super::super::index::tests::{NOW, killed, make, open};
+    use super::super::rescue::rescue;
+    use super::super::table::Changes;
     use super::*;
+    use crate::tree::RelPath;
 
     fn refused(state_dir: &Path) -> ReplicaError {
         match Replica::open(state_dir, NOW) {
@@ -235,6 +244,35 @@ mod tests {
         let error = refused(dir.path());
         assert!(matches!(error, ReplicaError::TooNew { .. }), "{error}");
         assert_eq!(fs::read(&index).unwrap(), before);
+    }
+
+    #[test]
+    fn what_another_version_acknowledged_is_refused_and_left_for_it_or_for_rescue() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = make(&replica, "unsent", |node| node.data_changed = true);
+        let hint = RelPath::parse(b"unsent").unwrap();
+        replica.content().open_unsent(id, &hint).unwrap();
+        let copy = killed(&replica);
+        let journal = copy.path().join("journal.9");
+        let mut other = Journal::create(copy.path(), 9, 0).unwrap();
+        other.append(&Changes::default()).unwrap();
+        let mut bytes = fs::read(&journal).unwrap();
+        bytes[3] = b'0';
+        fs::write(&journal, &bytes).unwrap();
+        for _ in 0..2 {
+            let error = refused(copy.path());
+            assert!(
+                matches!(error, ReplicaError::OtherVersion { .. }),
+                "{error}"
+            );
+            assert!(error.to_string().contains("roamhome rescue"), "{error}");
+        }
+        assert_eq!(fs::read(&journal).unwrap(), bytes);
+        let report = rescue(copy.path(), &copy.path().join("out")).unwrap();
+        assert_eq!(report.files, 1, "{report:?}");
+        let why = report.index_failure.unwrap();
+        assert!(why.contains("another version"), "{why}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Which nodes are open right now, and for what. In memory: an open file does not outlive the mount.
+//! Which nodes are open right now, and for what, and which are being written to at this moment. In memory: an
+//! open file does not outlive the mount.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::tree::NodeId;
 
@@ -9,6 +10,16 @@ use crate::tree::NodeId;
 #[derive(Debug, Default)]
 pub struct Opens {
     counts: Mutex<HashMap<NodeId, Handles>>,
+    moments: Mutex<HashMap<NodeId, Moment>>,
+    /// A moment is over.
+    over: Condvar,
+}
+
+/// What happens to a content at this moment; forgotten when nothing does.
+#[derive(Debug, Default)]
+struct Moment {
+    writes: u32,
+    held_still: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -46,6 +57,50 @@ impl Opens {
         }
     }
 
+    /// Content is about to be changed, and its row after it: both agree again when this is dropped. Waits while
+    /// the content is held [still](Self::still).
+    pub fn write(&self, node: NodeId) -> Writing<'_> {
+        let mut moments = self.when(node, |moment| !moment.held_still);
+        moments.entry(node).or_default().writes += 1;
+        Writing { opens: self, node }
+    }
+
+    /// Waits for writes under way, and keeps others from beginning until this is dropped.
+    pub fn still(&self, node: NodeId) -> Still<'_> {
+        let mut moments = self.when(node, |moment| !moment.held_still);
+        moments.entry(node).or_default().held_still = true;
+        drop(moments);
+        // Nobody but us ends it, and nobody begins to write.
+        drop(self.when(node, |moment| moment.writes == 0));
+        Still { opens: self, node }
+    }
+
+    /// Waits until `is` holds for what happens to `node`.
+    fn when(
+        &self,
+        node: NodeId,
+        is: impl Fn(&Moment) -> bool,
+    ) -> MutexGuard<'_, HashMap<NodeId, Moment>> {
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let not_yet = |moments: &mut HashMap<NodeId, Moment>| {
+            moments.get(&node).is_some_and(|moment| !is(moment))
+        };
+        let waited = self.over.wait_while(moments, not_yet);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, node: NodeId, change: impl FnOnce(&mut Moment)) {
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(moment) = moments.get_mut(&node) {
+            change(moment);
+            if moment.writes == 0 && !moment.held_still {
+                moments.remove(&node);
+            }
+        }
+        drop(moments);
+        self.over.notify_all();
+    }
+
     /// How many handles only read.
     pub fn readers(&self, node: NodeId) -> u32 {
         self.handles(node).readers
@@ -67,6 +122,33 @@ impl Opens {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Handles>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change of content under way.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    opens: &'a Opens,
+    node: NodeId,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.opens.end(self.node, |moment| moment.writes -= 1);
+    }
+}
+
+/// A content that nobody changes.
+#[derive(Debug)]
+pub struct Still<'a> {
+    opens: &'a Opens,
+    node: NodeId,
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.opens
+            .end(self.node, |moment| moment.held_still = false);
     }
 }
 

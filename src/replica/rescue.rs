@@ -17,9 +17,9 @@ use super::content::{ContentStore, Which};
 use super::error::{AtPath, ReplicaError};
 use super::hint::Hints;
 use super::index::State;
+use super::open;
 use super::rows::{LocalBackup, Node};
 use super::view::View;
-use super::{open, schema};
 use crate::tree::{NodeId, RelPath, Time};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
@@ -106,8 +106,7 @@ fn read_index(state_dir: &Path, scratch: &Path) -> Result<State> {
             ErrorKind::NotFound,
         ));
     }
-    let mut db = schema::open_writer(&index)?;
-    open::load(scratch, &mut db)
+    open::load(scratch).map(|(_, state)| state)
 }
 
 /// Every file in `unsent/`, and those that the index calls unsent wherever they are.

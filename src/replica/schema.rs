@@ -77,11 +77,11 @@ const MIGRATIONS: [&str; FORMAT as usize] = ["
 /// Memory for pages, in KiB, per connection.
 const CACHE_KIB: i64 = 16 * 1024;
 
-/// Opens the index at `path`, makes or migrates its tables, and leaves the connection ready to write.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, ReplicaError> {
+/// Opens the index at `path` to write, with the format that it has; 0: no tables yet. To be migrated.
+pub(super) fn open_writer(path: &Path) -> Result<(Connection, u32), ReplicaError> {
     let sql = |e| ReplicaError::sql(path, e);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let mut db = connect(path, flags).map_err(sql)?;
+    let db = connect(path, flags).map_err(sql)?;
     let found = format(&db).map_err(sql)?;
     if found > FORMAT {
         return Err(ReplicaError::TooNew {
@@ -93,15 +93,15 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, ReplicaError> {
     db.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
     db.pragma_update(None, "synchronous", "NORMAL")
         .map_err(sql)?;
-    migrate(&mut db, found).map_err(sql)?;
-    Ok(db)
+    Ok((db, found))
 }
 
 fn format(db: &Connection) -> rusqlite::Result<u32> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn migrate(db: &mut Connection, found: u32) -> rusqlite::Result<()> {
+/// Makes the tables, or takes them from the format `found` up to this one.
+pub(super) fn migrate(db: &mut Connection, found: u32) -> rusqlite::Result<()> {
     for (version, step) in (1_u32..).zip(MIGRATIONS).skip(found as usize) {
         let tx = db.transaction()?;
         tx.execute_batch(step)?;

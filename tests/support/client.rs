@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, PassReport, Scope};
-use roamhome::fs::{Caller, FsError, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Stop};
+use roamhome::fs::{
+    Caller, FsError, Handle, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Stop,
+};
 use roamhome::remote::{MemoryServer, Remote};
 use roamhome::replica::Replica;
 use roamhome::tree::{Kind, Name, NodeId, RelPath, Time};
@@ -208,18 +210,31 @@ impl Client {
     }
 
     pub(crate) fn write(&self, path: &str, data: &[u8]) {
+        let handle = self.open_to_write(path);
+        self.write_open(handle, data);
+        self.close(handle);
+    }
+
+    /// Makes or empties a file, and leaves it open.
+    pub(crate) fn open_to_write(&self, path: &str) -> Handle {
         let (dir, name) = self.place(path);
         let options = OpenOptions {
             write: true,
             truncate: true,
             ..OpenOptions::default()
         };
-        let opened = self
-            .run(move |home| home.create(dir, &name, 0o644, options, ME))
-            .unwrap();
-        let written = self.home.write(opened.handle, 0, data, false).unwrap();
+        let opened = self.run(move |home| home.create(dir, &name, 0o644, options, ME));
+        opened.unwrap().handle
+    }
+
+    /// Writes from the beginning of an open file.
+    pub(crate) fn write_open(&self, handle: Handle, data: &[u8]) {
+        let written = self.home.write(handle, 0, data, false).unwrap();
         assert_eq!(written, data.len());
-        self.home.release(opened.handle).unwrap();
+    }
+
+    pub(crate) fn close(&self, handle: Handle) {
+        self.home.release(handle).unwrap();
     }
 
     /// Looks the path up again if another file took its place, as the kernel does.

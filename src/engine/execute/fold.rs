@@ -7,7 +7,7 @@ use super::super::base;
 use super::super::gather::{self, Gathered};
 use super::super::push::Pushed;
 use super::super::scan::ScanError;
-use super::super::shared::Shared;
+use super::super::shared::{Shared, lock};
 use super::{Ended, RoundStats};
 use crate::replica::{Observation, Problem, ReplicaError, Tx};
 use crate::sync::{self, Action, Fold, Outcome, Step, Why};
@@ -20,6 +20,8 @@ struct Settled<'a> {
     note: Note,
     /// The outcome is known, so what was intended is history.
     known: bool,
+    /// The node that was sent, and its `data_seq` then.
+    sent: Option<(NodeId, u64)>,
 }
 
 /// What becomes of the problem shown at a step's place.
@@ -46,6 +48,7 @@ pub(super) fn settle(
         }
     }
     let (seen_at, now) = (shared.server_now(), shared.now());
+    let mut overtaken = Vec::new();
     shared.replica.update(|tx| {
         for settled in all {
             let Settled {
@@ -53,9 +56,20 @@ pub(super) fn settle(
                 folds,
                 note,
                 known,
+                sent,
             } = settled;
+            let own = sent.map(|sent| BTreeMap::from([sent]));
+            let seqs = own.as_ref().unwrap_or(&gathered.seqs);
             for fold in folds {
-                apply_fold(tx, &gathered.seqs, fold, seen_at, now)?;
+                apply_fold(tx, seqs, fold, seen_at, now)?;
+            }
+            if let Some(sent) = sent
+                && is_overtaken(tx, sent)?
+            {
+                // What differs now was written since.
+                tx.clear_dirty(&step.place)?;
+                tx.mark_dirty(step.place.clone(), now)?;
+                overtaken.push(step.place.clone());
             }
             if known {
                 tx.intend(step.place.clone(), None)?;
@@ -64,7 +78,14 @@ pub(super) fn settle(
         }
         Ok::<_, ReplicaError>(())
     })?;
+    lock(&shared.overtaken).extend(overtaken);
     lost
+}
+
+/// Whether programs went on writing to the node after it was sent.
+fn is_overtaken(tx: &Tx<'_>, (id, seq): (NodeId, u64)) -> Result<bool, ReplicaError> {
+    let node = tx.node(id)?;
+    Ok(node.is_some_and(|node| node.data_changed && node.data_seq != seq))
 }
 
 /// Counts a step and tells what its end means; an error is the loss of the link.
@@ -73,19 +94,28 @@ fn judge<'a>(
     ended: Result<Ended, ScanError>,
     stats: &mut RoundStats,
 ) -> Result<Settled<'a>, ScanError> {
-    let settled = |folds, note, known| {
+    let unfolded = |note| {
         Ok(Settled {
             step,
-            folds,
+            folds: Vec::new(),
             note,
-            known,
+            known: false,
+            sent: None,
         })
     };
+    let mut sent = None;
     let outcome = match ended {
         Ok(Ended::Server(Pushed::Done(version))) => Outcome::Done {
             version,
             node: None,
         },
+        Ok(Ended::Server(Pushed::Sent { node, seq, version })) => {
+            sent = Some((node, seq));
+            Outcome::Done {
+                version: Some(version),
+                node: None,
+            }
+        }
         Ok(Ended::Server(Pushed::Saw(seen))) => Outcome::Saw(seen),
         Ok(Ended::Server(Pushed::SawTarget(seen))) => Outcome::SawTarget(seen),
         Ok(Ended::Server(Pushed::Stale) | Ended::Replica(Applied::Stale)) => Outcome::Failed,
@@ -93,13 +123,13 @@ fn judge<'a>(
             // The replica's own steps fold in their transaction.
             tracing::debug!(?step, "applied");
             count(step, stats);
-            return settled(Vec::new(), Note::Solved, false);
+            return unfolded(Note::Solved);
         }
         Err(ScanError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
         Err(error) => {
             stats.failed += 1;
             tracing::warn!(%error, place = ?step.place, "step");
-            return settled(Vec::new(), Note::Failed(error.to_string()), false);
+            return unfolded(Note::Failed(error.to_string()));
         }
     };
     tracing::debug!(?step, ?outcome, "settled");
@@ -110,8 +140,13 @@ fn judge<'a>(
         stats.failed += 1;
         Note::Stays
     };
-    let known = outcome != Outcome::Failed && declares(&step.action);
-    settled(sync::settle(step, &outcome), note, known)
+    Ok(Settled {
+        step,
+        folds: sync::settle(step, &outcome),
+        note,
+        known: outcome != Outcome::Failed && declares(&step.action),
+        sent,
+    })
 }
 
 /// Whether such a step writes down what it intends.

@@ -41,6 +41,8 @@ pub struct PassReport {
     pub conflicts: u64,
     /// Questions that kept the pass from doing its work.
     pub guards: Vec<Guard>,
+    /// Files that programs went on writing to after they were sent.
+    pub overtaken: u64,
     /// Places that wait for a program to close a file.
     pub waiting: u64,
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::disk::Disk;
 use super::errno::Errno;
@@ -20,6 +20,7 @@ pub(super) struct MemorySession {
     server: MemoryServer,
     id: u64,
     ended: watch::Sender<bool>,
+    answered: Notify,
     features: Features,
 }
 
@@ -40,6 +41,7 @@ impl MemorySession {
             server,
             id,
             ended,
+            answered: Notify::new(),
             features,
         }
     }
@@ -64,7 +66,10 @@ impl MemorySession {
         };
         tokio::select! {
             () = self.closed() => Err(self.lost(op, path)),
-            () = answered => outcome,
+            () = answered => {
+                self.answered.notify_waiters();
+                outcome
+            }
         }
     }
 
@@ -175,6 +180,10 @@ impl Session for MemorySession {
 
     fn close_session(&self) {
         self.server.lock().end_session(self.id);
+    }
+
+    async fn heard(&self) {
+        self.answered.notified().await;
     }
 
     async fn lstat(&self, path: &RelPath) -> Result<Stat, RemoteError> {

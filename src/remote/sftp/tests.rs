@@ -216,6 +216,28 @@ async fn silence_is_a_dead_link_only_while_something_is_owed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_is_heard_from_when_even_a_part_of_an_answer_arrives() {
+    // The first bytes of a packet that never becomes whole.
+    let session = session_with(|_, request| match request {
+        Request::Rmdir(_) => Some(vec![0, 0]),
+        _ => Some(Vec::new()),
+    });
+    let session = session.await;
+    for (asks, hears) in [(false, false), (true, true)] {
+        let ask = async {
+            match asks {
+                true => session.rmdir(&root()).await,
+                false => session.lstat(&root()).await.map(drop),
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(20), session.heard());
+        let (heard, _never) =
+            futures_util::join!(heard, tokio::time::timeout(Duration::from_secs(20), ask));
+        assert_eq!(heard.is_ok(), hears);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_never_greets_is_given_up() {
     let (ours, _theirs) = duplex(64);
     let (reader, writer) = split(ours);

@@ -88,7 +88,7 @@ fn a_snapshot_stays_as_it_was_and_keeps_holes() {
     let file = store.open_unsent(NODE, &path("a")).unwrap();
     file.set_len(LEN).unwrap();
     file.write_all_at(b"middle", LEN / 2).unwrap();
-    let snapshot = store.snapshot(NODE).unwrap();
+    let snapshot = store.copy(NODE).unwrap();
     file.write_all_at(b"change", LEN / 2).unwrap();
     let mut bytes = [0; 6];
     snapshot.file.read_exact_at(&mut bytes, LEN / 2).unwrap();

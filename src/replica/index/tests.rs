@@ -105,7 +105,8 @@ fn copy_tree(from: &Path, to: &Path) {
 #[test]
 fn every_statement_finds_its_rows_by_an_index() {
     let dir = tempfile::tempdir().unwrap();
-    let db = schema::open_writer(&dir.path().join("index.db")).unwrap();
+    let (mut db, format) = schema::open_writer(&dir.path().join("index.db")).unwrap();
+    schema::migrate(&mut db, format).unwrap();
     for sql in table::all_sql() {
         for statement in [&sql.get, &sql.range] {
             let explain = format!("EXPLAIN QUERY PLAN {statement}");

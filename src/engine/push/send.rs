@@ -1,0 +1,130 @@
+//! Uploading a file into staging, as it was at one moment. What programs write to it afterwards is another
+//! version, and no reason to throw this one away.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::scan::ScanError;
+use super::super::shared::Shared;
+use super::discard;
+use crate::remote::{self, Session, TransferError, Upload};
+use crate::replica::{Content, Node, ReplicaError};
+use crate::tree::{Hash, RelPath, Version};
+
+/// What is in staging now.
+pub(super) struct Sent {
+    /// The node as it was then.
+    pub(super) node: Node,
+    /// The hash of what was sent of a file.
+    pub(super) hash: Option<Hash>,
+}
+
+impl Sent {
+    /// What the server will show.
+    pub(super) fn version(&self) -> Version {
+        Version {
+            hash: self.hash,
+            ..self.node.version()
+        }
+    }
+}
+
+/// Where a file comes from and goes to.
+struct Way<'a> {
+    session: &'a dyn Session,
+    target: &'a RelPath,
+    staged: &'a RelPath,
+}
+
+/// Uploads a file, which had `seq` when the plan was made. `None` if it cannot be had whole now, or is not what a
+/// program wrote.
+pub(super) async fn send(
+    shared: &Arc<Shared>,
+    session: &dyn Session,
+    node: Node,
+    seq: u64,
+    target: &RelPath,
+    staged: &RelPath,
+) -> Result<Option<Sent>, ScanError> {
+    let way = Way {
+        session,
+        target,
+        staged,
+    };
+    let id = node.id;
+    if node.data_seq == seq && shared.replica.opens().writers(id) == 0 {
+        if node.content != Content::Whole {
+            return Ok(None);
+        }
+        let file = match node.size {
+            0 => None,
+            _ => Some(shared.replica.content().open_read(id)?),
+        };
+        let hash = upload(shared, &way, &node, file.as_ref()).await?;
+        let now = shared
+            .replica
+            .view::<_, ReplicaError>(|view| view.node(id))?;
+        let unchanged = now.is_some_and(|now| now.data_seq == node.data_seq);
+        if hash.is_some() && unchanged {
+            return Ok(Some(Sent { node, hash }));
+        }
+        discard(session, staged).await?;
+    }
+    // Somebody is at work on it.
+    let Some(snapshot) = shared.replica.snapshot(id)? else {
+        return Ok(None);
+    };
+    let node = snapshot.node;
+    if node.data_seq != seq && !node.data_changed {
+        return Ok(None);
+    }
+    let file = snapshot.file.as_ref().map(|file| &file.file);
+    let hash = upload(shared, &way, &node, file).await?;
+    Ok(hash.is_some().then_some(Sent { node, hash }))
+}
+
+/// Uploads `file` as the content of `node` and tells its hash; `None` if it was cut under way.
+async fn upload(
+    shared: &Arc<Shared>,
+    way: &Way<'_>,
+    node: &Node,
+    file: Option<&File>,
+) -> Result<Option<Hash>, ScanError> {
+    // The semaphore is never closed, and a single transfer never asks for more than there is.
+    let held = node.size.min(remote::TRANSFER_WINDOW) as u32;
+    let _held = shared.upload_bytes.acquire_many(held).await;
+    let progress = shared.transfers.start(way.target.clone(), true, node.size);
+    let mut hasher = blake3::Hasher::new();
+    let upload = Upload {
+        size: node.size,
+        resume_at: 0,
+        mode: node.mode,
+        mtime: node.mtime.secs(),
+        fsync: shared.options.server_fsync,
+    };
+    let mut source = |offset: u64, len: u32| {
+        let mut buffer = vec![0; len as usize];
+        if let Some(file) = file {
+            file.read_exact_at(&mut buffer, offset)?;
+        }
+        hasher.update(&buffer);
+        progress.advance(u64::from(len));
+        Ok(Bytes::from(buffer))
+    };
+    match remote::upload(
+        way.session,
+        way.staged,
+        upload,
+        &mut source,
+        &mut |_acked| {},
+    )
+    .await
+    {
+        Ok(()) => Ok(Some(Hash(*hasher.finalize().as_bytes()))),
+        Err(TransferError::Remote(error)) => Err(error.into()),
+        Err(TransferError::Local { .. } | TransferError::Changed { .. }) => Ok(None),
+    }
+}
