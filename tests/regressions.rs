@@ -236,3 +236,30 @@ fn what_was_sent_when_the_link_was_cut_does_not_come_back_once_it_is_removed() {
         assert_eq!(left, ["f", "f/old"], "renamed twice, cut after {skip}");
     }
 }
+
+#[test]
+fn content_that_a_plan_needs_and_cannot_have_is_a_problem_of_its_file() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"never read on b");
+    a.flush();
+    b.sync();
+    let refuse = |kind| field.server.refuse(&path_of("f"), kind);
+    refuse(Some(ErrorKind::PermissionDenied));
+    b.link("f", "g");
+    b.write("other", b"goes its way");
+    b.pass(LOOK);
+    assert_eq!(
+        field.server.read_file(&path_of("other")).unwrap(),
+        b"goes its way"
+    );
+    let problems = b.engine.status().unwrap().problems;
+    assert!(problems[0].message.contains("made to fail"), "{problems:?}");
+    refuse(None);
+    b.sync();
+    assert_eq!(
+        field.server.read_file(&path_of("g")).unwrap(),
+        b"never read on b"
+    );
+    assert_eq!(b.engine.status().unwrap().problems, []);
+}

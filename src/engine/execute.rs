@@ -10,9 +10,9 @@ use super::apply::{self, Applied};
 use super::fetch;
 use super::gather::Gathered;
 use super::push::{self, Outgoing, Pushed};
-use super::scan::ScanError;
+use super::scan::{self, ScanError};
 use super::shared::Shared;
-use crate::remote::Remote;
+use crate::remote::{Remote, RemoteError};
 use crate::replica::ReplicaError;
 use crate::sync::{Action, Plan, Step};
 use crate::tree::{NodeId, Place, Version};
@@ -54,8 +54,14 @@ pub(super) async fn run(
 ) -> Result<RoundStats, ScanError> {
     let mut stats = RoundStats::default();
     for node in &plan.needs_content {
-        fetch::hydrate(shared, *node, false).await?;
-        stats.done += 1;
+        match fetch::hydrate(shared, *node, false).await {
+            Ok(()) => stats.done += 1,
+            Err(ScanError::Remote(error)) if !error.is_link_loss() => {
+                stats.failed += 1;
+                look_again(shared, *node, &error).await?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     for phase in &plan.phases {
         let mut steps = phase.steps.iter();
@@ -83,6 +89,27 @@ pub(super) async fn run(
         }
     }
     Ok(stats)
+}
+
+/// Content that a plan needs cannot be had: what stands there now decides the next plan.
+async fn look_again(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    error: &RemoteError,
+) -> Result<(), ScanError> {
+    apply::note_problem(shared, node, &error.to_string());
+    let places = shared
+        .replica
+        .view::<_, ReplicaError>(|view| view.base_places(node))?;
+    for place in places {
+        match scan::observe(shared, place.parent, false).await {
+            Err(ScanError::Remote(error)) if !error.is_link_loss() => {
+                apply::note_problem(shared, place.parent, &error.to_string());
+            }
+            observed => observed?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether any step changes the server.
