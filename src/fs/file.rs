@@ -186,7 +186,7 @@ impl Home {
             return Ok(true);
         }
         let on_server = !node.data_changed && !node.scoped;
-        let file = match self.replica.content().open_read(node.id) {
+        let file = match self.replica.content().open_read(node.id, node.data_changed) {
             Ok(file) => Some(file),
             Err(ReplicaError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 match node.size {

@@ -104,20 +104,18 @@ impl ContentStore {
         self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The content of `node` for reading. Not found if it has no content file, as an empty file may.
-    pub fn open_read(&self, node: NodeId) -> Result<File> {
+    /// The content of `node` for reading, sought first where a row with this `data_changed` has it. Not found if
+    /// it has no content file, as an empty file may.
+    pub fn open_read(&self, node: NodeId, data_changed: bool) -> Result<File> {
+        let (first, second) = match data_changed {
+            true => (&self.unsent, &self.clean),
+            false => (&self.clean, &self.unsent),
+        };
+        let (first, second) = (path_in(first, node), path_in(second, node));
         let _guard = self.lock();
-        self.open_either(node)
-    }
-
-    fn open_either(&self, node: NodeId) -> Result<File> {
-        let unsent = path_in(&self.unsent, node);
-        match File::open(&unsent) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                let clean = path_in(&self.clean, node);
-                File::open(&clean).at(&clean)
-            }
-            opened => opened.at(&unsent),
+        match File::open(&first) {
+            Err(e) if e.kind() == ErrorKind::NotFound => File::open(&second).at(&second),
+            opened => opened.at(&first),
         }
     }
 
@@ -221,7 +219,7 @@ impl ContentStore {
 
     /// A copy of the content of `node`. A writer may tear it: see [`super::Replica::snapshot`].
     pub(super) fn copy(&self, node: NodeId) -> Result<StagingFile> {
-        let source = self.open_read(node)?;
+        let source = self.open_read(node, true)?;
         let staged = self.new_staging()?;
         clone_file(&source, &staged.file).at(&staged.path)?;
         Ok(staged)
@@ -229,7 +227,7 @@ impl ContentStore {
 
     /// The content of `node` as it is at one moment, without copying it; `None` if the disk cannot do that.
     pub(super) fn share(&self, node: NodeId) -> Result<Option<StagingFile>> {
-        let source = self.open_read(node)?;
+        let source = self.open_read(node, true)?;
         let staged = self.new_staging()?;
         Ok(share_file(&source, &staged.file).then_some(staged))
     }
@@ -256,7 +254,7 @@ impl ContentStore {
 
     /// Whether the content of `node` equals a staged file's, byte by byte.
     pub fn equals(&self, node: NodeId, staged: &StagingFile) -> Result<bool> {
-        let ours = self.open_read(node)?;
+        let ours = self.open_read(node, true)?;
         let len = ours.metadata().at(&staged.path)?.len();
         if len != staged.len()? {
             return Ok(false);

@@ -61,7 +61,7 @@ pub(super) async fn send(
         }
         let file = match node.size {
             0 => None,
-            _ => Some(shared.replica.content().open_read(id)?),
+            _ => Some(shared.replica.content().open_read(id, node.data_changed)?),
         };
         let hash = upload(shared, &way, &node, file.as_ref()).await?;
         let now = shared

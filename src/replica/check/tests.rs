@@ -271,7 +271,7 @@ fn content_without_a_row_goes_if_clean_and_comes_back_if_unsent() {
     for stray in strays {
         assert!(view(&replica, |v| v.node(stray)).unwrap().is_unsent());
     }
-    replica.content().open_read(clean).unwrap_err();
+    replica.content().open_read(clean, false).unwrap_err();
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn writing_takes_content_out_of_the_reach_of_eviction() {
     let dir = tempfile::tempdir().unwrap();
     let store = ContentStore::open(dir.path()).unwrap();
     store.install(staged(&store, "from server"), NODE).unwrap();
-    let reader = store.open_read(NODE).unwrap();
+    let reader = store.open_read(NODE, false).unwrap();
     drop(store.open_unsent(NODE, &path("a")).unwrap());
     assert_eq!(
         (ids(&store, Which::Clean), ids(&store, Which::Unsent)),
@@ -46,12 +46,12 @@ fn writing_takes_content_out_of_the_reach_of_eviction() {
     );
     store.evict(NODE).unwrap();
     drop(store.open_unsent(NODE, &path("a")).unwrap());
-    assert_eq!(read(store.open_read(NODE).unwrap()), "from server");
+    assert_eq!(read(store.open_read(NODE, false).unwrap()), "from server");
     assert_eq!(read(reader), "from server");
     store.sync_file(NODE).unwrap();
     store.mark_sent(NODE).unwrap();
     store.evict(NODE).unwrap();
-    let gone = store.open_read(NODE);
+    let gone = store.open_read(NODE, false);
     assert!(
         matches!(gone, Err(ReplicaError::Io { source, .. }) if source.kind() == ErrorKind::NotFound)
     );
@@ -67,11 +67,11 @@ fn a_download_never_replaces_unsent_content() {
         .write_all(b"mine")
         .unwrap();
     store.install(staged(&store, "theirs"), NODE).unwrap_err();
-    assert_eq!(read(store.open_read(NODE).unwrap()), "mine");
+    assert_eq!(read(store.open_read(NODE, false).unwrap()), "mine");
     store.link_to_backup(NODE, 7).unwrap();
     store.remove(NODE).unwrap();
     store.install(staged(&store, "theirs"), NODE).unwrap();
-    assert_eq!(read(store.open_read(NODE).unwrap()), "theirs");
+    assert_eq!(read(store.open_read(NODE, false).unwrap()), "theirs");
     assert_eq!(read(store.open_backup(7).unwrap()), "mine");
     store.link_to_backup(NODE, 8).unwrap();
     assert_eq!(read(store.open_backup(8).unwrap()), "theirs");
@@ -153,10 +153,10 @@ fn content_follows_its_row() {
     }
     update(&replica, |tx| tx.remove_node(id));
     assert_eq!(
-        read(store.open_read(id).unwrap()),
+        read(store.open_read(id, true).unwrap()),
         "text",
         "until the removal is durable"
     );
     replica.close().unwrap();
-    store.open_read(id).unwrap_err();
+    store.open_read(id, true).unwrap_err();
 }
