@@ -37,6 +37,15 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What a person types to log in where no key does, or to unlock one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// The password of the account on the server.
+    pub password: Option<Secret>,
+    /// The passphrase of a private key.
+    pub passphrase: Option<Secret>,
+}
+
 /// What to serve, and how. All paths are absolute; the checks that need no server have been passed.
 #[derive(Debug, Clone)]
 pub struct MountRequest {
@@ -50,12 +59,17 @@ pub struct MountRequest {
     pub control_sockets: Vec<PathBuf>,
     /// The settings.
     pub config: Config,
-    /// Logs in where no key does.
-    pub password: Option<Secret>,
+    /// Log in where no key does.
+    pub secrets: Secrets,
     /// Whether other users may look in, as far as permissions let them.
     pub allow_other: bool,
     /// Whether nothing may be changed through the mount.
     pub read_only: bool,
+}
+
+/// A key that would be tried for `request` but is locked, and not opened by its passphrase.
+pub fn locked_identity(request: &MountRequest) -> Option<PathBuf> {
+    link::Connector::new(request).locked_identity(request.secrets.passphrase.as_ref())
 }
 
 /// Serves the mount until it is unmounted. Calls `ready` once the mount serves.

@@ -35,6 +35,7 @@ pub use session::{DirEntry, Features, FileHandle, Session, SetStat, Stat, StatVf
 pub use sftp::{SftpConfig, SftpSession};
 pub use ssh::{
     ConnectOptions, HostKeyPolicy, SecretRequest, SecretSource, connect, generate_identity,
+    locked_identity,
 };
 pub use target::{SSH_PORT, Target, TargetError};
 pub use transfer::{TRANSFER_WINDOW, TransferError, Upload, download, upload};

@@ -3,6 +3,7 @@
 mod conflict;
 mod ending;
 mod kill;
+mod login;
 mod names;
 mod network;
 mod programs;

@@ -15,6 +15,7 @@ needs=(
     rsync:rsync
     strace:strace
     ps:procps
+    script:bsdutils
 )
 
 missing=()

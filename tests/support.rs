@@ -5,5 +5,6 @@ pub(crate) mod client;
 pub(crate) mod fake;
 pub(crate) mod machine;
 pub(crate) mod mounted;
+pub(crate) mod passwords;
 pub(crate) mod proxy;
 pub(crate) mod sshd;

@@ -1,5 +1,5 @@
 //! How a mount goes to the background: the command starts itself again with the same arguments and a hidden
-//! flag, hands the password over on standard input, and waits for one line on the child's standard output
+//! flag, hands secrets over on standard input, and waits for one line on the child's standard output
 //! that says how it went. Whether the child dies, hangs up or reports, the parent learns it.
 
 use std::{
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     control::{Code, Failure},
-    daemon::Secret,
+    daemon::{Secret, Secrets},
 };
 
 /// The hidden flag of the child.
@@ -38,11 +38,7 @@ enum Report {
 }
 
 /// Starts the child with this process's `args`, and returns when its mount serves.
-pub(super) fn start(
-    args: &[OsString],
-    password: Option<&Secret>,
-    state_dir: &Path,
-) -> Result<(), Failure> {
+pub(super) fn start(args: &[OsString], secrets: &Secrets, state_dir: &Path) -> Result<(), Failure> {
     let log = open_log(state_dir).map_err(|error| {
         let message = format!("{}: {error}", state_dir.join(LOG).display());
         Failure::new(Code::StateDir, message)
@@ -59,9 +55,12 @@ pub(super) fn start(
         .stderr(log)
         .spawn()
         .map_err(|error| cannot_start(&error))?;
-    if let (Some(mut stdin), Some(password)) = (child.stdin.take(), password) {
+    if let Some(mut stdin) = child.stdin.take() {
+        let line =
+            |secret: &Option<Secret>| secret.as_ref().map_or("", Secret::reveal).to_owned() + "\n";
+        let lines = line(&secrets.password) + &line(&secrets.passphrase);
         // A child that is gone already says so below.
-        drop(stdin.write_all(password.reveal().as_bytes()));
+        drop(stdin.write_all(lines.as_bytes()));
     }
     wait(&mut child, state_dir)
 }
@@ -110,13 +109,17 @@ fn open_log(state_dir: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// In the child: leaves the terminal's session, and reads the password that the parent handed over.
-pub(super) fn become_child() -> Result<Option<Secret>, Failure> {
+/// In the child: leaves the terminal's session, and reads the secrets that the parent handed over.
+pub(super) fn become_child() -> Result<Secrets, Failure> {
     let failed = |error: io::Error| cannot_start(&error);
     rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
-    let password = read_secret(&mut io::stdin().lock()).map_err(failed)?;
+    let mut input = io::stdin().lock();
+    let secrets = Secrets {
+        password: read_secret(&mut input).map_err(failed)?,
+        passphrase: read_secret(&mut input).map_err(failed)?,
+    };
     std::env::set_current_dir("/").map_err(failed)?;
-    Ok(password)
+    Ok(secrets)
 }
 
 /// In the child: tells the parent how it went, and lets go of it.
@@ -141,10 +144,10 @@ pub(super) fn report(outcome: Result<(), Failure>) {
     }
 }
 
-/// Reads a password up to the end of its line or of the input; none if nothing is there.
-pub(super) fn read_secret(input: &mut dyn Read) -> io::Result<Option<Secret>> {
+/// Reads a secret up to the end of its line or of the input; none if nothing is there.
+pub(super) fn read_secret(input: &mut dyn BufRead) -> io::Result<Option<Secret>> {
     let mut text = String::new();
-    BufReader::new(input.take(LINE_MAX_BYTES)).read_line(&mut text)?;
+    input.take(LINE_MAX_BYTES).read_line(&mut text)?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     Ok((!password.is_empty()).then(|| Secret::new(password.to_owned())))

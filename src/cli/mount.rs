@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, IsTerminal},
+    io::{self, BufReader, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::{Env, Layers, Target, control_socket_name},
     control::{Code, Failure},
-    daemon::{self, MountRequest, Secret},
+    daemon::{self, MountRequest, Secret, Secrets},
     logging,
 };
 
@@ -90,14 +90,10 @@ enum PolicyArg {
 pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
     if mount.as_daemon {
         let outcome = prepare(&mount).and_then(|request| {
-            let password = background::become_child()?;
-            serve(
-                MountRequest {
-                    password,
-                    ..request
-                },
-                || background::report(Ok(())),
-            )
+            let secrets = background::become_child()?;
+            serve(MountRequest { secrets, ..request }, || {
+                background::report(Ok(()))
+            })
         });
         if let Err(failure) = &outcome {
             background::report(Err(failure.clone()));
@@ -105,13 +101,13 @@ pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
         return outcome;
     }
     let mut request = prepare(&mount)?;
-    request.password = mount.password_fd.map(read_fd).transpose()?.flatten();
+    request.secrets.password = mount.password_fd.map(read_fd).transpose()?.flatten();
     let attempt = |request: &MountRequest| {
         if mount.foreground {
             let at = request.mountpoint.display().to_string();
             serve(request.clone(), move || tracing::info!("mounted at {at}"))
         } else {
-            background::start(args, request.password.as_ref(), &request.state_dir)
+            background::start(args, &request.secrets, &request.state_dir)
         }
     };
     let mut outcome = attempt(&request);
@@ -122,7 +118,12 @@ pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
                     && mount.password_fd.is_none()
                     && io::stdin().is_terminal() =>
             {
-                request.password = Some(ask_password(&request.target)?);
+                let secrets = ask_secrets(&request)?;
+                // The failed attempt may have taken away what it had made.
+                request = MountRequest {
+                    secrets,
+                    ..prepare(&mount)?
+                };
                 outcome = attempt(&request);
             }
             _ => break,
@@ -175,7 +176,7 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
         state_dir,
         control_sockets: dirs.iter().map(|dir| dir.join(&name)).collect(),
         config,
-        password: None,
+        secrets: Secrets::default(),
         allow_other: options.allow_other,
         read_only: options.read_only,
     })
@@ -234,15 +235,41 @@ fn anchored(key: &str, value: &str) -> Result<String, Failure> {
 
 fn read_fd(number: u32) -> Result<Option<Secret>, Failure> {
     File::open(format!("/proc/self/fd/{number}"))
-        .and_then(|mut file| background::read_secret(&mut file))
+        .and_then(|file| background::read_secret(&mut BufReader::new(file)))
         .map_err(|error| {
             let message = format!("no password can be read from descriptor {number}: {error}");
             Failure::new(Code::Usage, message)
         })
 }
 
-fn ask_password(target: &Target) -> Result<Secret, Failure> {
-    rpassword::prompt_password(format!("{}@{}'s password: ", target.user, target.host))
-        .map(Secret::new)
-        .map_err(|error| Failure::new(Code::Authentication, format!("no password: {error}")))
+/// Asks for what the login lacks: the passphrase of a locked key or, where there is none or nothing was typed, the
+/// password.
+fn ask_secrets(request: &MountRequest) -> Result<Secrets, Failure> {
+    let Secrets {
+        password,
+        mut passphrase,
+    } = request.secrets.clone();
+    if let Some(identity) = daemon::locked_identity(request) {
+        passphrase = prompt(&format!(
+            "passphrase of {} (empty: use the password instead): ",
+            identity.display()
+        ))?;
+        if passphrase.is_some() {
+            return Ok(Secrets {
+                password,
+                passphrase,
+            });
+        }
+    }
+    let Target { user, host, .. } = &request.target;
+    Ok(Secrets {
+        password: prompt(&format!("{user}@{host}'s password: "))?,
+        passphrase,
+    })
+}
+
+fn prompt(question: &str) -> Result<Option<Secret>, Failure> {
+    let typed = rpassword::prompt_password(question)
+        .map_err(|error| Failure::new(Code::Authentication, format!("no answer: {error}")))?;
+    Ok((!typed.is_empty()).then(|| Secret::new(typed)))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{MountRequest, Secret};
+use super::{MountRequest, Secret, Secrets};
 use crate::config::{HostKeyPolicy, Target};
 use crate::control::{Code, Failure};
 use crate::engine::{Connect, LinkError};
@@ -34,7 +34,7 @@ impl Connector {
                 HostKeyPolicy::Strict => remote::HostKeyPolicy::Strict,
                 HostKeyPolicy::AcceptNew => remote::HostKeyPolicy::AcceptNew,
             },
-            secrets: request.password.clone().map(password_source),
+            secrets: secret_source(&request.secrets),
             ..ConnectOptions::default()
         };
         if let Some(identity) = &config.identity {
@@ -50,6 +50,11 @@ impl Connector {
             options,
             ready: Mutex::default(),
         }
+    }
+
+    /// A key that would be tried but is locked.
+    pub(super) fn locked_identity(&self, passphrase: Option<&Secret>) -> Option<PathBuf> {
+        remote::locked_identity(&self.options, passphrase.map(Secret::reveal))
     }
 
     /// Connects now, and keeps the connection for the engine's first call.
@@ -98,17 +103,36 @@ fn remote_target(target: &Target) -> remote::Target {
 }
 
 /// The password answers what asks for one; a passphrase is another secret.
-fn password_source(secret: Secret) -> SecretSource {
-    Arc::new(move |request| match request {
-        SecretRequest::Password { .. } | SecretRequest::Question { echo: false, .. } => {
-            Some(secret.reveal().to_owned())
-        }
-        SecretRequest::Passphrase { .. } | SecretRequest::Question { .. } => None,
-    })
+fn secret_source(secrets: &Secrets) -> Option<SecretSource> {
+    let Secrets {
+        password,
+        passphrase,
+    } = secrets.clone();
+    if password.is_none() && passphrase.is_none() {
+        return None;
+    }
+    Some(Arc::new(move |request| {
+        let secret = match request {
+            SecretRequest::Password { .. } | SecretRequest::Question { echo: false, .. } => {
+                &password
+            }
+            SecretRequest::Passphrase { .. } => &passphrase,
+            SecretRequest::Question { echo: true, .. } => &None,
+        };
+        secret.as_ref().map(|secret| secret.reveal().to_owned())
+    }))
 }
 
 /// A failed connection with its remedy and its exit status.
 fn failure(error: &ConnectError) -> Failure {
+    if let ConnectError::AuthRefused {
+        locked: Some(identity),
+        ..
+    } = error
+    {
+        let remedy = format!("unlock the key first: ssh-add '{}'", identity.display());
+        return Failure::new(Code::Authentication, error.to_string()).remedy(remedy);
+    }
     let (code, remedy) = match error {
         ConnectError::Unreachable { .. } => (
             Code::Unreachable,
@@ -116,6 +140,10 @@ fn failure(error: &ConnectError) -> Failure {
         ),
         ConnectError::HostKeyUnknown { remedy, .. }
         | ConnectError::HostKeyChanged { remedy, .. } => (Code::HostKey, remedy.as_str()),
+        ConnectError::HostKeyRevoked { .. } => (
+            Code::HostKey,
+            "do not connect: ask the server's administrator for its new key",
+        ),
         ConnectError::AuthRefused { .. } => (
             Code::Authentication,
             "give a key with --identity FILE, load it into ssh-agent, or give a password with --password-fd",

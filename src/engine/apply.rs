@@ -80,12 +80,13 @@ pub(super) fn refresh(
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
     let opens = shared.replica.opens();
-    let mut shown = place.clone();
+    let (mut shown, mut last) = (place.clone(), true);
     let applied = shared.replica.update(|tx| {
         let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
         shown.clone_from(&stands);
+        last = node.nlink <= 1;
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
@@ -133,7 +134,7 @@ pub(super) fn refresh(
     })?;
     finish(shared, &applied, backup.as_ref())?;
     if applied != Applied::Stale {
-        shared.entry_changed(&shown);
+        shared.entry_left(&shown, id, last);
     }
     Ok(applied)
 }
@@ -185,6 +186,7 @@ pub(super) fn drop_file(
 ) -> Result<Applied, ReplicaError> {
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
+    let mut last = true;
     let applied = shared.replica.update(|tx| {
         let Some(node) = current(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
@@ -192,13 +194,14 @@ pub(super) fn drop_file(
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
+        last = node.nlink <= 1;
         detach(tx, shared.replica.opens(), place, node, now)?;
         recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     finish(shared, &applied, backup.as_ref())?;
     if applied != Applied::Stale {
-        shared.entry_removed(place.parent, &place.name, id);
+        shared.entry_left(place, id, last);
         shared.node_changed(place.parent);
     }
     Ok(applied)
@@ -224,7 +227,7 @@ pub(super) fn drop_dir(
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;
     if applied != Applied::Stale {
-        shared.entry_removed(place.parent, &place.name, id);
+        shared.entry_left(place, id, true);
         shared.node_changed(place.parent);
     }
     Ok(applied)

@@ -263,7 +263,7 @@ fn install(
         Ok::<_, ReplicaError>(changed)
     })?;
     for place in &changed {
-        shared.entry_changed(place);
+        shared.entry_left(place, id, true);
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub trait Fetch: Send + Sync {
 pub trait Events: Send + Sync {
     /// What the directory shows under `name` is no longer what the kernel may remember.
     fn entry_changed(&self, parent: NodeId, name: &Name);
-    /// The node at `name` was removed.
+    /// The node at `name` is gone; another may stand there by now.
     fn entry_removed(&self, parent: NodeId, name: &Name, node: NodeId);
     /// The node's attributes changed. Neither its content nor its size does: what the server has instead is another
     /// node, so that nothing has to be forgotten before somebody may read.

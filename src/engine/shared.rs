@@ -14,7 +14,7 @@ use crate::remote::Remote;
 use crate::remote::layout::ClientId;
 use crate::replica::Replica;
 use crate::sync::{ClockOffset, Guard};
-use crate::tree::{Name, NodeId, Place, RelPath, Time, Version};
+use crate::tree::{NodeId, Place, RelPath, Time, Version};
 
 /// The most that all uploads together hold in memory.
 const UPLOAD_BYTES: usize = 64 * 1024 * 1024;
@@ -176,9 +176,15 @@ impl Shared {
         }
     }
 
-    pub(super) fn entry_removed(&self, parent: NodeId, name: &Name, node: NodeId) {
-        if let Some(events) = self.events.get() {
-            events.entry_removed(parent, name, node);
+    /// The node no longer stands at `place`, nor anywhere if that was its `last` name.
+    pub(super) fn entry_left(&self, place: &Place, node: NodeId, last: bool) {
+        match self.events.get() {
+            Some(events) if last => events.entry_removed(place.parent, &place.name, node),
+            Some(events) => {
+                events.entry_changed(place.parent, &place.name);
+                events.node_changed(node);
+            }
+            None => {}
         }
     }
 

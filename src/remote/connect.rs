@@ -45,6 +45,18 @@ pub enum ConnectError {
         /// What to do.
         remedy: String,
     },
+    /// The server's key is one that nobody is to trust any more.
+    #[error("the host key of {host}, {fingerprint}, is revoked by {}:{line}", file.display())]
+    HostKeyRevoked {
+        /// The server.
+        host: String,
+        /// Its key's SHA256 fingerprint.
+        fingerprint: String,
+        /// Where that is said.
+        file: PathBuf,
+        /// On which line.
+        line: usize,
+    },
     /// The server does not let us in.
     #[error("{host} refuses {user}; tried {}", or_nothing(tried))]
     AuthRefused {
@@ -54,6 +66,8 @@ pub enum ConnectError {
         user: String,
         /// By what means.
         tried: Vec<String>,
+        /// A key that could not be tried for want of its passphrase.
+        locked: Option<PathBuf>,
     },
     /// The server lets us in but serves no files.
     #[error("{host} offers no SFTP: {reason}")]
@@ -105,6 +119,7 @@ impl ConnectError {
             Self::Unreachable { .. } => false,
             Self::HostKeyUnknown { .. }
             | Self::HostKeyChanged { .. }
+            | Self::HostKeyRevoked { .. }
             | Self::AuthRefused { .. }
             | Self::NoSftp { .. }
             | Self::HomeMissing { .. }

@@ -6,6 +6,7 @@
 mod auth;
 mod hostkey;
 mod identity;
+mod known_hosts;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -17,8 +18,8 @@ use russh::{ChannelMsg, Preferred, cipher};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub use self::auth::SecretRequest;
 use self::auth::{Credentials, authenticate};
+pub use self::auth::{SecretRequest, locked_identity};
 use self::hostkey::{Checker, Verdict};
 pub use self::identity::generate_identity;
 pub(super) use self::identity::random_key;
@@ -54,7 +55,7 @@ pub struct ConnectOptions {
     pub identities: Vec<PathBuf>,
     /// Whether the usual keys in `~/.ssh` are tried as well.
     pub default_identities: bool,
-    /// Whether the agent at `$SSH_AUTH_SOCK` is asked.
+    /// Whether the agent at `$SSH_AUTH_SOCK` is asked, and not only for a key whose file is locked.
     pub agent: bool,
     /// Passwords and passphrases.
     pub secrets: Option<SecretSource>,

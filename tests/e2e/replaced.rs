@@ -2,15 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use rustix::fs::inotify;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::mount::running::Program;
-use crate::support::machine::{Site, assert_same};
+use crate::support::machine::{Site, assert_same, eventually};
 
 /// Versions of one file, each of one letter and of a length that tells it, none of whole pages.
 const VERSIONS: [(u8, usize); 3] = [(b'a', 3_001), (b'b', 70_003), (b'c', 20_007)];
@@ -194,6 +196,57 @@ fn what_stays_on_this_machine_stays_with_the_newer_version() {
     let mut note = [0; 4];
     rustix::fs::getxattr(&path, "user.note", &mut note[..]).unwrap();
     assert_eq!(&note, b"mine");
+    machine.umount();
+    machine.check();
+}
+
+#[test]
+fn whoever_watches_a_file_hears_that_another_took_its_place() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    let on_server = site.home().join("file");
+    publish(&on_server, &version(0), 1_000_000);
+    machine.mount();
+    let path = machine.at("file");
+    assert_whole(&fs::read(&path).unwrap());
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&watch, &path, inotify::WatchFlags::DELETE_SELF).unwrap();
+    publish(&on_server, &version(1), 1_000_001);
+    machine.reconcile();
+    let mut buffer = [MaybeUninit::uninit(); 1_000];
+    eventually("the watcher hears of it", || {
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        let event = events.next();
+        event.is_ok_and(|event| event.events().contains(inotify::ReadFlags::DELETE_SELF))
+    });
+    assert!(fs::read(&path).unwrap() == version(1));
+    machine.umount();
+}
+
+#[test]
+fn a_hard_link_keeps_its_file_when_the_other_name_gets_a_newer_version() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    let (one, other) = (machine.at("one"), machine.at("other"));
+    fs::write(&one, version(0)).unwrap();
+    fs::hard_link(&one, &other).unwrap();
+    machine.flush();
+    let stat = |path: &Path| {
+        let meta = fs::metadata(path).unwrap();
+        (meta.ino(), meta.nlink())
+    };
+    assert_eq!((stat(&one), stat(&one).1), (stat(&other), 2));
+    publish(&site.home().join("one"), &version(1), 1_000_000);
+    machine.reconcile();
+    assert!(fs::read(&one).unwrap() == version(1));
+    assert!(fs::read(&other).unwrap() == version(0));
+    eventually("both are files of their own", || {
+        stat(&one).0 != stat(&other).0 && stat(&one).1 == 1 && stat(&other).1 == 1
+    });
+    fs::remove_file(site.home().join("one")).unwrap();
+    machine.reconcile();
+    assert_eq!(stat(&other).1, 1);
     machine.umount();
     machine.check();
 }

@@ -122,6 +122,11 @@ fn what_the_engine_changes_is_seen_although_the_kernel_remembers_everything() {
     reader.read_to_string(&mut seen).unwrap();
     assert_eq!(seen, "old");
 
+    // And once more, where the kernel was not told of the one in between.
+    let id = replace(&mount, id, &name, b"newest");
+    mount.notices.entry_removed(NodeId::ROOT, &name, NodeId(77));
+    wait_for(|| fs::read(mount.join("f")).unwrap() == b"newest");
+
     // Other attributes.
     let chmod = mount.replica.update(|tx| {
         let mut node = tx.node(id)?.unwrap();

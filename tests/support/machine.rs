@@ -68,18 +68,30 @@ impl Site {
 
     /// The same, for another directory on the server.
     pub(crate) fn machine_for(&self, name: &str, home: &Path) -> Machine {
-        let proxy = Proxy::start(self.sshd.port);
+        let target = format!("{}@127.0.0.1:{}", self.sshd.user, home.display());
+        self.machine_at(name, target, self.sshd.port, &self.sshd.known_hosts)
+    }
+
+    /// The same, for a server of another kind.
+    pub(crate) fn machine_at(
+        &self,
+        name: &str,
+        target: String,
+        port: u16,
+        known_hosts: &Path,
+    ) -> Machine {
+        let proxy = Proxy::start(port);
         let dir = self.path(name);
         for sub in ["mnt", "config", "run"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
         }
-        let host_key = fs::read_to_string(&self.sshd.known_hosts).unwrap();
+        let host_key = fs::read_to_string(known_hosts).unwrap();
         let (_, host_key) = host_key.split_once(' ').unwrap();
         let line = format!("[127.0.0.1]:{} {host_key}", proxy.port);
         fs::write(dir.join("known_hosts"), line).unwrap();
         fs::write(dir.join("config.toml"), SETTINGS).unwrap();
         Machine {
-            target: format!("{}@127.0.0.1:{}", self.sshd.user, home.display()),
+            target,
             identity: self.sshd.identity.clone(),
             proxy,
             dir,
@@ -319,7 +331,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output) -> Self {
         Self {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, load_secret_key};
+use russh::keys::{
+    Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, load_secret_key,
+};
 use russh::{MethodKind, MethodSet};
 use tokio::time::timeout;
 
@@ -58,6 +60,8 @@ struct Login<'a> {
     /// What the server still takes.
     methods: MethodSet,
     tried: Vec<String>,
+    /// A key that waits for its passphrase.
+    locked: Option<PathBuf>,
     /// The hash for signatures of RSA keys, asked for once.
     rsa_hash: Option<Option<HashAlg>>,
 }
@@ -75,6 +79,7 @@ pub(super) async fn authenticate(
         with,
         methods: MethodSet::empty(),
         tried: Vec::new(),
+        locked: None,
         rsa_hash: None,
     };
     if login.run().await? {
@@ -91,6 +96,7 @@ pub(super) async fn authenticate(
         host: with.host.to_owned(),
         user: with.user.to_owned(),
         tried: login.tried,
+        locked: login.locked,
     })
 }
 
@@ -111,7 +117,7 @@ impl Login<'_> {
             if self.key_files(&options.identities, &mut locked).await? {
                 return Ok(true);
             }
-            if options.agent && self.agent().await? {
+            if options.agent && self.agent(None).await? {
                 return Ok(true);
             }
             if options.default_identities
@@ -175,12 +181,20 @@ impl Login<'_> {
         if !self.offered(MethodKind::PublicKey) {
             return Ok(false);
         }
+        // An agent may have been given what the file keeps locked.
+        if let Some(public) = public_part(&identity)
+            && !self.with.options.agent
+            && self.agent(Some(&public)).await?
+        {
+            return Ok(true);
+        }
         let request = SecretRequest::Passphrase {
             identity: identity.clone(),
         };
         let shown = identity.display();
         let Some(passphrase) = self.secret(request).await else {
             self.tried.push(format!("{shown} (locked, no passphrase)"));
+            self.locked.get_or_insert(identity);
             return Ok(false);
         };
         match load(&identity, Some(passphrase)).await {
@@ -203,7 +217,8 @@ impl Login<'_> {
         self.heard(answer)
     }
 
-    async fn agent(&mut self) -> Step {
+    /// Tries the agent's keys, or one of them.
+    async fn agent(&mut self, only: Option<&PublicKey>) -> Step {
         let Ok(mut agent) = AgentClient::connect_env().await else {
             return Ok(false);
         };
@@ -212,6 +227,9 @@ impl Login<'_> {
             let AgentIdentity::PublicKey { key, comment } = identity else {
                 continue;
             };
+            if only.is_some_and(|only| only.key_data() != key.key_data()) {
+                continue;
+            }
             if !self.offered(MethodKind::PublicKey) {
                 break;
             }
@@ -309,6 +327,34 @@ impl Login<'_> {
         let asked = tokio::task::spawn_blocking(move || source(&request));
         asked.await.ok().flatten()
     }
+}
+
+/// The public half of a key whose file is locked.
+fn public_part(identity: &Path) -> Option<PublicKey> {
+    let locked = PrivateKey::read_openssh_file(identity);
+    locked.ok().map(|key| key.public_key().clone())
+}
+
+/// The first key that would be tried and that `passphrase` does not open.
+pub fn locked_identity(options: &ConnectOptions, passphrase: Option<&str>) -> Option<PathBuf> {
+    let usual = match options.default_identities {
+        true => default_identities(),
+        false => Vec::new(),
+    };
+    let is_locked = |passphrase: Option<&str>, path: &PathBuf| {
+        let key = load_secret_key(path, passphrase);
+        matches!(
+            (key, passphrase),
+            (Err(russh::keys::Error::KeyIsEncrypted), None) | (Err(_), Some(_))
+        )
+    };
+    options
+        .identities
+        .iter()
+        .chain(&usual)
+        .filter(|path| is_locked(None, path))
+        .find(|path| passphrase.is_none() || is_locked(passphrase, path))
+        .cloned()
 }
 
 /// Reads a key off the runtime's threads: a passphrase takes a while to check.

@@ -1,13 +1,14 @@
 //! Is this the right server? Its key against the `known_hosts` files.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::client::{DisconnectReason, Handler};
-use russh::keys::known_hosts::{known_host_keys_path, learn_known_hosts_path};
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
+use super::known_hosts::{self, Line};
 use super::{ConnectOptions, HostKeyPolicy};
 use crate::remote::{ConnectError, Target};
 
@@ -46,14 +47,6 @@ pub(super) struct Checker {
     verdict: Arc<Verdict>,
 }
 
-/// A key in a `known_hosts` file.
-struct Known {
-    file: PathBuf,
-    /// As `russh` counts: without comments.
-    entry: usize,
-    key: PublicKey,
-}
-
 impl Checker {
     pub(super) fn new(target: &Target, options: &ConnectOptions, verdict: Arc<Verdict>) -> Self {
         Self {
@@ -67,9 +60,11 @@ impl Checker {
 
     /// Puts the algorithms of the keys that we know in front, or the server might show another key of its.
     pub(super) fn known_algorithms_first(&self, defaults: &[Algorithm]) -> Vec<Algorithm> {
-        let known = self.known();
+        let known = self.known().unwrap_or_default();
         let is_known = |algorithm: &Algorithm| {
-            known.iter().any(|k| match (algorithm, k.key.algorithm()) {
+            let keys = known.iter().filter_map(|(_, line)| line.key.as_ref());
+            let mut known = keys.map(PublicKey::algorithm);
+            known.any(|known| match (algorithm, known) {
                 (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
                 (offered, known) => *offered == known,
             })
@@ -79,50 +74,64 @@ impl Checker {
         first
     }
 
-    fn known(&self) -> Vec<Known> {
-        let of_file = |file: &PathBuf| {
-            // A file that cannot be understood knows nobody, so the server is refused or new.
-            let keys = known_host_keys_path(&self.host, self.port, file).unwrap_or_default();
-            let file = file.clone();
-            keys.into_iter().map(move |(entry, key)| Known {
-                file: file.clone(),
-                entry,
-                key,
-            })
-        };
-        self.files.iter().flat_map(of_file).collect()
+    /// What the files say of the server, file by file.
+    fn known(&self) -> io::Result<Vec<(&Path, Line)>> {
+        let name = known_hosts::name(&self.host, self.port);
+        let mut known = Vec::new();
+        for file in &self.files {
+            let lines = known_hosts::read(file, &name);
+            let lines =
+                lines.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())));
+            known.extend(lines?.into_iter().map(|line| (file.as_path(), line)));
+        }
+        Ok(known)
     }
 
     fn check(&self, key: &PublicKey) -> Result<(), ConnectError> {
-        let known = self.known();
-        if known.iter().any(|k| k.key.key_data() == key.key_data()) {
+        let host = self.host.clone();
+        // A file that cannot be read may know the server, so nobody passes for new.
+        let known = self.known().map_err(|source| ConnectError::Io {
+            what: format!("whether {host} is known cannot be told"),
+            source,
+        })?;
+        let is_shown = |line: &Line| {
+            let key_data = line.key.as_ref().map(PublicKey::key_data);
+            key_data == Some(key.key_data())
+        };
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        if let Some((file, line)) = known.iter().find(|(_, l)| l.revoked && is_shown(l)) {
+            return Err(ConnectError::HostKeyRevoked {
+                host,
+                fingerprint,
+                file: file.to_path_buf(),
+                line: line.number,
+            });
+        }
+        if known.iter().any(|(_, line)| is_shown(line)) {
             return Ok(());
         }
-        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        let host = self.host.clone();
         // A key of another kind than the known ones counts as changed too: it could be anybody's.
-        if let Some(old) = known.into_iter().next() {
-            let line = line_of_entry(&old.file, old.entry);
-            let name = self.host_in_file();
+        if let Some((file, old)) = known.iter().find(|(_, line)| !line.revoked) {
+            let name = known_hosts::name(&host, self.port);
             let remedy = format!(
                 "if the server was given a new key, ask its administrator whether this is it, remove the old \
                  one with `ssh-keygen -R '{name}' -f '{}'`, and connect again",
-                old.file.display()
+                file.display()
             );
             return Err(ConnectError::HostKeyChanged {
                 host,
                 fingerprint,
-                file: old.file,
-                line,
+                file: file.to_path_buf(),
+                line: old.number,
                 remedy,
             });
         }
         match (self.policy, self.files.first()) {
             (HostKeyPolicy::AcceptNew, Some(file)) => {
-                let learnt = learn_known_hosts_path(&self.host, self.port, key, file);
-                learnt.map_err(|error| ConnectError::Io {
+                let learnt = known_hosts::learn(file, &known_hosts::name(&host, self.port), key);
+                learnt.map_err(|source| ConnectError::Io {
                     what: format!("{}: cannot remember the server's key", file.display()),
-                    source: std::io::Error::other(error),
+                    source,
                 })
             }
             _ => Err(ConnectError::HostKeyUnknown {
@@ -136,24 +145,6 @@ impl Checker {
             }),
         }
     }
-
-    /// The server as `known_hosts` files call it.
-    fn host_in_file(&self) -> String {
-        match self.port {
-            22 => self.host.clone(),
-            port => format!("[{}]:{port}", self.host),
-        }
-    }
-}
-
-/// The line, comments counted, of the `entry`th line that is no comment.
-fn line_of_entry(file: &PathBuf, entry: usize) -> usize {
-    let text = std::fs::read(file).unwrap_or_default();
-    let lines = text.split(|b| *b == b'\n').enumerate();
-    let mut entries = lines.filter(|(_, line)| !line.starts_with(b"#"));
-    entries
-        .nth(entry.saturating_sub(1))
-        .map_or(entry, |(index, _)| index + 1)
 }
 
 impl Handler for Checker {
