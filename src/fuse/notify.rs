@@ -117,7 +117,8 @@ fn tell_one(
         Notice::EntryRemoved(parent, name, node) => {
             changed_dirs.insert(parent);
             let (parent, name) = (INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()));
-            // Raises events for those who watch; not possible if the kernel knows another node there.
+            // As a removal: who watches the node itself hears of it (seen with Linux 6.18; who watches the directory
+            // hears nothing). Not possible if the kernel knows another node there.
             notifier
                 .delete(parent, INodeNo(node.0), name)
                 .or_else(|_| notifier.inval_entry(parent, name))
