@@ -160,7 +160,7 @@ async fn run_rounds(
     let mut announced = false;
     for _ in 0..ROUNDS_MAX {
         if look {
-            report.directories += scan::walk(shared).await?.directories;
+            report.directories += scan::walk(shared).await?;
         }
         let (gathered, plan) = planned(shared, scope)?;
         report.waiting = plan.waiting.len() as u64;
