@@ -63,7 +63,7 @@ enum Command {
     Flush {
         #[command(flatten)]
         which: Which,
-        /// Give up after this time, such as 30s or 5min; without it, wait
+        /// Give up after this time, such as 30s or 5min; without it, when nothing moves for 60 s
         #[arg(long, value_name = "T", value_parser = duration::parse)]
         timeout: Option<Duration>,
     },

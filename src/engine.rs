@@ -8,6 +8,7 @@ mod apply;
 mod base;
 mod execute;
 mod fetch;
+mod flush;
 mod gather;
 mod home;
 mod intents;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use flush::Left;
 pub use keep::{KeptItem, KeptWhere};
 pub use link::{LinkState, LinkView};
 pub use options::{Connect, EngineOptions, LinkError, Publish};
@@ -35,13 +37,9 @@ pub use reconcile::{DryRun, PassError, PassReport, Scope};
 pub use status::{EngineStatus, TransferView};
 
 use crate::replica::{Replica, ReplicaError};
-use crate::sync::Guard;
-use crate::tree::{NodeId, RelPath, Version};
+use crate::tree::{NodeId, RelPath};
 use reconcile::Request;
 use shared::{Shared, lock};
-
-/// How long a flush waits before it looks again at what is left.
-const FLUSH_RETRY: Duration = Duration::from_millis(200);
 
 /// The engine of one home. Cheap to clone; [`Engine::stop`] ends its tasks.
 #[derive(Clone)]
@@ -136,42 +134,6 @@ impl Engine {
         answer.await.map_err(|_closed| PassError::Stopping)?
     }
 
-    /// Writes back all that is dirty, trying until `timeout`; returns what is left and, if known, why.
-    pub async fn flush(
-        &self,
-        timeout: Duration,
-    ) -> Result<(Vec<(RelPath, Option<Version>)>, Option<String>), ReplicaError> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        loop {
-            let left = reconcile::unsent(&self.shared)?;
-            if left.is_empty() {
-                return Ok((left, None));
-            }
-            let pass = self.pass(Scope::Push { now: true });
-            let why = match tokio::time::timeout_at(deadline, pass).await {
-                Ok(Ok(report)) if !report.guards.is_empty() => {
-                    return Ok((left, Some(joined(&report.guards))));
-                }
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_elapsed) => Some("the time was up".into()),
-            };
-            let left = reconcile::unsent(&self.shared)?;
-            if left.is_empty() || tokio::time::Instant::now() >= deadline {
-                return Ok((left, why));
-            }
-            // A held or refused link does not come up by waiting.
-            let link = self.link().state;
-            if matches!(
-                link,
-                LinkState::Offline { held: true, .. } | LinkState::Refused { .. }
-            ) {
-                return Ok((left, Some(link.detail())));
-            }
-            tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + FLUSH_RETRY)).await;
-        }
-    }
-
     /// Holds the link down, or lets it come back at once.
     pub fn hold(&self, held: bool) {
         self.shared
@@ -221,12 +183,6 @@ impl Engine {
             remote.close();
         }
     }
-}
-
-/// Questions in one line.
-fn joined(guards: &[Guard]) -> String {
-    let questions: Vec<_> = guards.iter().map(Guard::to_string).collect();
-    questions.join("; ")
 }
 
 impl Fetch for Engine {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use roamhome::engine::{KeptWhere, PassError, Scope};
 use roamhome::fs::FsError;
-use roamhome::remote::{Features, MemoryServer};
+use roamhome::remote::{ErrorKind, Features, MemoryServer};
 use roamhome::tree::{Kind, RelPath};
 
 use crate::support::client::{Client, Clock};
@@ -96,6 +96,27 @@ fn what_is_written_here_is_there_after_two_passes() {
     ours.retain(|(path, ..)| !path.ends_with(".lock"));
     assert_eq!(ours, b.tree());
     assert_eq!(a.sync().done + b.sync().done, 0);
+}
+
+#[test]
+fn a_pass_counts_the_directories_of_the_home_and_no_other() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.mkdir("d");
+    a.mkdir("d/e");
+    a.write("one", b"1");
+    a.write("two", b"2");
+    a.flush();
+    // A swap goes by way of a directory of ours.
+    a.rename("one", "x");
+    a.rename("two", "one");
+    a.rename("x", "two");
+    a.flush();
+    assert_eq!(a.sync().directories, 3);
+    field
+        .server
+        .refuse(&path_of("d"), Some(ErrorKind::PermissionDenied));
+    assert_eq!(a.sync().directories, 1);
 }
 
 #[test]

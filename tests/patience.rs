@@ -1,65 +1,128 @@
 //! How long who waits is made to wait: in virtual time, against a server that is slow, or silent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use roamhome::engine::{Connect, Engine, EngineOptions, Fetch, FetchError, LinkError};
-use roamhome::remote::{MemoryServer, Remote};
+use roamhome::fs::{Handle, Home, HomeOptions, HostScope, OpenOptions};
+use roamhome::remote::{ErrorKind, MemoryServer, Remote};
 use roamhome::replica::{Content, Replica, ReplicaError};
-use roamhome::tree::{NodeId, RelPath};
+use roamhome::tree::{Name, NodeId, RelPath, Time};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::support::client::Clock;
+use crate::support::client::ME;
 
 /// Of all engines here.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-struct ToServer(MemoryServer);
+/// When a flush without a limit gives up if nothing moves.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+struct ToServer {
+    server: MemoryServer,
+    down: Arc<AtomicBool>,
+}
 
 #[async_trait]
 impl Connect for ToServer {
     async fn connect(&self) -> Result<Remote, LinkError> {
-        Ok(self.0.remote(2))
+        if !self.down.load(Ordering::SeqCst) {
+            return Ok(self.server.remote(2));
+        }
+        Err(LinkError {
+            message: "no route to host".into(),
+            remedy: String::new(),
+            needs_person: false,
+        })
     }
 }
 
 struct Field {
     server: MemoryServer,
+    down: Arc<AtomicBool>,
     engine: Engine,
     replica: Arc<Replica>,
+    home: Home,
     _dir: tempfile::TempDir,
 }
 
 impl Field {
-    /// A machine that has seen a home with `files`, and read none of them.
+    /// A machine that has seen a home with `files`, and read none of them. Its clock goes with virtual time.
     async fn new(files: &[(&str, &[u8])]) -> Self {
-        let clock = Clock::new();
-        let server = {
-            let clock = clock.clone();
-            MemoryServer::new(move || clock.now())
+        let start = Instant::now();
+        let now = move || {
+            let elapsed = start.elapsed().as_nanos() as i64;
+            Time(Time::new(1_700_000_000, 0).0 + elapsed)
         };
+        let server = MemoryServer::new(now);
         for (path, data) in files {
             server.write_file(&path_of(path), data).unwrap();
         }
         let dir = tempfile::tempdir().unwrap();
-        let replica = Arc::new(Replica::open(dir.path(), clock.now()).unwrap());
+        let replica = Arc::new(Replica::open(dir.path(), now()).unwrap());
         let options = EngineOptions {
             fetch_timeout: FETCH_TIMEOUT,
-            ..EngineOptions::new(Arc::new(move || clock.now()), 1000, 1000)
+            // Passes run when a test says so.
+            quiet_period: Duration::from_secs(1_000_000),
+            reconcile_interval: Duration::from_secs(1_000_000),
+            ..EngineOptions::new(Arc::new(now), 1000, 1000)
         };
+        let down = Arc::new(AtomicBool::new(false));
+        let connector = Arc::new(ToServer {
+            server: server.clone(),
+            down: Arc::clone(&down),
+        });
         let runtime = tokio::runtime::Handle::current();
-        let connector = Arc::new(ToServer(server.clone()));
         let engine = Engine::start(&runtime, Arc::clone(&replica), connector, options).unwrap();
         engine.settled_link(Duration::from_secs(10)).await;
         engine.list_root().await.unwrap();
+        let options = HomeOptions {
+            uid: 1000,
+            gid: 1000,
+            host_scoped: HostScope::new::<&str>(&[]).unwrap(),
+            now: Box::new(now),
+        };
+        let home = Home::new(Arc::clone(&replica), Arc::new(engine.clone()), options).unwrap();
         Self {
             server,
+            down,
             engine,
             replica,
+            home,
             _dir: dir,
         }
+    }
+
+    /// Makes a file and leaves it open.
+    fn create(&self, name: &str) -> Handle {
+        let name = Name::new(name.as_bytes()).unwrap();
+        let options = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+        let opened = self.home.create(NodeId::ROOT, &name, 0o644, options, ME);
+        opened.unwrap().handle
+    }
+
+    fn write(&self, name: &str, data: &[u8]) {
+        let handle = self.create(name);
+        assert_eq!(self.home.write(handle, 0, data, false).unwrap(), data.len());
+        self.home.release(handle).unwrap();
+    }
+
+    /// A flush: what is left, why, and how long that took.
+    async fn flush(&self) -> (Vec<String>, String, Duration) {
+        let start = Instant::now();
+        let left = self.engine.flush(None).await.unwrap();
+        let places = left.places.iter().map(|(path, _)| path.to_string());
+        (
+            places.collect(),
+            left.why.unwrap_or_default(),
+            start.elapsed(),
+        )
     }
 
     fn node(&self, name: &str) -> NodeId {
@@ -139,5 +202,93 @@ fn what_makes_progress_may_take_longer_than_fetch_timeout() {
         assert_eq!(field.hydrate("large").await, Ok(()));
         assert!(start.elapsed() > 2 * FETCH_TIMEOUT);
         assert!(field.is_whole("large"));
+    });
+}
+
+#[test]
+fn a_flush_gives_up_a_link_that_stays_down_and_says_why() {
+    in_virtual_time(async {
+        let field = Field::new(&[]).await;
+        field.write("f", b"unsent");
+        field.down.store(true, Ordering::SeqCst);
+        field.server.cut();
+        let (left, why, took) = field.flush().await;
+        assert_eq!(left, ["f"]);
+        assert!(why.contains("no route to host"), "{why}");
+        assert!(took >= STANDSTILL && took < 2 * STANDSTILL, "{took:?}");
+        // One that comes back in time will do.
+        let back = async {
+            tokio::time::sleep(STANDSTILL / 2).await;
+            field.down.store(false, Ordering::SeqCst);
+        };
+        let ((left, ..), ()) = futures_util::join!(field.flush(), back);
+        assert_eq!(left, [""; 0]);
+        assert_eq!(field.server.read_file(&path_of("f")).unwrap(), b"unsent");
+    });
+}
+
+#[test]
+fn a_flush_ends_at_once_where_waiting_would_not_help() {
+    in_virtual_time(async {
+        let field = Field::new(&[]).await;
+        field.write("f", b"unsent");
+        field.engine.hold(true);
+        let (left, why, took) = field.flush().await;
+        assert_eq!(left, ["f"]);
+        assert!(why.contains("roamhome online"), "{why}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    });
+}
+
+#[test]
+fn a_flush_takes_as_long_as_something_moves() {
+    in_virtual_time(async {
+        let field = Field::new(&[]).await;
+        field.write("large", &vec![7; 20_000_000]);
+        field.server.set_round_trip(Duration::from_secs(20));
+        let (left, why, took) = field.flush().await;
+        assert_eq!((left, why), (Vec::new(), String::new()));
+        assert!(took > 2 * STANDSTILL, "{took:?}");
+    });
+}
+
+#[test]
+fn a_flush_gives_up_what_is_sent_again_and_again_in_vain() {
+    in_virtual_time(async {
+        let field = Field::new(&[]).await;
+        field.write("refused", b"unsent");
+        field.write("taken", b"unsent");
+        let refused = path_of("refused");
+        let kind = Some(ErrorKind::PermissionDenied);
+        field.server.refuse(&refused, kind);
+        let (left, _, took) = field.flush().await;
+        assert_eq!(left, ["refused"]);
+        assert!(took >= STANDSTILL && took < 2 * STANDSTILL, "{took:?}");
+    });
+}
+
+#[test]
+fn a_flush_ends_although_programs_never_stop_to_write() {
+    in_virtual_time(async {
+        let field = Field::new(&[]).await;
+        field.server.set_round_trip(Duration::from_millis(20));
+        field.write("f", b"before");
+        let log = field.create("log");
+        let program = async {
+            for n in 0_u64.. {
+                field.home.write(log, n, b".", false).unwrap();
+                field.write(&format!("new {}", n % 7), b"more");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let left = tokio::select! {
+            (left, ..) = field.flush() => left,
+            () = program => unreachable!(),
+        };
+        assert_eq!(left, [""; 0]);
+        assert_eq!(field.server.read_file(&path_of("f")).unwrap(), b"before");
+        let sent = field.server.read_file(&path_of("log")).unwrap();
+        assert!(sent.starts_with(b"."));
+        field.home.release(log).unwrap();
     });
 }

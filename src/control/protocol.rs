@@ -41,7 +41,7 @@ pub enum Request {
     Status,
     /// Send what is dirty. Answered by `Flushed`.
     Flush {
-        /// When to give up; without it, never.
+        /// When to give up; without it, when nothing moves for 60 s.
         timeout_ms: Option<u64>,
     },
     /// Run a pass now. Answered by `Plan` for a dry run, else by `Pass`.
@@ -71,7 +71,7 @@ pub enum Request {
     Unmount {
         /// Whether to send what is dirty before.
         flush: bool,
-        /// When to give up sending; the mount goes then, too.
+        /// When to give up sending, and unmount all the same; without it, after 60 s.
         timeout_ms: Option<u64>,
     },
 }

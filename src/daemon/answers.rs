@@ -19,8 +19,8 @@ use crate::engine::{self, EngineStatus, KeptWhere, PassReport, Scope};
 use crate::fuse::Unmount;
 use crate::sync::Guard;
 
-/// A flush without a time limit of its own.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an unmount sends at most, unless it is told otherwise.
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest wait for a connection to be closed.
 const HOLD_MAX: Duration = Duration::from_secs(2);
@@ -40,18 +40,15 @@ impl Answers {
 
     async fn flush_reporting(
         &self,
-        timeout: Duration,
+        limit: Option<Duration>,
         progress: &Reporter,
-    ) -> Result<Left, Failure> {
-        let flush = self.daemon.engine.flush(timeout);
+    ) -> Result<engine::Left, Failure> {
+        let flush = self.daemon.engine.flush(limit);
         tokio::pin!(flush);
         let mut ticks = tokio::time::interval(REPORT_INTERVAL);
         loop {
             tokio::select! {
-                flushed = &mut flush => {
-                    let (left, why) = flushed.map_err(failure::replica)?;
-                    return Ok(left_of(left, why.as_deref()));
-                }
+                left = &mut flush => return left.map_err(failure::replica),
                 _ = ticks.tick() => {
                     let status = self.daemon.engine.status().map_err(failure::replica)?;
                     progress.report(Progress {
@@ -62,6 +59,25 @@ impl Answers {
                 }
             }
         }
+    }
+
+    async fn flush_and_unmount(
+        &self,
+        flush: bool,
+        timeout: Option<Duration>,
+        progress: &Reporter,
+    ) -> Result<Left, Failure> {
+        let why = match flush {
+            true => {
+                let limit = Some(timeout.unwrap_or(UNMOUNT_TIMEOUT));
+                self.flush_reporting(limit, progress).await?.why
+            }
+            false => Some("not sent, as told".into()),
+        };
+        // Nothing can be written any more, so all that is unsent counts.
+        let unsent = self.daemon.engine.unsent().map_err(failure::replica)?;
+        self.unmount_now().await?;
+        Ok(left_of(&engine::Left { why, ..unsent }))
     }
 
     async fn unmount_now(&self) -> Result<(), Failure> {
@@ -136,8 +152,8 @@ impl Control for Answers {
     }
 
     async fn flush(&self, timeout: Option<Duration>, progress: Reporter) -> Result<Left, Failure> {
-        self.flush_reporting(timeout.unwrap_or(FLUSH_TIMEOUT), &progress)
-            .await
+        let left = self.flush_reporting(timeout, &progress).await?;
+        Ok(left_of(&left))
     }
 
     async fn plan(&self) -> Result<PlanView, Failure> {
@@ -238,20 +254,7 @@ impl Control for Answers {
         progress: Reporter,
     ) -> Result<Left, Failure> {
         self.daemon.home.set_read_only(true);
-        let left = match flush {
-            true => {
-                self.flush_reporting(timeout.unwrap_or(FLUSH_TIMEOUT), &progress)
-                    .await
-            }
-            false => self.daemon.engine.flush(Duration::ZERO).await.map_or_else(
-                |error| Err(failure::replica(error)),
-                |(left, _)| Ok(left_of(left, Some("not sent, as told"))),
-            ),
-        };
-        let unmounted = match left {
-            Ok(left) => self.unmount_now().await.map(|()| left),
-            Err(failure) => Err(failure),
-        };
+        let unmounted = self.flush_and_unmount(flush, timeout, &progress).await;
         if unmounted.is_err() {
             self.daemon
                 .home
@@ -366,21 +369,19 @@ pub(super) fn guard_code(guard: &Guard) -> Code {
     }
 }
 
-fn left_of(
-    left: Vec<(crate::tree::RelPath, Option<crate::tree::Version>)>,
-    why: Option<&str>,
-) -> Left {
+fn left_of(left: &engine::Left) -> Left {
     let bytes = |version: &Option<crate::tree::Version>| version.as_ref().map_or(0, |v| v.size);
     Left {
-        files: left.len() as u64,
-        bytes: left.iter().map(|(_, version)| bytes(version)).sum(),
+        files: left.places.len() as u64,
+        bytes: left.places.iter().map(|(_, version)| bytes(version)).sum(),
         items: left
+            .places
             .iter()
             .take(LEFT_ITEMS_MAX)
             .map(|(path, version)| LeftItem {
                 path: path.to_string(),
                 bytes: bytes(version),
-                why: why.unwrap_or("not sent yet").to_owned(),
+                why: left.why.as_deref().unwrap_or("not sent yet").to_owned(),
             })
             .collect(),
     }

@@ -18,7 +18,7 @@ use super::{home, intents, keep};
 use crate::remote::Remote;
 use crate::replica::ReplicaError;
 use crate::sync::{self, Plan, Policy};
-use crate::tree::{Kind, NodeId, Place, RelPath, Time, Version};
+use crate::tree::{Kind, NodeId, Place, Time};
 
 mod report;
 
@@ -178,7 +178,7 @@ async fn run_rounds(
     let mut announced = false;
     for _ in 0..ROUNDS_MAX {
         if look {
-            report.directories += scan::walk(shared).await?.directories;
+            report.directories += scan::walk(shared).await?;
         }
         let (gathered, plan) = planned(shared, scope)?;
         report.waiting = plan.waiting.len() as u64;
@@ -361,21 +361,4 @@ async fn unite(shared: &Arc<Shared>, remote: &Remote) -> Result<(), PassError> {
         .await
         .map_err(ScanError::from)?;
     Ok(())
-}
-
-/// Everything that is still unsent, with its path, for `flush` to report.
-pub(super) fn unsent(shared: &Shared) -> Result<Vec<(RelPath, Option<Version>)>, ReplicaError> {
-    shared.replica.view(|view| {
-        let mut left = Vec::new();
-        for (place, _) in view.dirty(usize::MAX)? {
-            let path = match view.local_path_of(&place)? {
-                Some(path) => path,
-                None => view.base_path_of(&place)?.unwrap_or_default(),
-            };
-            let node = view.child(place.parent, &place.name)?;
-            let node = node.map(|id| view.node(id)).transpose()?.flatten();
-            left.push((path, node.map(|node| node.version())));
-        }
-        Ok(left)
-    })
 }

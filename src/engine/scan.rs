@@ -27,13 +27,6 @@ pub(super) enum ScanError {
     Replica(#[from] ReplicaError),
 }
 
-/// What a walk over the server did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct WalkStats {
-    pub(super) directories: u64,
-    pub(super) failed_directories: u64,
-}
-
 /// One listing, ready to be compared.
 struct Listing {
     dir: NodeId,
@@ -44,9 +37,9 @@ struct Listing {
 }
 
 /// Lists every directory that base knows, from the root down, many at a time. A directory that cannot be
-/// listed is a problem of that directory; only the loss of the link ends the walk.
-pub(super) async fn walk(shared: &Arc<Shared>) -> Result<WalkStats, ScanError> {
-    let mut stats = WalkStats::default();
+/// listed is a problem of that directory; only the loss of the link ends the walk. Returns how many were listed.
+pub(super) async fn walk(shared: &Arc<Shared>) -> Result<u64, ScanError> {
+    let mut listed = 0;
     // Moves whose answer was lost may have left something in the staging directory.
     let mut waiting = vec![NodeId::ROOT, NodeId::STAGING];
     let mut running = FuturesUnordered::new();
@@ -56,13 +49,15 @@ pub(super) async fn walk(shared: &Arc<Shared>) -> Result<WalkStats, ScanError> {
             running.push(async move { (dir, observe(shared, dir, false).await) });
         }
         let Some((dir, outcome)) = running.next().await else {
-            return Ok(stats);
+            return Ok(listed);
         };
-        stats.directories += 1;
         match outcome {
-            Ok(()) => waiting.extend(base_directories(shared, dir)?),
+            Ok(()) => {
+                // The way station is no directory of the home.
+                listed += u64::from(dir != NodeId::STAGING);
+                waiting.extend(base_directories(shared, dir)?);
+            }
             Err(ScanError::Remote(error)) if !error.is_link_loss() => {
-                stats.failed_directories += 1;
                 apply::note_problem(shared, dir, &error.to_string());
             }
             Err(error) => return Err(error),

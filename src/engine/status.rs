@@ -50,6 +50,8 @@ pub struct EngineStatus {
 pub(super) struct Transfers {
     list: Arc<Mutex<BTreeMap<u64, Transfer>>>,
     next: AtomicU64,
+    /// Bytes of all transfers so far.
+    moved: Arc<AtomicU64>,
 }
 
 struct Transfer {
@@ -64,6 +66,7 @@ pub(super) struct Progress {
     list: Arc<Mutex<BTreeMap<u64, Transfer>>>,
     key: u64,
     done: Arc<AtomicU64>,
+    moved: Arc<AtomicU64>,
 }
 
 impl Transfers {
@@ -81,7 +84,13 @@ impl Transfers {
             list: Arc::clone(&self.list),
             key,
             done,
+            moved: Arc::clone(&self.moved),
         }
+    }
+
+    /// How many bytes all transfers moved so far: while it grows, something is under way.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     fn view(&self) -> Vec<TransferView> {
@@ -100,6 +109,7 @@ impl Transfers {
 impl Progress {
     pub(super) fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -312,6 +312,36 @@ fn a_write_makes_content_unsent_before_its_first_byte() {
 }
 
 #[test]
+fn what_is_held_still_changes_afterwards() {
+    let fix = fixture();
+    let id = fix.write("f", b"content");
+    let handle = fix.open(id, true);
+    let size = |size| SetAttr {
+        size: Some(size),
+        handle: Some(handle),
+        ..SetAttr::default()
+    };
+    let changes: [&(dyn Fn() + Sync); 3] = [
+        &|| assert_eq!(fix.home.write(handle, 1, b"ON", false).unwrap(), 2),
+        &|| assert_eq!(done(fix.home.set_attr(id, size(3), ME)).unwrap().size, 3),
+        &|| assert_eq!(done(fix.home.set_attr(id, size(0), ME)).unwrap().size, 0),
+    ];
+    for change in changes {
+        let before = fix.node(id).unwrap();
+        std::thread::scope(|scope| {
+            let still = fix.replica.opens().still(id);
+            scope.spawn(change);
+            // Long enough for a change that does not wait.
+            (0..20_000).for_each(|_| std::thread::yield_now());
+            assert_eq!(fix.node(id).as_ref(), Some(&before));
+            drop(still);
+        });
+        assert!(fix.node(id).unwrap().data_seq > before.data_seq);
+    }
+    fix.home.release(handle).unwrap();
+}
+
+#[test]
 fn only_what_needs_content_waits_for_it() {
     let fix = fixture();
     let file = fix.server.put_file(ROOT, "far", b"hello");

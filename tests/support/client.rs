@@ -166,9 +166,9 @@ impl Client {
 
     pub(crate) fn flush(&self) -> usize {
         self.runtime
-            .block_on(self.engine.flush(Duration::from_secs(20)))
+            .block_on(self.engine.flush(Some(Duration::from_secs(20))))
             .unwrap()
-            .0
+            .places
             .len()
     }
 
