@@ -301,6 +301,24 @@ fn whoever_waits_for_a_fetch_that_panics_gets_an_error_and_the_next_one_works() 
 }
 
 #[test]
+fn a_pass_that_panics_is_an_error_and_the_next_one_works() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.write("f", b"waits");
+    field.clock.turn();
+    let all = Scope::Full {
+        now: true,
+        force_guard: false,
+    };
+    let failed = a.block_on(a.engine.pass(all));
+    field.clock.turn();
+    let error = failed.unwrap_err();
+    assert!(error.to_string().contains("fault"), "{error}");
+    a.sync();
+    assert_eq!(field.on_server("f"), b"waits");
+}
+
+#[test]
 fn offline_everything_cached_works_and_the_rest_fails_at_once() {
     let field = Field::new();
     let (a, b) = (field.client("a"), field.client("b"));

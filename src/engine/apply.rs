@@ -153,7 +153,7 @@ pub(super) fn take_attrs(
             return Ok(Applied::Stale);
         };
         node.mode = version.mode;
-        if node.kind == Kind::File && node.mtime.secs() != version.mtime {
+        if node.kind == Kind::File && node.server_mtime() != version.mtime {
             node.mtime = Time::new(version.mtime, 0);
         }
         node.ctime = now;

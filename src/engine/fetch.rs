@@ -1,15 +1,12 @@
 //! Bringing content here: for a program that waits, for a plan that needs it, for a comparison.
 
 use std::os::unix::fs::FileExt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-
-use futures_util::FutureExt;
 
 use super::apply;
 use super::link::LinkState;
 use super::scan::{self, ScanError};
-use super::shared::{Shared, Waiting, lock};
+use super::shared::{Shared, Waiting, contained, lock};
 use super::{Done, FetchError};
 use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
 use crate::replica::{Content, ReplicaError, StagingFile};
@@ -81,11 +78,7 @@ pub(super) fn for_mount<F>(
     let shared = Arc::clone(shared);
     shared.runtime.clone().spawn(async move {
         // Even after a panic nobody waits for ever.
-        let outcome = AssertUnwindSafe(waited_for(&shared, work)).catch_unwind();
-        let outcome = outcome.await.unwrap_or_else(|_panic| {
-            tracing::error!(?node, "fetching panicked");
-            Err(FetchError::Failed)
-        });
+        let outcome = contained(waited_for(&shared, work), || FetchError::Failed).await;
         let waiters = lock(waiting(&shared)).remove(&node).unwrap_or_default();
         for done in waiters {
             done(outcome);
@@ -248,7 +241,7 @@ fn install(
         node.hash = version.hash;
         node.size = version.size;
         // Unless a program set another one in the meantime.
-        if !as_agreed && node.mtime.secs() == base.version.mtime {
+        if !as_agreed && node.server_mtime() == base.version.mtime {
             node.mtime = Time::new(version.mtime, 0);
         }
         let entry = BaseEntry {

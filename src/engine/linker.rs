@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::home;
 use super::link::{BackOff, LinkState};
 use super::reconcile::Request;
-use super::shared::{Shared, lock};
+use super::shared::{Shared, contained, lock};
 use super::{LinkError, Space};
 use crate::remote::Remote;
 
@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             continue;
         }
         let attempted = tokio::select! {
-            attempted = attempt(&shared) => attempted,
+            attempted = contained(attempt(&shared), fault) => attempted,
             _ = held.changed() => continue,
             _ = stopping.changed() => return,
         };
@@ -65,6 +65,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             _ = held.changed() => {}
             _ = stopping.changed() => {}
         }
+    }
+}
+
+fn fault() -> LinkError {
+    LinkError {
+        message: "a fault inside the daemon; its log says more".into(),
+        remedy: "report it with the log".into(),
+        needs_person: false,
     }
 }
 

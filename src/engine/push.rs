@@ -316,7 +316,7 @@ pub(super) async fn set_attr(
         return Ok(Pushed::Saw(seen));
     }
     intents::declare(shared, place, unstaged(&node))?;
-    let mtime = (node.kind == Kind::File).then(|| node.mtime.secs());
+    let mtime = (node.kind == Kind::File).then(|| node.server_mtime());
     let set = SetStat {
         mode: Some(node.mode),
         mtime,

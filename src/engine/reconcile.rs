@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::execute::{self, RoundStats};
 use super::gather::{self, Gathered};
 use super::scan::{self, ScanError};
-use super::shared::{Shared, lock};
+use super::shared::{Shared, contained, lock};
 use super::{home, intents, keep};
 use crate::remote::Remote;
 use crate::replica::ReplicaError;
@@ -124,8 +124,13 @@ fn lull(shared: &Shared, dirty_since: Instant) -> Option<Instant> {
 
 static PASSES: AtomicU64 = AtomicU64::new(1);
 
-/// One pass, whole.
+/// One pass, whole. A fault of ours ends this pass, not all that would come after it.
 async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
+    let fault = || PassError::Failed("a fault inside the daemon; its log says more".into());
+    contained(one_pass(shared, scope), fault).await
+}
+
+async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
     let remote = connection(shared)?;
     let full = matches!(scope, Scope::Full { .. });
     let force = matches!(

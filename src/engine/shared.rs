@@ -1,8 +1,10 @@
 //! What the engine's tasks share, and the small things that all of them ask.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
@@ -79,6 +81,15 @@ pub(super) struct Shared {
 /// Locks, ignoring poison: every critical section here leaves its data whole at each step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a panic in `work` leaves is an error; nobody goes without an answer, and what comes after goes on.
+pub(super) async fn contained<T, E>(
+    work: impl Future<Output = Result<T, E>>,
+    error: impl FnOnce() -> E,
+) -> Result<T, E> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|_panic| Err(error()))
 }
 
 impl Shared {

@@ -60,12 +60,17 @@ impl Node {
         self.kind == Kind::File && self.data_changed && !self.scoped && self.nlink > 0
     }
 
+    /// Its mtime as a server can show it: whole seconds in 32 bits (draft-ietf-secsh-filexfer-02, section 5).
+    pub fn server_mtime(&self) -> i64 {
+        self.mtime.secs().clamp(0, u32::MAX.into())
+    }
+
     /// The state that a server could show of this node.
     pub fn version(&self) -> Version {
         match self.kind {
             Kind::File => Version {
                 hash: self.hash,
-                ..Version::file(self.size, self.mtime.secs(), self.mode)
+                ..Version::file(self.size, self.server_mtime(), self.mode)
             },
             Kind::Dir => Version::dir(self.mode),
             Kind::Symlink => Version::symlink(self.target.clone()),

@@ -3,10 +3,37 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::machine::{Site, assert_same, tree};
+
+#[test]
+fn times_that_no_server_can_hold_stay_on_their_machine() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    let times = ["1901-12-13", "2446-05-10", "1970-01-01"];
+    let look = || times.map(|name| fs::metadata(machine.at(name)).unwrap().mtime());
+    for name in times {
+        let at = machine.at(name);
+        fs::write(&at, name).unwrap();
+        let day = format!("{name} 12:00 UTC");
+        let touched = Command::new("touch").args(["-d", &day]).arg(&at).status();
+        assert!(touched.unwrap().success());
+    }
+    let before = look();
+    assert!(before[0] < 0 && before[1] > u32::MAX.into());
+    machine.flush();
+    machine.reconcile();
+    machine.reconcile();
+    assert_eq!(look(), before);
+    assert_eq!(machine.backups(), Vec::<String>::new());
+    let there = |name| fs::metadata(site.home().join(name)).unwrap().mtime();
+    let shown = [0, u32::MAX.into(), before[2]];
+    assert_eq!(times.map(there), shown, "the nearest that SFTP can carry");
+}
 
 #[test]
 fn any_name_that_a_file_system_takes_travels() {

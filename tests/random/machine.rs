@@ -25,8 +25,8 @@ pub(super) type Shown = (Kind, u32, Vec<u8>);
 
 struct ToServer {
     server: MemoryServer,
-    /// The connections of this machine, which end with it.
-    made: Mutex<Option<Vec<Remote>>>,
+    /// The connection of this machine, which ends with it; `None` once it is dead.
+    made: Mutex<Option<Option<Remote>>>,
 }
 
 #[async_trait]
@@ -39,7 +39,10 @@ impl Connect for ToServer {
             needs_person: true,
         })?;
         let remote = self.server.remote(2);
-        made.push(remote.clone());
+        // One at a time: what was given up is dropped, and our copy must not keep it alive.
+        if let Some(before) = made.replace(remote.clone()) {
+            before.close();
+        }
         Ok(remote)
     }
 }
@@ -72,7 +75,7 @@ impl Machine {
         };
         let connector = Arc::new(ToServer {
             server: server.clone(),
-            made: Mutex::new(Some(Vec::new())),
+            made: Mutex::new(Some(None)),
         });
         let connect: Arc<dyn Connect> = Arc::clone(&connector) as _;
         let runtime = tokio::runtime::Handle::current();

@@ -102,7 +102,7 @@ async fn upload(
         size: node.size,
         resume_at: 0,
         mode: node.mode,
-        mtime: node.mtime.secs(),
+        mtime: node.server_mtime(),
         fsync: shared.options.server_fsync,
     };
     let mut source = |offset: u64, len: u32| {
