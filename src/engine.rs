@@ -37,7 +37,7 @@ pub use reconcile::{DryRun, PassError, PassReport, Scope};
 pub use status::{EngineStatus, TransferView};
 
 use crate::replica::{Replica, ReplicaError};
-use crate::tree::{NodeId, RelPath};
+use crate::tree::{Kind, NodeId, RelPath};
 use reconcile::Request;
 use shared::{Shared, lock};
 
@@ -155,8 +155,9 @@ impl Engine {
         keep::list(&self.shared, which).await
     }
 
-    /// Brings a kept file's content to a file of this machine that must not exist.
-    pub async fn restore_kept(&self, id: &str, to: &std::path::Path) -> Result<(), PassError> {
+    /// Brings a kept file's content, or a symlink's target, to a file of this machine that must not exist, and
+    /// tells which it is.
+    pub async fn restore_kept(&self, id: &str, to: &std::path::Path) -> Result<Kind, PassError> {
         keep::restore(&self.shared, id, to).await
     }
 

@@ -24,7 +24,7 @@ pub use error::FsError;
 pub use file::{OpenOptions, Opened};
 pub use handle::Handle;
 pub use link::RenameMode;
-pub use scope::{DEFAULT_HOST_SCOPED, HostScope, ScopeError};
+pub use scope::{HostScope, ScopeError};
 pub use special::SpecialKind;
 pub use statfs::Room;
 pub use step::{Need, Stop, contain};

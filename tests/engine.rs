@@ -211,6 +211,53 @@ fn a_deleted_file_is_in_the_trash_and_gone_from_the_other_machine() {
 }
 
 #[test]
+fn where_a_link_pointed_that_lost_its_place_is_kept() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    for link in ["replaced", "removed", "lost"] {
+        a.symlink(&format!("{link} target"), link);
+    }
+    a.flush();
+    b.sync();
+    // What the server has now makes room for it here, and what both changed is lost on one side.
+    a.unlink("replaced");
+    a.symlink("elsewhere", "replaced");
+    a.unlink("removed");
+    a.unlink("lost");
+    a.symlink("a's", "lost");
+    a.flush();
+    b.unlink("lost");
+    b.symlink("b's", "lost");
+    b.symlink("b's alone", "d");
+    field.server.make_dir(&path_of("d")).unwrap();
+    b.sync();
+    let mut backups = kept(&b, KeptWhere::Backups, field.dir.path());
+    backups.sort();
+    let of = |path: &str, target: &[u8]| (path.to_owned(), target.to_vec());
+    assert_eq!(
+        backups,
+        [
+            of("d", b"b's alone"),
+            of("lost", b"a's"),
+            of("removed", b"removed target"),
+            of("replaced", b"replaced target"),
+        ]
+    );
+    let trash = kept(&b, KeptWhere::Trash, field.dir.path());
+    assert!(
+        trash.contains(&of("removed", b"removed target")),
+        "{trash:?}"
+    );
+    b.block_on(b.engine.keep_current(&path_of("replaced")))
+        .unwrap();
+    let backups = kept(&b, KeptWhere::Backups, field.dir.path());
+    assert!(
+        backups.contains(&of("replaced", b"elsewhere")),
+        "{backups:?}"
+    );
+}
+
+#[test]
 fn what_a_restore_is_about_to_replace_is_kept_although_it_was_never_read_here() {
     let field = Field::new();
     let (a, b) = (field.client("a"), field.client("b"));

@@ -220,7 +220,7 @@ impl Control for Answers {
             .into_iter()
             .find(|item| item.id == id)
             .ok_or_else(|| restore::unknown(&id))?;
-        let file = restore::to_scratch(&self.daemon, &id).await?;
+        let (file, _) = restore::to_scratch(&self.daemon, &id).await?;
         Ok(Shown {
             item,
             file: file.display().to_string(),

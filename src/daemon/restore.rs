@@ -5,22 +5,23 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::failure;
 use super::lifecycle::Daemon;
 use crate::control::protocol::KeptItem;
 use crate::control::{Code, Failure};
-use crate::tree::RelPath;
+use crate::tree::{Kind, RelPath};
 
 pub(super) fn unknown(id: &str) -> Failure {
     Failure::new(Code::General, format!("nothing is kept under {id}"))
         .remedy("`list` shows what is kept, with the ids")
 }
 
-/// A kept version's content in a file of the state directory's staging, which the next start empties.
-pub(super) async fn to_scratch(daemon: &Daemon, id: &str) -> Result<PathBuf, Failure> {
+/// A kept version's content, or a link's target, in a file of the state directory's staging, which the next start
+/// empties.
+pub(super) async fn to_scratch(daemon: &Daemon, id: &str) -> Result<(PathBuf, Kind), Failure> {
     let name: String = id
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
@@ -40,8 +41,8 @@ pub(super) async fn to_scratch(daemon: &Daemon, id: &str) -> Result<PathBuf, Fai
         _ => {}
     }
     let restored = daemon.engine.restore_kept(id, &file).await;
-    restored.map_err(|error| failure::pass(&error))?;
-    Ok(file)
+    let kind = restored.map_err(|error| failure::pass(&error))?;
+    Ok((file, kind))
 }
 
 /// Puts a kept version back to `to`, or to where it was. What stands there becomes a backup.
@@ -63,14 +64,14 @@ pub(super) async fn restore(
             .await
             .map_err(|error| failure::pass(&error))?,
     };
-    let scratch = to_scratch(daemon, id).await?;
+    let (scratch, kind) = to_scratch(daemon, id).await?;
     let kept = daemon.engine.keep_current(&target).await;
     kept.map_err(|error| failure::pass(&error))?;
     let daemon = std::sync::Arc::clone(daemon);
     let mtime = item.mtime;
     let place = target.clone();
     let put = tokio::task::spawn_blocking(move || {
-        let put = put_back(&daemon.request.mountpoint, &place, &scratch, mtime);
+        let put = put_back(&daemon.request.mountpoint, &place, &scratch, kind, mtime);
         put.map_err(|error| Failure::new(Code::General, format!("{place}: {error}")))
     });
     put.await
@@ -93,13 +94,24 @@ fn in_home(daemon: &Daemon, to: &str) -> Result<RelPath, Failure> {
         })
 }
 
-/// Writes a temporary file beside the target and renames it there, so that the name always has a whole file.
-fn put_back(mountpoint: &Path, target: &RelPath, scratch: &Path, mtime: i64) -> io::Result<()> {
+/// Makes a temporary file or link beside the target and renames it there, so that the name always has a whole one.
+fn put_back(
+    mountpoint: &Path,
+    target: &RelPath,
+    scratch: &Path,
+    kind: Kind,
+    mtime: i64,
+) -> io::Result<()> {
     let path = mountpoint.join(OsStr::from_bytes(&target.to_bytes()));
     let parent = path.parent().unwrap_or(mountpoint);
     fs::create_dir_all(parent)?;
     let temporary = parent.join(format!(".roamhome-restore-{}", std::process::id()));
     let written = (|| {
+        if kind == Kind::Symlink {
+            let points_to = fs::read(scratch)?;
+            symlink(OsStr::from_bytes(&points_to), &temporary)?;
+            return fs::rename(&temporary, &path);
+        }
         let mode = fs::metadata(scratch)?.permissions();
         let mut kept = fs::File::open(scratch)?;
         let mut options = fs::OpenOptions::new();

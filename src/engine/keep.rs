@@ -101,7 +101,10 @@ pub(super) async fn list(
                 path: backup.path,
                 at: backup.at,
                 mtime: Time::new(backup.version.mtime, 0),
-                size: backup.version.size,
+                size: match backup.version.kind {
+                    Kind::Symlink => backup.version.target.len() as u64,
+                    _ => backup.version.size,
+                },
                 on_server: false,
                 why: backup.why,
             });
@@ -198,9 +201,9 @@ fn unknown(id: &str) -> PassError {
     ))
 }
 
-/// Writes a kept file's content to a new file of this machine, of the same mode: what was private stays private.
-/// The kept file stays.
-pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result<(), PassError> {
+/// Writes a kept file's content, or a symlink's target, to a new file of this machine, and tells which it is. The
+/// file has the same mode: what was private stays private. What is kept stays.
+pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result<Kind, PassError> {
     let failed = |error: std::io::Error| PassError::Failed(format!("{}: {error}", to.display()));
     let found = find(shared, id).await?;
     let mut file = std::fs::OpenOptions::new();
@@ -210,11 +213,17 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
         .mode(0o600)
         .open(to)
         .map_err(failed)?;
-    let mode = match found {
+    let (kind, mode) = match found {
         Found::Local(backup) => {
             let mut content = shared.replica.content().open_backup(backup.id)?;
             std::io::copy(&mut content, &mut file).map_err(failed)?;
-            backup.version.mode
+            (backup.version.kind, backup.version.mode)
+        }
+        Found::Server(remote, path, stat) if stat.kind == Kind::Symlink => {
+            let target = remote.interactive().readlink(&path).await;
+            let target = target.map_err(ScanError::from)?;
+            file.write_all_at(&target, 0).map_err(failed)?;
+            (Kind::Symlink, 0o600)
         }
         Found::Server(remote, path, stat) => {
             let mut sink = |offset: u64, data: bytes::Bytes| file.write_all_at(&data, offset);
@@ -224,13 +233,14 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
                 Err(TransferError::Remote(error)) => return Err(ScanError::from(error).into()),
                 Err(error) => return Err(PassError::Failed(error.to_string())),
             }
-            stat.mode
+            (Kind::File, stat.mode)
         }
     };
     // Whoever asked has to read it.
     let mode = Permissions::from_mode(mode & 0o777 | 0o400);
     file.set_permissions(mode).map_err(failed)?;
-    file.sync_all().map_err(failed)
+    file.sync_all().map_err(failed)?;
+    Ok(kind)
 }
 
 /// Where a kept file was.
@@ -250,13 +260,16 @@ pub(super) async fn origin(shared: &Arc<Shared>, id: &str) -> Result<RelPath, Pa
 /// Keeps a copy of what is at `path` now as a backup, before something is put in its place. Only what is here
 /// can be kept, so it is fetched first.
 pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result<(), PassError> {
-    if let Some(node) = shared.replica.view(|view| file_at(view, path))? {
+    if let Some(node) = shared.replica.view(|view| node_at(view, path))? {
         fetch::hydrate(shared, node.id, true).await?;
     }
     let at = shared.now();
     let found = shared.replica.update(|tx| {
-        let node = file_at(tx, path)?.filter(|node| node.content == Content::Whole);
-        match node.filter(|node| node.size > 0) {
+        let node = node_at(tx, path)?.filter(|node| match node.kind {
+            Kind::File => node.content == Content::Whole && node.size > 0,
+            kind => kind == Kind::Symlink,
+        });
+        match node {
             Some(node) => Ok::<_, ReplicaError>(Some((node, tx.alloc_backup()?))),
             None => Ok(None),
         }
@@ -264,7 +277,11 @@ pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result
     let Some((node, id)) = found else {
         return Ok(());
     };
-    shared.replica.content().copy_to_backup(node.id, id)?;
+    let content = shared.replica.content();
+    match node.kind {
+        Kind::Symlink => content.write_to_backup(&node.target, id)?,
+        _ => content.copy_to_backup(node.id, id)?,
+    }
     let backup = LocalBackup {
         path: path.clone(),
         version: node.version(),
@@ -277,8 +294,8 @@ pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result
     Ok(())
 }
 
-/// The file at `path`, if there is one.
-fn file_at(view: &View<'_>, path: &RelPath) -> Result<Option<Node>, ReplicaError> {
+/// What is at `path`, if there is anything.
+fn node_at(view: &View<'_>, path: &RelPath) -> Result<Option<Node>, ReplicaError> {
     let mut id = NodeId::ROOT;
     for name in path.names() {
         match view.child(id, name)? {
@@ -286,7 +303,7 @@ fn file_at(view: &View<'_>, path: &RelPath) -> Result<Option<Node>, ReplicaError
             None => return Ok(None),
         }
     }
-    Ok(view.node(id)?.filter(|node| node.kind == Kind::File))
+    view.node(id)
 }
 
 /// Removes what is in the server's trash, or only what is there for longer than `older_than`.

@@ -13,35 +13,6 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::tree::RelPath;
 
-/// What is host-scoped unless configured otherwise: caches, locks that name this host, and what belongs to
-/// this machine's displays and sound.
-pub const DEFAULT_HOST_SCOPED: &[&str] = &[
-    "/.cache/",
-    "/.nv/",
-    "/.dbus/",
-    "/.Xauthority*",
-    "/.ICEauthority*",
-    "/.xsession-errors*",
-    "/.config/monitors.xml*",
-    "/.config/pulse/",
-    "/.pulse/",
-    "/.pulse-cookie",
-    "/.esd_auth",
-    "/.gvfs/",
-    "/.local/share/gvfs-metadata/",
-    ".~lock.*#",
-    "/.config/libreoffice/*/.lock",
-    "/.mozilla/**/lock",
-    "/.mozilla/**/.parentlock",
-    "/.thunderbird/**/lock",
-    "/.thunderbird/**/.parentlock",
-    "/.config/**/SingletonLock",
-    "/.config/**/SingletonSocket",
-    "/.config/**/SingletonCookie",
-    ".fuse_hidden*",
-    ".nfs*",
-];
-
 /// A pattern that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("{pattern}: {reason}")]
@@ -104,10 +75,13 @@ impl fmt::Debug for HostScope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Layers;
 
     #[test]
     fn the_shipped_patterns_name_locks_and_caches_and_nothing_else() {
-        let scope = HostScope::new(DEFAULT_HOST_SCOPED).unwrap();
+        let defaults = Layers::defaults().unwrap();
+        let patterns: Vec<_> = defaults.config().host_scoped_patterns().collect();
+        let scope = HostScope::new(&patterns).unwrap();
         for (path, is_dir, scoped) in [
             (".cache", true, true),
             ("src/.cache", true, false),
@@ -117,6 +91,9 @@ mod tests {
             (".mozilla/firefox/x.default/lock", false, true),
             (".mozilla/firefox/x.default/prefs.js", false, false),
             (".config/google-chrome/SingletonLock", false, true),
+            (".config/pulse", true, true),
+            ("doc/.nfs00000000012", false, true),
+            ("doc/.nfs-notes", false, false),
             ("lock", false, false),
             (".config/monitors.xml", false, true),
             ("", true, false),

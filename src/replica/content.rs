@@ -252,6 +252,13 @@ impl ContentStore {
         fs::rename(&staged.path, self.backups.join(id.to_string())).at(&staged.path)
     }
 
+    /// Makes a backup of `content`, such as a symlink's target.
+    pub fn write_to_backup(&self, content: &[u8], id: u64) -> Result<()> {
+        let staged = self.new_staging()?;
+        staged.file.write_all_at(content, 0).at(&staged.path)?;
+        rename(&staged.path, &self.backups.join(id.to_string()), true)
+    }
+
     /// Whether the content of `node` equals a staged file's, byte by byte.
     pub fn equals(&self, node: NodeId, staged: &StagingFile) -> Result<bool> {
         let ours = self.open_read(node, true)?;

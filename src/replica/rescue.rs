@@ -4,11 +4,11 @@
 //! overwritten. One file that cannot be copied never stops the others.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,7 @@ use super::index::State;
 use super::open;
 use super::rows::{LocalBackup, Node};
 use super::view::View;
-use crate::tree::{NodeId, RelPath, Time};
+use crate::tree::{Kind, NodeId, RelPath, Time};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -45,6 +45,8 @@ struct Find {
     path: Option<RelPath>,
     mode: Option<u32>,
     mtime: Option<Time>,
+    /// The source holds where a symlink points.
+    is_link: bool,
     /// Its name in `unnamed/`.
     fallback: String,
 }
@@ -154,6 +156,7 @@ fn find(
             let len = fs::metadata(&source).ok()?.len();
             (row.size == len).then_some(row.mtime)
         }),
+        is_link: false,
         source,
         fallback: node.to_string(),
     }
@@ -179,6 +182,7 @@ fn find_backups(store: &ContentStore, index: Option<&State>) -> Result<Vec<Find>
             path: row.map(|row| row.path.clone()).or_else(hint),
             mode: row.map(|row| row.version.mode),
             mtime: row.map(|row| Time::new(row.version.mtime, 0)),
+            is_link: row.is_some_and(|row| row.version.kind == Kind::Symlink),
             source,
             fallback: format!("backup-{id}"),
         });
@@ -212,7 +216,15 @@ fn copy(find: &Find, target: &Path) -> io::Result<u64> {
     if let Some(dir) = target.parent() {
         fs::create_dir_all(dir)?;
     }
-    let (path, file) = create_free(target)?;
+    if find.is_link {
+        let points_to = fs::read(&find.source)?;
+        let link = |path: &Path| symlink(OsStr::from_bytes(&points_to), path);
+        at_free(target, link)?;
+        return Ok(points_to.len() as u64);
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let (path, file) = at_free(target, |path| options.open(path))?;
     let copied = fill(find, &source, &file);
     if copied.is_err() {
         // Half a file would pass for a whole one.
@@ -245,21 +257,19 @@ fn system_time(time: Time) -> SystemTime {
     }
 }
 
-/// Creates the file at `target`, or at `target.1` and so on if that is taken.
-fn create_free(target: &Path) -> io::Result<(PathBuf, File)> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
+/// Makes something at `target`, or at `target.1` and so on if that is taken.
+fn at_free<T>(target: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
     let mut path = target.to_owned();
     let mut number = 0_u64;
     loop {
-        match options.open(&path) {
+        match make(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 number += 1;
                 let mut name = target.as_os_str().to_owned();
                 name.push(format!(".{number}"));
                 path = name.into();
             }
-            opened => return Ok((path, opened?)),
+            made => return Ok((path, made?)),
         }
     }
 }

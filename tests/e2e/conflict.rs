@@ -1,7 +1,7 @@
 //! Two machines with one home: what one does, the other sees, and where both did something nothing is lost.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -150,4 +150,44 @@ fn what_both_machines_did_merges_and_no_content_is_lost() {
     a.mount();
     b.mount();
     settle(&site, [&a, &b]);
+}
+
+#[test]
+fn a_link_comes_back_from_the_trash_and_from_the_backups_as_a_link() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    let mount = machine.home();
+    let kept = |args: &[&str]| {
+        let (shelf, rest) = args.split_first().unwrap();
+        let mut all = vec![*shelf, "--mount", mount.to_str().unwrap()];
+        all.extend(rest);
+        machine.run(&all)
+    };
+    let first_id = |list: String| list.split_whitespace().next().unwrap().to_owned();
+    let link = machine.at("link");
+    symlink("first", &link).unwrap();
+    machine.flush();
+    fs::remove_file(&link).unwrap();
+    machine.flush();
+    let id = first_id(kept(&["trash", "list"]));
+    kept(&["trash", "restore", &id]);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("first"));
+    machine.flush();
+
+    // Somebody else's takes its place, and is replaced in its turn.
+    fs::remove_file(site.home().join("link")).unwrap();
+    symlink("other", site.home().join("link")).unwrap();
+    machine.reconcile();
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("other"));
+    let list = kept(&["backups", "list"]);
+    assert!(list.contains(" 5 B "), "{list}");
+    let id = first_id(list);
+    assert_eq!(kept(&["backups", "show", &id]), "first");
+    kept(&["backups", "restore", &id]);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("first"));
+    machine.flush();
+    assert_same(&site.home(), &machine.home());
+    assert!(machine.backups().contains(&"other".to_owned()));
+    machine.umount();
 }

@@ -28,7 +28,7 @@ fn the_defaults_are_complete_and_valid() {
     assert_eq!(config.server, None);
     assert_eq!(config.retention.as_secs(), 30 * 86_400);
     assert_eq!((config.channels, config.uploads_in_flight), (4, 256));
-    assert!(config.host_scoped_patterns().any(|p| p == ".Xauthority*"));
+    assert!(config.host_scoped_patterns().any(|p| p == "/.Xauthority*"));
     assert_eq!(layers.values()[0].key, "server");
 }
 
@@ -56,10 +56,10 @@ fn later_layers_win_and_sources_are_remembered() {
 
 #[test]
 fn own_patterns_are_added_to_the_shipped_ones() {
-    let layers = with("host_scoped = ['*.iso', '!.cache/']").unwrap();
+    let layers = with("host_scoped = ['*.iso', '!/.cache/']").unwrap();
     let patterns: Vec<_> = layers.config().host_scoped_patterns().collect();
-    assert!(patterns.contains(&".cache/"));
-    assert_eq!(patterns.last(), Some(&"!.cache/"));
+    assert!(patterns.contains(&"/.cache/"));
+    assert_eq!(patterns.last(), Some(&"!/.cache/"));
 }
 
 #[test]

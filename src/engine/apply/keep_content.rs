@@ -1,4 +1,5 @@
-//! Content that makes room for the server's: linked into the backups before, removed after.
+//! Content that makes room for the server's: linked into the backups before, removed after. Of a symlink it is
+//! the target.
 
 use super::super::shared::Shared;
 use super::{Applied, current_or_renamed};
@@ -19,9 +20,12 @@ pub(super) fn keep_content(
         let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(None);
         };
-        if node.kind != Kind::File || node.content != Content::Whole || node.size == 0 {
-            return Ok(None);
-        }
+        let unsent = match node.kind {
+            Kind::File if node.content == Content::Whole && node.size > 0 => node.data_changed,
+            // It has no mark of its own; whoever lost a conflict was never sent.
+            Kind::Symlink => keep == Keep::Backup,
+            _ => return Ok(None),
+        };
         let Some(path) = tx.local_path_of(&stands)? else {
             return Ok(None);
         };
@@ -36,11 +40,15 @@ pub(super) fn keep_content(
             at,
             why: why.into(),
             id: tx.alloc_backup()?,
-            unsent: node.data_changed,
+            unsent,
         }))
     })?;
     if let Some(backup) = &found {
-        shared.replica.content().link_to_backup(id, backup.id)?;
+        let content = shared.replica.content();
+        match backup.version.kind {
+            Kind::Symlink => content.write_to_backup(&backup.version.target, backup.id)?,
+            _ => content.link_to_backup(id, backup.id)?,
+        }
     }
     Ok(found)
 }

@@ -101,3 +101,31 @@ fn without_an_index_the_notes_beside_the_files_do() {
     );
     assert!(!copy.path().join("escape").exists());
 }
+
+#[test]
+fn a_link_that_lost_a_conflict_is_a_link_again() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let replica = open(&dir);
+    replica.content().write_to_backup(b"where/to", 0).unwrap();
+    update(&replica, |tx| {
+        let id = tx.alloc_backup()?;
+        tx.add_backup(LocalBackup {
+            path: RelPath::parse(b"d/link").unwrap(),
+            version: Version::symlink(b"where/to".to_vec()),
+            at: Time(0),
+            why: "conflict".into(),
+            id,
+            unsent: true,
+        })
+    });
+    fs::write(out.path().join("d"), "in the way").unwrap();
+    let report = rescue(dir.path(), out.path()).unwrap();
+    assert_eq!((report.files, report.unnamed), (1, 1), "{report:?}");
+    let link = fs::read_link(out.path().join("unnamed/backup-0")).unwrap();
+    assert_eq!(link, Path::new("where/to"));
+    let again = out.path().join("again");
+    let report = rescue(dir.path(), &again).unwrap();
+    assert_eq!((report.files, report.unnamed), (1, 0), "{report:?}");
+    let link = fs::read_link(again.join("d/link")).unwrap();
+    assert_eq!(link, Path::new("where/to"));
+}
