@@ -256,7 +256,7 @@ impl ContentStore {
     pub fn write_to_backup(&self, content: &[u8], id: u64) -> Result<()> {
         let staged = self.new_staging()?;
         staged.file.write_all_at(content, 0).at(&staged.path)?;
-        rename(&staged.path, &self.backups.join(id.to_string()), true)
+        fs::rename(&staged.path, self.backups.join(id.to_string())).at(&staged.path)
     }
 
     /// Whether the content of `node` equals a staged file's, byte by byte.
