@@ -123,11 +123,6 @@ impl Mounted {
         self.session.guard.is_finished()
     }
 
-    /// Where it is mounted.
-    pub fn at(&self) -> &Path {
-        &self.at
-    }
-
     /// Unmounts; `wait` tells when the last request was served.
     pub fn unmount(&self, how: Unmount) -> io::Result<()> {
         let flags = match how {
