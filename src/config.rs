@@ -80,9 +80,9 @@ pub struct Config {
     pub publish: Publish,
     /// Whether the server makes files durable before they replace others.
     pub server_fsync: bool,
-    /// A pass that removes this many files, and the share below, asks first.
+    /// A pass that removes more files and directories than this, and more than the share below, asks first.
     pub guard_removed_count: u64,
-    /// The share of all files, 0 to 1.
+    /// The share of all files and directories, 0 to 1.
     #[serde(deserialize_with = "layers::share")]
     pub guard_removed_share: f64,
     /// SFTP sessions over one connection.

@@ -28,7 +28,7 @@ pub use error::ReplicaError;
 pub use index::Replica;
 pub use opens::Opens;
 pub use rescue::{RescueReport, rescue};
-pub use rows::{BaseRow, Content, Counts, Intent, LocalBackup, Node, Observation, Problem};
+pub use rows::{Content, Counts, Intent, LocalBackup, Node, Observation, Problem};
 pub use snapshot::Snapshot;
 pub use tx::Tx;
 pub use view::{CLIENT_ID, View};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, Publish, Scope};
+use roamhome::engine::{
+    Connect, Engine, EngineOptions, KeptItem, KeptWhere, LinkError, Publish, Scope,
+};
 use roamhome::fs::{Home, HomeOptions, HostScope, OpenOptions};
 use roamhome::remote::{MemoryServer, Remote};
 use roamhome::replica::{Replica, ReplicaError};
@@ -88,8 +90,9 @@ fn reachable(server: &MemoryServer, replica: &Replica) -> Vec<Vec<u8>> {
     all
 }
 
-/// Replaces `base` by `ours` while `meddle` happens after `moment`; both are found afterwards.
-async fn race(publish: Publish, moment: Duration, meddle: impl Fn(&MemoryServer)) {
+/// Replaces `base` by `ours` while `meddle` happens after `moment`; both are found afterwards. Tells whether the
+/// backup says that it was a race.
+async fn race(publish: Publish, moment: Duration, meddle: impl Fn(&MemoryServer)) -> bool {
     let clock = Clock::new();
     let server = {
         let clock = clock.clone();
@@ -130,25 +133,32 @@ async fn race(publish: Publish, moment: Duration, meddle: impl Fn(&MemoryServer)
     }
     let there = home.lookup(NodeId::ROOT, &Name::new(b"f").unwrap());
     assert!(there.is_ok_and(|attr| attr.is_some()), "the name is gone");
+    let backups = engine.kept(KeptWhere::Backups).await.unwrap();
     engine.stop();
+    let raced = |item: &KeptItem| item.why == "changed while it was being replaced";
+    backups.iter().any(raced)
 }
 
-fn at_every_moment(publish: Publish, meddle: impl Fn(&MemoryServer)) {
+/// Tells at how many moments it was seen to be a race.
+fn at_every_moment(publish: Publish, meddle: impl Fn(&MemoryServer)) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    for moment in 0..MOMENTS {
-        runtime.block_on(race(publish, ROUND_TRIP / 4 * moment, &meddle));
-    }
+    let raced = |moment: &u32| {
+        let moment = ROUND_TRIP / 4 * *moment;
+        runtime.block_on(race(publish, moment, &meddle))
+    };
+    (0..MOMENTS).filter(raced).count()
 }
 
 #[test]
 fn a_program_that_writes_in_place_while_we_replace_loses_nothing() {
-    at_every_moment(Publish::Link, |server| {
+    let raced = at_every_moment(Publish::Link, |server| {
         server.write_file(&path("f"), b"theirs").unwrap();
     });
+    assert!(raced > 0);
 }
 
 #[test]

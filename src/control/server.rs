@@ -75,11 +75,6 @@ pub trait Control: Send + Sync + 'static {
 pub struct Reporter(mpsc::Sender<Progress>);
 
 impl Reporter {
-    /// One that nobody listens to.
-    pub fn discard() -> Self {
-        Self(mpsc::channel(1).0)
-    }
-
     /// Tells it.
     pub fn report(&self, progress: Progress) {
         // Full or closed: the next one will do, or nobody listens.

@@ -303,3 +303,34 @@ fn engine_options(config: &Config) -> EngineOptions {
         ..EngineOptions::new(Arc::new(clock::now), uid, gid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_own_defaults_are_those_of_the_configuration() {
+        let layers = config::Layers::defaults().unwrap();
+        let given = engine_options(layers.config());
+        let own = EngineOptions::new(Arc::new(clock::now), given.uid, given.gid);
+        let times = |options: &EngineOptions| {
+            [
+                options.fetch_timeout,
+                options.quiet_period,
+                options.max_dirty_age,
+                options.reconcile_interval,
+                options.retention,
+            ]
+        };
+        assert_eq!(times(&given), times(&own));
+        assert_eq!(given.guard, own.guard);
+        assert_eq!(
+            (given.prefer, given.publish, given.transfers_at_once),
+            (own.prefer, own.publish, own.transfers_at_once)
+        );
+        assert_eq!(
+            (given.keep_replaced, given.server_fsync),
+            (own.keep_replaced, own.server_fsync)
+        );
+    }
+}

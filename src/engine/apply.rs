@@ -287,6 +287,32 @@ pub(super) fn note_problem(shared: &Shared, dir: NodeId, message: &str) {
     }
 }
 
+/// Shows that something on the server is in the way at these places.
+pub(super) fn note_obstructed(shared: &Shared, places: &[Place]) -> Result<(), ReplicaError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let since = shared.now();
+    shared.replica.update(|tx| {
+        for place in places {
+            if tx.problem(place)?.is_some() {
+                continue;
+            }
+            let path = tx.local_path_of(place)?;
+            let path = path.or(tx.base_path_of(place)?).unwrap_or_default();
+            let problem = Problem {
+                path,
+                message: "something that is neither file, directory nor symlink is in its place on the server: \
+                          move it away there, or rename this one"
+                    .into(),
+                since,
+            };
+            tx.set_problem(place.clone(), Some(problem))?;
+        }
+        Ok(())
+    })
+}
+
 /// The node if it is still what the plan saw, and no program writes to it.
 fn current(
     shared: &Shared,

@@ -114,24 +114,13 @@ async fn look_again(
 
 /// Whether any step changes the server.
 pub(super) fn changes_the_server(plan: &Plan) -> bool {
-    plan.phases
-        .iter()
-        .flat_map(|phase| &phase.steps)
-        .any(|step| {
-            let action = match &step.action {
-                Action::Compare { otherwise, .. } => &otherwise.action,
-                action => action,
-            };
-            matches!(
-                action,
-                Action::Move { .. }
-                    | Action::MakeDir { .. }
-                    | Action::Publish { .. }
-                    | Action::SetAttr { .. }
-                    | Action::Remove { .. }
-                    | Action::RemoveDir
-            )
-        })
+    plan.steps().any(|step| {
+        let action = match &step.action {
+            Action::Compare { otherwise, .. } => &otherwise.action,
+            action => action,
+        };
+        action.is_on_server()
+    })
 }
 
 /// What a comparison leads to: agreement is the step itself, a difference is the step for that case.

@@ -52,17 +52,20 @@ pub struct KeptItem {
 
 /// A path in trash or backups for a version that makes room.
 pub(super) fn kept_path(shared: &Shared, keep: Keep, target: &RelPath) -> RelPath {
-    let reason = match keep {
-        Keep::Trash => Reason::Removed,
-        Keep::Backup => Reason::Conflict,
-        Keep::Replaced => Reason::Replaced,
-    };
-    let aside = Aside::new(shared.server_now(), random() as u32, reason, target);
-    if keep == Keep::Trash {
-        layout::trash_path(&aside)
-    } else {
-        layout::backup_path(&aside)
+    match keep {
+        Keep::Trash => layout::trash_path(&aside(shared, Reason::Removed, target)),
+        Keep::Backup => layout::backup_path(&aside(shared, Reason::Conflict, target)),
+        Keep::Replaced => layout::backup_path(&aside(shared, Reason::Replaced, target)),
     }
+}
+
+/// A path in the backups for a version that somebody put at `target` in the moment of its replacement.
+pub(super) fn raced_path(shared: &Shared, target: &RelPath) -> RelPath {
+    layout::backup_path(&aside(shared, Reason::Race, target))
+}
+
+fn aside(shared: &Shared, reason: Reason, target: &RelPath) -> Aside {
+    Aside::new(shared.server_now(), random() as u32, reason, target)
 }
 
 /// A number for an upload's file in staging. It is even; that of its second name is the odd one after it.

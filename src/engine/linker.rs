@@ -110,9 +110,10 @@ async fn serve(
 ) {
     refresh_space(shared, remote).await;
     *lock(&shared.remote) = Some(remote.clone());
-    shared.set_link(LinkState::Online);
-    // The receiver lives as long as the engine; a failed send means that it stops.
+    // The receiver lives as long as the engine; a failed send means that it stops. First, so that whoever saw the
+    // link come up asks for a pass after this one.
     let _unheard = shared.requests.send(Request::Reconnected);
+    shared.set_link(LinkState::Online);
     tokio::select! {
         () = remote.closed() => {}
         _ = held.changed() => {}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::apply;
 use super::execute::{self, RoundStats};
 use super::gather::{self, Gathered};
 use super::scan::{self, ScanError};
@@ -187,6 +188,7 @@ async fn run_rounds(
         }
         let (gathered, plan) = planned(shared, scope)?;
         report.waiting = plan.waiting.len() as u64;
+        apply::note_obstructed(shared, &plan.obstructed)?;
         if !force {
             let known = shared.replica.counts()?.nodes;
             let guards = sync::guard(&plan, known, &shared.options.guard);

@@ -296,8 +296,6 @@ pub struct HomeToml {
     pub format: u32,
     /// 128 random bits in hexadecimal, given once: which home this is.
     pub identity: String,
-    /// Counts up now and then; a server that shows a lower number than seen before was rolled back.
-    pub generation: u64,
 }
 
 /// Why a `home.toml` cannot be used.
@@ -322,7 +320,6 @@ impl HomeToml {
         Self {
             format: FORMAT,
             identity: format!("{random:032x}"),
-            generation: 1,
         }
     }
 
@@ -343,14 +340,10 @@ impl HomeToml {
 
     /// The file's content.
     pub fn format(&self) -> String {
-        let Self {
-            format,
-            identity,
-            generation,
-        } = self;
+        let Self { format, identity } = self;
         format!(
             "# Tells roamhome which home this is. Without it, clients stop until told otherwise.\n\
-             format = {format}\nidentity = \"{identity}\"\ngeneration = {generation}\n"
+             format = {format}\nidentity = \"{identity}\"\n"
         )
     }
 }

@@ -46,13 +46,8 @@ pub struct StagingFile {
 
 impl StagingFile {
     /// Its length in bytes.
-    pub fn len(&self) -> Result<u64> {
+    pub(super) fn len(&self) -> Result<u64> {
         Ok(self.file.metadata().at(&self.path)?.len())
-    }
-
-    /// Whether nothing is in it.
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
     }
 }
 

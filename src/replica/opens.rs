@@ -22,7 +22,7 @@ struct Moment {
     held_still: bool,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Handles {
     readers: u32,
     writers: u32,
@@ -101,23 +101,14 @@ impl Opens {
         self.over.notify_all();
     }
 
-    /// How many handles only read.
-    pub fn readers(&self, node: NodeId) -> u32 {
-        self.handles(node).readers
-    }
-
     /// How many handles may write.
     pub fn writers(&self, node: NodeId) -> u32 {
-        self.handles(node).writers
+        self.lock().get(&node).map_or(0, |handles| handles.writers)
     }
 
     /// Whether there is any handle.
     pub fn is_open(&self, node: NodeId) -> bool {
         self.lock().contains_key(&node)
-    }
-
-    fn handles(&self, node: NodeId) -> Handles {
-        self.lock().get(&node).copied().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Handles>> {
@@ -163,7 +154,7 @@ mod tests {
         opens.inc(node, false);
         opens.inc(node, true);
         opens.dec(node, false);
-        assert_eq!((opens.readers(node), opens.writers(node)), (0, 1));
+        assert_eq!(opens.writers(node), 1);
         assert!(opens.is_open(node));
         opens.dec(node, true);
         opens.dec(node, true);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tree::{BaseEntry, Hash, Kind, NodeId, Place, RelPath, Time, Version};
+use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Time, Version};
 
 /// How much of a file's content is in the content store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,9 +134,6 @@ pub struct Problem {
     /// Since when.
     pub since: Time,
 }
-
-/// One row of the base tree together with its place.
-pub type BaseRow = (Place, BaseEntry);
 
 /// Numbers kept beside the rows, so that nothing has to be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -26,7 +26,6 @@ const MIGRATIONS: [&str; FORMAT as usize] = ["
         data_changed INTEGER NOT NULL, data_seq INTEGER NOT NULL, hash BLOB,
         listed INTEGER NOT NULL, scoped INTEGER NOT NULL
     );
-    CREATE INDEX node_unlisted ON node (id) WHERE kind = 1 AND listed = 0;
     CREATE TABLE link (
         parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,
         PRIMARY KEY (parent, name)

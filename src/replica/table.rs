@@ -140,7 +140,7 @@ tables! {
     /// The local tree's directory entries.
     links: Links(Place => NodeId) = Sql::table("link", &["parent", "name"], &["node"]);
     /// Where a node is linked.
-    links_of: LinksOf((NodeId, Place) => ()) = Sql::index_of("link", &["node", "parent", "name"], "");
+    links_of: LinksOf((NodeId, Place) => ()) = Sql::index_of("link", &["node", "parent", "name"]);
     /// The base tree.
     base: Base(Place => BaseEntry) = Sql::table(
         "base",
@@ -148,7 +148,7 @@ tables! {
         &["node", "kind", "size", "mtime", "mode", "target", "hash"],
     );
     /// Where a node stands in the base tree.
-    base_of: BaseOf((NodeId, Place) => ()) = Sql::index_of("base", &["node", "parent", "name"], "");
+    base_of: BaseOf((NodeId, Place) => ()) = Sql::index_of("base", &["node", "parent", "name"]);
     /// What was seen on the server and differs from base.
     remote: Remote(Place => Observation) = Sql::table(
         "remote",
@@ -157,8 +157,6 @@ tables! {
     );
     /// Places where local differs from base, and since when.
     dirty: Dirty(Place => Time) = Sql::table("dirty", &["parent", "name"], &["since"]);
-    /// Directories whose entries on the server were never listed.
-    unlisted: Unlisted(NodeId => ()) = Sql::index_of("node", &["id"], "kind = 1 AND listed = 0");
     /// Extended attributes.
     xattrs: Xattrs((NodeId, Vec<u8>) => Vec<u8>) = Sql::table("xattr", &["node", "name"], &["value"]);
     /// Small things other layers remember.
@@ -240,40 +238,32 @@ impl Sql {
     /// A table whose key and value take different columns.
     fn table(table: &str, key: &[&str], value: &[&str]) -> Self {
         let write = Write::new(table, key, &[key, value].concat(), false);
-        Self::new(table, key, value, "", Some(write))
+        Self::new(table, key, value, Some(write))
     }
 
     /// A table whose value holds its key.
     fn whole(table: &str, key: &[&str], value: &[&str]) -> Self {
         let write = Write::new(table, key, value, true);
-        Self::new(table, key, value, "", Some(write))
+        Self::new(table, key, value, Some(write))
     }
 
-    /// An index of `table`, of the rows for which `only` holds.
-    fn index_of(table: &str, key: &[&str], only: &str) -> Self {
-        Self::new(table, key, &[], only, None)
+    /// An index of `table`.
+    fn index_of(table: &str, key: &[&str]) -> Self {
+        Self::new(table, key, &[], None)
     }
 
-    fn new(table: &str, key: &[&str], value: &[&str], only: &str, write: Option<Write>) -> Self {
+    fn new(table: &str, key: &[&str], value: &[&str], write: Option<Write>) -> Self {
         let keys = key.join(", ");
         let values = if value.is_empty() {
             "1".to_owned()
         } else {
             value.join(", ")
         };
-        let and_only = if only.is_empty() {
-            String::new()
-        } else {
-            format!(" AND {only}")
-        };
         let count = key.len();
         Self {
-            get: format!(
-                "SELECT {values} FROM {table} WHERE {}{and_only}",
-                equals(key)
-            ),
+            get: format!("SELECT {values} FROM {table} WHERE {}", equals(key)),
             range: format!(
-                "SELECT {keys}, {values} FROM {table} WHERE ({keys}) >= ({}) AND ({keys}) < ({}){and_only} \
+                "SELECT {keys}, {values} FROM {table} WHERE ({keys}) >= ({}) AND ({keys}) < ({}) \
                  ORDER BY {keys} LIMIT ?{}",
                 parameters(1, count),
                 parameters(count + 1, count),

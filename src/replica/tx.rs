@@ -7,7 +7,7 @@ use super::index::State;
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
-    Meta, Nodes, Problems, Remote, Table, Unlisted, Xattrs,
+    Meta, Nodes, Problems, Remote, Table, Xattrs,
 };
 use super::view::View;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
@@ -79,8 +79,6 @@ impl<'a> Tx<'a> {
                 unsent: node.data_changed,
             });
         }
-        let unlisted = node.kind == Kind::Dir && !node.listed;
-        self.set::<Unlisted>(node.id, unlisted.then_some(()));
         self.set::<Nodes>(node.id, Some(node));
         Ok(())
     }
@@ -96,7 +94,6 @@ impl<'a> Tx<'a> {
             self.set::<Xattrs>((id, name), None);
         }
         self.set::<InFlight>(id, None);
-        self.set::<Unlisted>(id, None);
         self.set::<Nodes>(id, None);
         if old.kind == Kind::File {
             self.moves.retain(|to_move| to_move.node != id);

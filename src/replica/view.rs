@@ -8,7 +8,7 @@ use super::overlay::Layers;
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
-    Meta, Nodes, Problems, Remote, Table, Unlisted, Xattrs,
+    Meta, Nodes, Problems, Remote, Table, Xattrs,
 };
 use crate::tree::{BaseEntry, Name, NodeId, Place, RelPath, Time};
 
@@ -210,11 +210,6 @@ impl<'a> View<'a> {
         self.get::<Meta>(&name.to_owned())
     }
 
-    /// What this machine is about to make of a place on the server.
-    pub fn intent(&self, place: &Place) -> Result<Option<Intent>> {
-        self.get::<Intents>(place)
-    }
-
     /// What this machine is about to do in one directory of the server.
     pub fn intents_in(&self, dir: NodeId) -> Result<Vec<(Name, Intent)>> {
         self.in_directory::<Intents>(dir)
@@ -239,12 +234,6 @@ impl<'a> View<'a> {
     /// All that a person should know.
     pub fn problems(&self) -> Result<Vec<(Place, Problem)>> {
         self.in_places::<Problems>(None, usize::MAX)
-    }
-
-    /// Up to `limit` directories whose entries on the server were never listed.
-    pub fn unlisted(&self, limit: usize) -> Result<Vec<NodeId>> {
-        let rows = self.by_node::<Unlisted>(limit)?;
-        Ok(rows.into_iter().map(|(node, ())| node).collect())
     }
 
     pub(super) fn in_flight(&self) -> Result<Vec<NodeId>> {

@@ -73,7 +73,7 @@ pub struct GuardLimits {
 impl Default for GuardLimits {
     fn default() -> Self {
         Self {
-            removed_count: 200,
+            removed_count: 100,
             removed_share: 0.25,
             attrs_count: 500,
             attrs_share: 0.5,

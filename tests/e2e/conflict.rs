@@ -5,6 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
+
 use crate::support::machine::{Machine, Site, assert_same, tree};
 
 /// Times that leave no doubt which of two versions is newer.
@@ -189,5 +191,28 @@ fn a_link_comes_back_from_the_trash_and_from_the_backups_as_a_link() {
     machine.flush();
     assert_same(&site.home(), &machine.home());
     assert!(machine.backups().contains(&"other".to_owned()));
+    machine.umount();
+}
+
+#[test]
+fn what_is_in_the_way_on_the_server_is_a_problem_until_it_is_gone() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    let pipe = site.home().join("name");
+    mkfifoat(CWD, &pipe, Mode::from_raw_mode(0o600)).unwrap();
+    fs::write(machine.at("name"), "unsent").unwrap();
+    let mount = machine.home();
+    let said = machine.try_run(&["flush", "--timeout", "2s", mount.to_str().unwrap()]);
+    said.assert(3, &["name"]);
+    let problems = machine.status()["problems"].clone();
+    assert_eq!(problems[0]["path"], "name", "{problems}");
+    let message = problems[0]["message"].as_str().unwrap();
+    assert!(message.contains("on the server"), "{message}");
+    fs::remove_file(&pipe).unwrap();
+    machine.reconcile();
+    machine.flush();
+    assert_eq!(fs::read_to_string(&pipe).unwrap(), "unsent");
+    assert_eq!(machine.status()["problems"].as_array().unwrap().len(), 0);
     machine.umount();
 }

@@ -146,7 +146,11 @@ pub(super) async fn replace(
     }
     let raced = !backup?.as_ref().is_some_and(|backup| expected.same(backup));
     if raced {
-        tracing::warn!(path = %target, backup = %kept, "somebody changed it while it was replaced; their version is a backup");
+        let theirs = keep::raced_path(shared, target);
+        tracing::warn!(path = %target, backup = %theirs, "somebody changed it while it was replaced; their version is a backup");
+        if let Err(error) = session.rename(&kept, &theirs).await {
+            tracing::info!(%error, backup = %kept, "it is kept as one that was replaced");
+        }
     } else if out.keep == Keep::Replaced && !shared.options.keep_replaced {
         discard(session, &kept).await?;
     }

@@ -27,7 +27,9 @@ fn a_mass_removal_needs_both_count_and_share() {
         keep: Keep::Trash,
     };
     for (label, action, count, known, side) in [
-        ("all of a small home", &drop, 150, 150, None),
+        ("all of a small home", &drop, 100, 100, None),
+        ("one more", &drop, 101, 101, Some(Side::Replica)),
+        ("a quarter", &drop, 250, 1000, None),
         ("little of a large home", &drop, 300, 100_000, None),
         ("much", &drop, 300, 1000, Some(Side::Replica)),
         (
