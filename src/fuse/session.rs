@@ -127,11 +127,6 @@ fn mount_as_root(source: &str, at: &Path, allow_other: bool) -> io::Result<Optio
 }
 
 impl Mounted {
-    /// Where it is mounted.
-    pub fn at(&self) -> &Path {
-        &self.at
-    }
-
     /// Unmounts; `wait` tells when the last request was served. Fine if others have done so.
     pub fn unmount(&self, how: Unmount) -> io::Result<()> {
         let flags = match how {
