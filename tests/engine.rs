@@ -576,6 +576,16 @@ fn a_restart_keeps_what_is_unsent_and_sends_it() {
 }
 
 #[test]
+fn passes_are_counted_across_restarts() {
+    let field = Field::new();
+    let last = field.client("a").sync().id;
+    let a = field.client("a");
+    let ids = [a.sync().id, a.sync().id];
+    assert!(last >= 1 && ids[0] > last);
+    assert_eq!(ids[1], ids[0] + 1);
+}
+
+#[test]
 fn a_change_of_equal_size_within_the_same_second_is_found() {
     let field = Field::new();
     let a = field.client("a");

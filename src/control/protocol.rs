@@ -226,7 +226,7 @@ pub struct GuardQuestion {
 /// A pass that has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
-    /// Its number.
+    /// Counts the passes of this replica.
     pub id: u64,
     /// When it ended.
     pub at: i64,

@@ -4,7 +4,6 @@
 //! server first: what it assumes is checked by every change that it makes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -105,8 +104,6 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
     }
 }
 
-static PASSES: AtomicU64 = AtomicU64::new(1);
-
 /// One pass, whole.
 async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
     let remote = connection(shared)?;
@@ -119,7 +116,7 @@ async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassErro
         }
     );
     let mut report = PassReport {
-        id: PASSES.fetch_add(1, Ordering::Relaxed),
+        id: shared.replica.update(|tx| tx.alloc_pass())?,
         full,
         ..PassReport::default()
     };
