@@ -57,7 +57,7 @@ fn path_of(path: &str) -> RelPath {
 }
 
 fn kept(client: &Client, which: KeptWhere, dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let items = client.block_on(client.engine.kept(which)).unwrap();
+    let items = client.block_on(client.engine.kept(which)).unwrap().items;
     let content = |(i, id): (usize, &String)| {
         let to = dir.join(format!("kept-{i}-{}", std::process::id()));
         client
