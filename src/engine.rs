@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use flush::Left;
-pub use keep::{KeptItem, KeptWhere};
+pub use keep::{KeptItem, KeptWhere, Shelf};
 pub use link::{LinkState, LinkView};
 pub use options::{Connect, EngineOptions, LinkError, Publish};
 pub use port::{Done, Events, Fetch, FetchError, Space};
@@ -151,7 +151,7 @@ impl Engine {
     }
 
     /// What is kept here and on the server.
-    pub async fn kept(&self, which: KeptWhere) -> Result<Vec<KeptItem>, PassError> {
+    pub async fn kept(&self, which: KeptWhere) -> Result<Shelf, PassError> {
         keep::list(&self.shared, which).await
     }
 

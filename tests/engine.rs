@@ -57,7 +57,7 @@ fn path_of(path: &str) -> RelPath {
 }
 
 fn kept(client: &Client, which: KeptWhere, dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let items = client.block_on(client.engine.kept(which)).unwrap();
+    let items = client.block_on(client.engine.kept(which)).unwrap().items;
     let content = |(i, id): (usize, &String)| {
         let to = dir.join(format!("kept-{i}-{}", std::process::id()));
         client
@@ -641,6 +641,16 @@ fn a_restart_keeps_what_is_unsent_and_sends_it() {
     assert_eq!(a.flush(), 0);
     assert_eq!(field.server_tree(), ["moved", "unsent"]);
     assert!(a.tree().iter().all(|(_, kind, _)| *kind == Kind::File));
+}
+
+#[test]
+fn passes_are_counted_across_restarts() {
+    let field = Field::new();
+    let last = field.client("a").sync().id;
+    let a = field.client("a");
+    let ids = [a.sync().id, a.sync().id];
+    assert!(last >= 1 && ids[0] > last);
+    assert_eq!(ids[1], ids[0] + 1);
 }
 
 #[test]

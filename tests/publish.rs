@@ -133,7 +133,7 @@ async fn race(publish: Publish, moment: Duration, meddle: impl Fn(&MemoryServer)
     }
     let there = home.lookup(NodeId::ROOT, &Name::new(b"f").unwrap());
     assert!(there.is_ok_and(|attr| attr.is_some()), "the name is gone");
-    let backups = engine.kept(KeptWhere::Backups).await.unwrap();
+    let backups = engine.kept(KeptWhere::Backups).await.unwrap().items;
     engine.stop();
     let raced = |item: &KeptItem| item.why == "changed while it was being replaced";
     backups.iter().any(raced)

@@ -8,14 +8,14 @@ use super::{
     find,
     flush::millis,
     link,
-    output::{ago, emit, emit_bytes, printable, size, table},
+    output::{ago, emit, emit_bytes, print_note, printable, size, table},
 };
 use crate::{
     clock,
     config::duration,
     control::{
         Code, Failure,
-        protocol::{BackupsAction, KeptItem, Location, Reply, Request, TrashAction},
+        protocol::{BackupsAction, Items, KeptItem, Location, Reply, Request, TrashAction},
     },
 };
 
@@ -89,7 +89,11 @@ pub(super) fn trash(command: TrashCommand, mount: Option<&Path>) -> Result<(), F
 
 fn list(mount: Option<&Path>, request: Request) -> Result<(), Failure> {
     match find::ask(mount, request)? {
-        Reply::Items { items } => emit(&listing(&items, clock::now().secs())),
+        Reply::Items(Items { items, missing }) => {
+            emit(&listing(&items, clock::now().secs()))?;
+            missing.iter().for_each(|missing| print_note(missing));
+            Ok(())
+        }
         reply => Err(find::unexpected(&reply)),
     }
 }

@@ -33,6 +33,11 @@ pub(super) fn print_failure(failure: &Failure) {
     drop(io::stderr().write_all(text.as_bytes()));
 }
 
+/// Says what an answer lacks, where it does not disturb who reads the answer.
+pub(super) fn print_note(note: &str) {
+    drop(writeln!(io::stderr(), "roamhome: {}", printable(note)));
+}
+
 /// Shows progress in one line that is written over, on terminals only.
 #[derive(Debug)]
 pub(super) struct ProgressLine {

@@ -144,10 +144,7 @@ pub enum Reply {
     /// To `Reconcile`.
     Pass(Pass),
     /// To the lists.
-    Items {
-        /// Newest first.
-        items: Vec<KeptItem>,
-    },
+    Items(Items),
     /// To `Backups` with `Show`.
     Shown(Shown),
     /// It is done.
@@ -226,7 +223,7 @@ pub struct GuardQuestion {
 /// A pass that has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
-    /// Its number.
+    /// Counts the passes of this replica.
     pub id: u64,
     /// When it ended.
     pub at: i64,
@@ -234,6 +231,16 @@ pub struct Pass {
     pub summary: String,
     /// How many paths could not be brought to agree.
     pub problems: u64,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Items {
+    /// Newest first.
+    pub items: Vec<KeptItem>,
+    /// What the list lacks and why, for people; null if it is whole.
+    #[serde(default)]
+    pub missing: Option<String>,
 }
 
 /// A version that is kept: a backup, or something deleted.

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Code, Failure,
     protocol::{
-        BackupsAction, KeptItem, Left, Pass, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
+        BackupsAction, Items, Left, Pass, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
         ReplyLine, Request, RequestLine, Shown, Status, TrashAction, VERSION,
     },
 };
@@ -50,13 +50,13 @@ pub trait Control: Send + Sync + 'static {
     /// Leaves the server alone, or connects again; answers what it did.
     async fn set_offline(&self, offline: bool) -> Result<String, Failure>;
     /// All backups, newest first.
-    async fn backups(&self) -> Result<Vec<KeptItem>, Failure>;
+    async fn backups(&self) -> Result<Items, Failure>;
     /// A backup's content.
     async fn show_backup(&self, id: String) -> Result<Shown, Failure>;
     /// Puts a backup back, to `to` or to where it was; answers what it did.
     async fn restore_backup(&self, id: String, to: Option<String>) -> Result<String, Failure>;
     /// All that was deleted and is kept, newest first.
-    async fn trash(&self) -> Result<Vec<KeptItem>, Failure>;
+    async fn trash(&self) -> Result<Items, Failure>;
     /// Puts something deleted back; answers what it did.
     async fn restore_trash(&self, id: String, to: Option<String>) -> Result<String, Failure>;
     /// Removes for good what was deleted longer ago than `older_than`; answers what it did.
@@ -246,16 +246,12 @@ async fn answer(
         Request::Offline => done(control.set_offline(true).await?),
         Request::Online => done(control.set_offline(false).await?),
         Request::Backups { action } => match action {
-            BackupsAction::List => Reply::Items {
-                items: control.backups().await?,
-            },
+            BackupsAction::List => Reply::Items(control.backups().await?),
             BackupsAction::Show { id } => Reply::Shown(control.show_backup(id).await?),
             BackupsAction::Restore { id, to } => done(control.restore_backup(id, to).await?),
         },
         Request::Trash { action } => match action {
-            TrashAction::List => Reply::Items {
-                items: control.trash().await?,
-            },
+            TrashAction::List => Reply::Items(control.trash().await?),
             TrashAction::Restore { id, to } => done(control.restore_trash(id, to).await?),
             TrashAction::Empty { older_than_ms } => {
                 done(control.empty_trash(millis(older_than_ms)).await?)

@@ -9,15 +9,17 @@ use super::failure;
 use super::lifecycle::{Daemon, Event};
 use super::restore;
 use crate::control::protocol::{
-    Direction, GuardQuestion, KeptItem, LEFT_ITEMS_MAX, Left, LeftItem, Link, LinkState, Location,
-    Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION, Shown, Status, StatusProblem,
-    Transfer, Unsent,
+    Items, Left, Link, Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION, Shown, Status,
+    StatusProblem, Unsent,
 };
 use crate::control::server::{Control, Reporter};
 use crate::control::{Code, Failure};
-use crate::engine::{self, EngineStatus, KeptWhere, PassReport, Scope};
+use crate::engine::{self, KeptWhere, Scope};
 use crate::fuse::Unmount;
-use crate::sync::Guard;
+
+mod view;
+
+use view::{items_of, left_of, link_state, pass_of, question_of, transfers};
 
 /// How long an unmount sends at most, unless it is told otherwise.
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -188,7 +190,7 @@ impl Control for Answers {
         let report = pass.map_err(|error| failure::pass(&error))?;
         match report.guards.first() {
             None => Ok(pass_of(&report)),
-            Some(guard) => Err(Failure::new(guard_code(guard), guard.to_string())),
+            Some(guard) => Err(failure::guard(guard)),
         }
     }
 
@@ -210,12 +212,12 @@ impl Control for Answers {
         }
     }
 
-    async fn backups(&self) -> Result<Vec<KeptItem>, Failure> {
+    async fn backups(&self) -> Result<Items, Failure> {
         self.kept(KeptWhere::Backups).await
     }
 
     async fn show_backup(&self, id: String) -> Result<Shown, Failure> {
-        let items = self.kept(KeptWhere::Backups).await?;
+        let Items { items, .. } = self.kept(KeptWhere::Backups).await?;
         let item = items
             .into_iter()
             .find(|item| item.id == id)
@@ -228,16 +230,16 @@ impl Control for Answers {
     }
 
     async fn restore_backup(&self, id: String, to: Option<String>) -> Result<String, Failure> {
-        let items = self.kept(KeptWhere::Backups).await?;
+        let Items { items, .. } = self.kept(KeptWhere::Backups).await?;
         restore::restore(&self.daemon, &items, &id, to).await
     }
 
-    async fn trash(&self) -> Result<Vec<KeptItem>, Failure> {
+    async fn trash(&self) -> Result<Items, Failure> {
         self.kept(KeptWhere::Trash).await
     }
 
     async fn restore_trash(&self, id: String, to: Option<String>) -> Result<String, Failure> {
-        let items = self.kept(KeptWhere::Trash).await?;
+        let Items { items, .. } = self.kept(KeptWhere::Trash).await?;
         restore::restore(&self.daemon, &items, &id, to).await
     }
 
@@ -265,124 +267,8 @@ impl Control for Answers {
 }
 
 impl Answers {
-    async fn kept(&self, which: KeptWhere) -> Result<Vec<KeptItem>, Failure> {
-        let items = self
-            .daemon
-            .engine
-            .kept(which)
-            .await
-            .map_err(|error| failure::pass(&error))?;
-        Ok(items
-            .into_iter()
-            .map(|item| KeptItem {
-                id: item.id,
-                path: item.path.to_string(),
-                bytes: item.size,
-                mtime: item.mtime.secs(),
-                at: item.at.secs(),
-                why: item.why,
-                location: if item.on_server {
-                    Location::Server
-                } else {
-                    Location::Here
-                },
-            })
-            .collect())
-    }
-}
-
-fn link_state(state: &engine::LinkState) -> LinkState {
-    match state {
-        engine::LinkState::Offline { .. } => LinkState::Offline,
-        engine::LinkState::Connecting => LinkState::Connecting,
-        engine::LinkState::Online => LinkState::Online,
-        engine::LinkState::Refused { .. } => LinkState::Refused,
-    }
-}
-
-fn transfers(status: &EngineStatus) -> Vec<Transfer> {
-    let view = |transfer: &engine::TransferView| Transfer {
-        path: transfer.path.to_string(),
-        direction: if transfer.upload {
-            Direction::Up
-        } else {
-            Direction::Down
-        },
-        done_bytes: transfer.done_bytes,
-        total_bytes: transfer.total_bytes,
-    };
-    status.transfers.iter().map(view).collect()
-}
-
-fn pass_of(report: &PassReport) -> Pass {
-    let mut parts = Vec::new();
-    if report.full {
-        parts.push(match report.directories {
-            1 => "1 directory compared".to_owned(),
-            n => format!("{n} directories compared"),
-        });
-    }
-    parts.push(match report.done {
-        0 => "nothing to do".to_owned(),
-        1 => "1 change made".to_owned(),
-        n => format!("{n} changes made"),
-    });
-    match report.conflicts {
-        0 => {}
-        1 => parts.push("1 conflict, see `roamhome backups list`".to_owned()),
-        n => parts.push(format!("{n} conflicts, see `roamhome backups list`")),
-    }
-    match report.overtaken {
-        0 => {}
-        n => parts.push(format!("{n} of them still being written to")),
-    }
-    match report.waiting {
-        0 => {}
-        1 => parts.push("1 waits for a program to close its file".to_owned()),
-        n => parts.push(format!("{n} wait for a program to close their files")),
-    }
-    Pass {
-        id: report.id,
-        at: report.at.secs(),
-        summary: parts.join(", "),
-        problems: report.failed,
-    }
-}
-
-fn question_of(guard: &Guard) -> GuardQuestion {
-    let kind = match guard {
-        Guard::Identity(_) => "identity",
-        Guard::RolledBack => "rolled_back",
-        Guard::MassRemoval { .. } => "mass_removal",
-        Guard::AttributeStorm { .. } => "attribute_storm",
-    };
-    GuardQuestion {
-        guard: kind.into(),
-        message: guard.to_string(),
-    }
-}
-
-pub(super) fn guard_code(guard: &Guard) -> Code {
-    match guard {
-        Guard::Identity(_) => Code::Identity,
-        Guard::RolledBack | Guard::MassRemoval { .. } | Guard::AttributeStorm { .. } => Code::Guard,
-    }
-}
-
-fn left_of(left: &engine::Left) -> Left {
-    let bytes = |version: &Option<crate::tree::Version>| version.as_ref().map_or(0, |v| v.size);
-    Left {
-        files: left.places.len() as u64,
-        bytes: left.places.iter().map(|(_, version)| bytes(version)).sum(),
-        items: left
-            .places
-            .iter()
-            .take(LEFT_ITEMS_MAX)
-            .map(|(path, version)| LeftItem {
-                path: path.to_string(),
-                bytes: bytes(version),
-                why: left.why.as_deref().unwrap_or("not sent yet").to_owned(),
-            })
-            .collect(),
+    async fn kept(&self, which: KeptWhere) -> Result<Items, Failure> {
+        let shelf = self.daemon.engine.kept(which).await;
+        Ok(items_of(shelf.map_err(|error| failure::pass(&error))?))
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::control::{Code, Failure};
 use crate::engine::PassError;
 use crate::replica::ReplicaError;
+use crate::sync::Guard;
 
 /// Of the replica.
 pub(super) fn replica(error: ReplicaError) -> Failure {
@@ -28,6 +29,15 @@ pub(super) fn mount(at: &Path, error: io::Error) -> Failure {
         _ => Failure::new(Code::Mountpoint, format!("{at} cannot be mounted: {error}"))
             .remedy(format!("see what is there with `findmnt {at}`")),
     }
+}
+
+/// Of a question that a person has to answer first.
+pub(super) fn guard(guard: &Guard) -> Failure {
+    let code = match guard {
+        Guard::Identity(_) => Code::Identity,
+        Guard::RolledBack | Guard::MassRemoval { .. } | Guard::AttributeStorm { .. } => Code::Guard,
+    };
+    Failure::new(code, guard.to_string())
 }
 
 /// Of a pass.

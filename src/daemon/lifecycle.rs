@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::answers::{Answers, guard_code};
+use super::answers::Answers;
 use super::link::Connector;
 use super::{MountRequest, failure, fresh};
 use crate::clock;
@@ -221,7 +221,7 @@ async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failu
         .into_iter()
         .next()
     {
-        return Err(Failure::new(guard_code(&question), question.to_string()));
+        return Err(failure::guard(&question));
     }
     engine.list_root().await.map_err(|error| match error {
         FetchError::Unreachable => Failure::new(Code::Unreachable, error.to_string()),

@@ -50,6 +50,15 @@ pub struct KeptItem {
     pub why: String,
 }
 
+/// What a shelf holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shelf {
+    /// Newest first.
+    pub items: Vec<KeptItem>,
+    /// Without a link, only what is kept on this machine.
+    pub only_here: bool,
+}
+
 /// A path in trash or backups for a version that makes room.
 pub(super) fn kept_path(shared: &Shared, keep: Keep, target: &RelPath) -> RelPath {
     match keep {
@@ -91,11 +100,8 @@ fn random() -> u64 {
     })
 }
 
-/// Lists a shelf: the server's part, if there is a link, and this machine's.
-pub(super) async fn list(
-    shared: &Arc<Shared>,
-    which: KeptWhere,
-) -> Result<Vec<KeptItem>, PassError> {
+/// Lists a shelf: the server's part and this machine's. Without a link what is here will do, if there is anything.
+pub(super) async fn list(shared: &Arc<Shared>, which: KeptWhere) -> Result<Shelf, PassError> {
     let mut items = Vec::new();
     if which == KeptWhere::Backups {
         for backup in shared.replica.view(|view| view.backups())? {
@@ -113,15 +119,26 @@ pub(super) async fn list(
             });
         }
     }
-    if let Some(remote) = shared.online() {
-        items.extend(
-            list_server(&remote, shelf(which))
-                .await
-                .map_err(ScanError::from)?,
-        );
+    let remote = shared.online();
+    match &remote {
+        Some(remote) => {
+            let there = list_server(remote, shelf(which)).await;
+            items.extend(there.map_err(ScanError::from)?);
+        }
+        None if items.is_empty() => return Err(offline(which)),
+        None => {}
     }
     items.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
-    Ok(items)
+    let only_here = remote.is_none();
+    Ok(Shelf { items, only_here })
+}
+
+/// Nothing can be said of a shelf without the server.
+fn offline(which: KeptWhere) -> PassError {
+    PassError::Offline(match which {
+        KeptWhere::Backups => "nothing is kept here, and the other backups are there".into(),
+        KeptWhere::Trash => "the trash is there".into(),
+    })
 }
 
 fn shelf(which: KeptWhere) -> RelPath {
@@ -249,11 +266,8 @@ pub(super) async fn restore(shared: &Arc<Shared>, id: &str, to: &Path) -> Result
 /// Where a kept file was.
 pub(super) async fn origin(shared: &Arc<Shared>, id: &str) -> Result<RelPath, PassError> {
     for which in [KeptWhere::Backups, KeptWhere::Trash] {
-        if let Some(item) = list(shared, which)
-            .await?
-            .into_iter()
-            .find(|item| item.id == id)
-        {
+        let items = list(shared, which).await?.items;
+        if let Some(item) = items.into_iter().find(|item| item.id == id) {
             return Ok(item.path);
         }
     }
@@ -321,9 +335,7 @@ pub(super) async fn empty_trash(
         }
         None => i64::MAX,
     };
-    let remote = shared
-        .online()
-        .ok_or_else(|| PassError::Offline("the trash is on the server".into()))?;
+    let remote = shared.online().ok_or_else(|| offline(KeptWhere::Trash))?;
     let removed = expire(&remote, layout::trash(), before)
         .await
         .map_err(ScanError::from)?;

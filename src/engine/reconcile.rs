@@ -4,7 +4,6 @@
 //! server first: what it assumes is checked by every change that it makes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -123,8 +122,6 @@ fn lull(shared: &Shared, dirty_since: Instant) -> Option<Instant> {
     (at > Instant::now()).then_some(at)
 }
 
-static PASSES: AtomicU64 = AtomicU64::new(1);
-
 /// One pass, whole. A fault of ours ends this pass, not all that would come after it.
 async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
     let fault = || PassError::Failed("a fault inside the daemon; its log says more".into());
@@ -142,7 +139,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         }
     );
     let mut report = PassReport {
-        id: PASSES.fetch_add(1, Ordering::Relaxed),
+        id: shared.replica.update(|tx| tx.alloc_pass())?,
         full,
         ..PassReport::default()
     };

@@ -158,11 +158,13 @@ pub(super) enum Counter {
     ContentBytes,
     /// Rows of the dirty table.
     DirtyPlaces,
+    /// Passes that were begun.
+    Passes,
 }
 
 impl Counter {
     /// All of them.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::ReservedNodes,
         Self::Backups,
         Self::AppliedJournal,
@@ -173,6 +175,7 @@ impl Counter {
         Self::UnsentBytes,
         Self::ContentBytes,
         Self::DirtyPlaces,
+        Self::Passes,
     ];
 
     /// The name in the database.
@@ -188,6 +191,7 @@ impl Counter {
             Self::UnsentBytes => "unsent_bytes",
             Self::ContentBytes => "content_bytes",
             Self::DirtyPlaces => "dirty_places",
+            Self::Passes => "passes",
         }
     }
 

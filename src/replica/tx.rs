@@ -180,6 +180,13 @@ impl<'a> Tx<'a> {
         Ok(id)
     }
 
+    /// A new pass's id, never given again.
+    pub fn alloc_pass(&mut self) -> Result<u64> {
+        let id = self.counter(Counter::Passes)? + 1;
+        self.set_counter(Counter::Passes, id);
+        Ok(id)
+    }
+
     /// Remembers content kept in `backups/`.
     pub fn add_backup(&mut self, backup: LocalBackup) -> Result<()> {
         self.set::<Backups>(backup.id, Some(backup));

@@ -216,3 +216,30 @@ fn what_is_in_the_way_on_the_server_is_a_problem_until_it_is_gone() {
     assert_eq!(machine.status()["problems"].as_array().unwrap().len(), 0);
     machine.umount();
 }
+
+#[test]
+fn offline_the_lists_of_what_is_kept_say_what_they_lack() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    let list = |shelf: &str| {
+        let mount = machine.home();
+        machine.try_run(&[shelf, "--mount", mount.to_str().unwrap(), "list"])
+    };
+    machine.ask("offline");
+    for shelf in ["trash", "backups"] {
+        list(shelf).assert(4, &["the server cannot be reached", "roamhome status"]);
+    }
+    machine.ask("online");
+    fs::write(machine.at("f"), "here").unwrap();
+    machine.flush();
+    fs::write(site.home().join("f"), "somebody else's").unwrap();
+    machine.reconcile();
+    list("trash").assert(0, &["nothing is kept"]);
+    machine.ask("offline");
+    let said = list("backups");
+    said.assert(0, &["local-0", "on the server is not shown"]);
+    assert!(!said.stdout.contains("not shown"), "{said:?}");
+    list("trash").assert(4, &[]);
+    machine.umount();
+}

@@ -210,6 +210,8 @@ impl Machine {
         if said.status != 0 {
             panic!("mount: {said:?}\n{}", self.log_end());
         }
+        // As the README shows it.
+        assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("", ""));
         assert!(is_mounted(&self.home()));
     }
 

@@ -157,9 +157,10 @@ fn replies_survive_the_round_trip() {
             summary: "1 step".into(),
         }),
         Reply::Pass(Pass::default()),
-        Reply::Items {
+        Reply::Items(Items {
             items: vec![item.clone()],
-        },
+            missing: Some("the rest".into()),
+        }),
         Reply::Shown(Shown {
             item,
             file: "/x".into(),
@@ -182,6 +183,10 @@ fn replies_survive_the_round_trip() {
 
 #[test]
 fn fields_of_later_versions_are_skipped() {
+    // And what earlier ones did not say is not there.
+    let line = r#"{"version":1,"reply":{"kind":"items","items":[]}}"#;
+    let read: ReplyLine = serde_json::from_str(line).unwrap();
+    assert_eq!(read.reply, Reply::Items(Items::default()));
     let line = r#"{"version":1,"later":0,"reply":{"kind":"done","message":"x","later":[]}}"#;
     let read: ReplyLine = serde_json::from_str(line).unwrap();
     assert_eq!(

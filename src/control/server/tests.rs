@@ -45,8 +45,8 @@ impl Control for Scripted {
     async fn set_offline(&self, offline: bool) -> Result<String, Failure> {
         Ok(format!("offline: {offline}"))
     }
-    async fn backups(&self) -> Result<Vec<KeptItem>, Failure> {
-        Ok(Vec::new())
+    async fn backups(&self) -> Result<Items, Failure> {
+        Ok(Items::default())
     }
     async fn show_backup(&self, _: String) -> Result<Shown, Failure> {
         refuse()
@@ -54,8 +54,8 @@ impl Control for Scripted {
     async fn restore_backup(&self, id: String, to: Option<String>) -> Result<String, Failure> {
         Ok(format!("backup {id} to {to:?}"))
     }
-    async fn trash(&self) -> Result<Vec<KeptItem>, Failure> {
-        Ok(Vec::new())
+    async fn trash(&self) -> Result<Items, Failure> {
+        Ok(Items::default())
     }
     async fn restore_trash(&self, id: String, to: Option<String>) -> Result<String, Failure> {
         Ok(format!("trash {id} to {to:?}"))

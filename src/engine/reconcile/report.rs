@@ -25,7 +25,7 @@ pub enum Scope {
 /// What a pass did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PassReport {
-    /// Counts the passes of this replica.
+    /// Counts the passes of this replica, from 1, whatever restarts come between.
     pub id: u64,
     /// When it ended, local time.
     pub at: Time,
