@@ -730,3 +730,34 @@ fn a_file_that_is_held_open_and_written_to_without_pause_is_sent() {
 fn a_file_that_is_opened_and_written_to_again_and_again_is_sent() {
     sends_what_is_never_left_alone(|client, data| client.write("f", data));
 }
+
+#[test]
+fn a_large_directory_that_another_machine_renamed_is_no_mass_removal() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    for dir in ["old", "old/sub"] {
+        a.mkdir(dir);
+        for i in 0..150 {
+            a.write(&format!("{dir}/f{i}"), format!("{dir} {i}").as_bytes());
+        }
+    }
+    a.flush();
+    b.sync();
+    a.rename("old", "new");
+    a.flush();
+    let report = b.sync();
+    assert_eq!(report.guards, []);
+    assert_eq!(b.tree(), a.tree());
+    // What does not stand anywhere else is asked for as ever.
+    field
+        .server
+        .rename(&path_of("new/sub"), &path_of(".roamhome/gone"))
+        .unwrap();
+    field.server.write_file(&path_of("f0"), b"new").unwrap();
+    let report = b.pass(Scope::Full {
+        now: true,
+        force_guard: false,
+    });
+    assert_eq!(report.guards.len(), 1, "{report:?}");
+    assert_eq!(b.read("new/sub/f0").unwrap(), b"old/sub 0");
+}

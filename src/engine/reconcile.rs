@@ -20,6 +20,7 @@ use crate::replica::ReplicaError;
 use crate::sync::{self, Plan, Policy};
 use crate::tree::{Kind, NodeId, Place, Time};
 
+mod ask;
 mod report;
 
 pub use report::{DryRun, PassError, PassReport, Scope};
@@ -183,14 +184,19 @@ async fn run_rounds(
         if look {
             report.directories += scan::walk(shared).await?;
         }
-        let (gathered, plan) = planned(shared, scope)?;
+        let (gathered, mut plan) = planned(shared, scope)?;
         report.waiting = plan.waiting.len() as u64;
         apply::note_obstructed(shared, &plan.obstructed)?;
-        if !force {
-            let known = shared.replica.counts()?.nodes;
-            let guards = sync::guard(&plan, known, &shared.options.guard);
-            if !guards.is_empty() {
-                report.guards = guards;
+        let questions = match force {
+            true => Vec::new(),
+            false => ask::questions(shared, &plan)?,
+        };
+        if !questions.is_empty() {
+            // What is new is shown first: then it can be told whether what is gone was renamed.
+            plan = sync::adoptions(&plan);
+            let told = !report.full || !questions.iter().all(ask::is_removal_here);
+            if told || plan.is_empty() {
+                report.guards = questions;
                 return Ok(());
             }
         }
@@ -210,6 +216,7 @@ async fn run_rounds(
         // New directories hold what was never looked at.
         look = report.full && stats.new_directories > 0;
         if stats.done == 0 {
+            report.guards = questions;
             return Ok(());
         }
     }
@@ -237,8 +244,7 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     }
     scan::walk(shared).await?;
     let (_, plan) = planned(shared, Scope::Push { now: true })?;
-    let known = shared.replica.counts()?.nodes;
-    guards.extend(sync::guard(&plan, known, &shared.options.guard));
+    guards.extend(ask::questions(shared, &plan)?);
     let lines = shared.replica.view(|view| {
         let mut lines = Vec::new();
         for step in plan.phases.iter().flat_map(|phase| &phase.steps) {

@@ -3,11 +3,12 @@
 //! An empty or foreign server, a server restored from an old backup and a tool that touched everything look
 //! like work to the planner. The guard knows how such accidents look, and never judges a single place.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::tree::Kind;
+use crate::tree::{Kind, Place};
 
-use super::{Action, Plan};
+use super::{Action, Phase, Plan, Step};
 
 /// A reason not to go on by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,15 +116,45 @@ impl fmt::Display for Guard {
                 "Only times and permissions of {changed} of {known} files and directories would change on {side}. Is that meant?",
             )?,
         }
-        f.write_str(" Nothing was changed; `roamhome reconcile --force-guard` allows it.")
+        f.write_str(" Nothing was removed or sent; `roamhome reconcile --force-guard` allows it.")
     }
 }
 
-/// The reasons in `plan` to ask first; `known_nodes` is how many files and directories the home has.
-pub fn guard(plan: &Plan, known_nodes: u64, limits: &GuardLimits) -> Vec<Guard> {
+/// The places from which `plan` would remove something of the replica.
+pub fn removed_here(plan: &Plan) -> BTreeSet<Place> {
+    plan.steps()
+        .filter(|step| removes(&step.action) == Some(Side::Replica))
+        .map(|step| step.place.clone())
+        .collect()
+}
+
+/// The steps of `plan` that show here what is new on the server, and nothing else.
+pub fn adoptions(plan: &Plan) -> Plan {
+    let adopts = |step: &&Step| matches!(step.action, Action::Adopt { .. });
+    let of = |phase: &Phase| Phase {
+        steps: phase.steps.iter().filter(adopts).cloned().collect(),
+    };
+    let phases = plan.phases.iter().map(of);
+    Plan {
+        phases: phases.filter(|phase| !phase.steps.is_empty()).collect(),
+        ..Plan::default()
+    }
+}
+
+/// The reasons in `plan` to ask first; `known_nodes` is how many files and directories the home has. What is
+/// removed from the places `renamed` is known to stand elsewhere, and does not count.
+pub fn guard(
+    plan: &Plan,
+    known_nodes: u64,
+    limits: &GuardLimits,
+    renamed: &BTreeSet<Place>,
+) -> Vec<Guard> {
     let mut reasons = Vec::new();
     for side in [Side::Replica, Side::Server] {
-        let removed = count(plan, |action| removes(action) == Some(side));
+        let steps = plan
+            .steps()
+            .filter(|step| removes(&step.action) == Some(side));
+        let removed = steps.filter(|step| !renamed.contains(&step.place)).count() as u64;
         if exceeds(
             removed,
             known_nodes,

@@ -40,7 +40,7 @@ fn a_mass_removal_needs_both_count_and_share() {
             Some(Side::Server),
         ),
     ] {
-        let found = guard(&plan_of(action, count), known, &limits);
+        let found = guard(&plan_of(action, count), known, &limits, &BTreeSet::new());
         let expected = side.map(|side| Guard::MassRemoval {
             side,
             removed: count as u64,
@@ -66,12 +66,12 @@ fn storms_of_attributes_and_of_epoch_times_ask() {
             keep: Keep::Replaced,
         },
     ] {
-        let found = guard(&plan_of(&action, 900), 1000, &limits);
+        let found = guard(&plan_of(&action, 900), 1000, &limits, &BTreeSet::new());
         assert!(
             matches!(found[..], [Guard::AttributeStorm { .. }]),
             "{action:?}"
         );
-        assert!(guard(&plan_of(&action, 400), 1000, &limits).is_empty());
+        assert!(guard(&plan_of(&action, 400), 1000, &limits, &BTreeSet::new()).is_empty());
     }
 }
 

@@ -1,0 +1,64 @@
+//! What a person has to answer before a plan is carried out.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::super::shared::Shared;
+use crate::replica::{ReplicaError, View};
+use crate::sync::{self, Guard, Plan, Side};
+use crate::tree::{BaseEntry, Kind, Name, NodeId, Place};
+
+/// What tells an entry that was renamed with its directory from others: its own name, kind, size and mtime.
+type Looks = (Name, Kind, u64, i64);
+
+fn looks(name: &Name, entry: &BaseEntry) -> Looks {
+    let version = &entry.version;
+    (name.clone(), version.kind, version.size, version.mtime)
+}
+
+/// The questions that `plan` raises. A rename on another machine shows as removals and new entries; what stands
+/// elsewhere by now is no removal.
+pub(super) fn questions(shared: &Shared, plan: &Plan) -> Result<Vec<Guard>, ReplicaError> {
+    let limits = &shared.options.guard;
+    let known = shared.replica.counts()?.nodes;
+    let guards = sync::guard(plan, known, limits, &BTreeSet::new());
+    if !guards.iter().any(is_removal_here) {
+        return Ok(guards);
+    }
+    let renamed = renamed(shared, sync::removed_here(plan))?;
+    Ok(sync::guard(plan, known, limits, &renamed))
+}
+
+pub(super) fn is_removal_here(guard: &Guard) -> bool {
+    let side = Side::Replica;
+    matches!(guard, Guard::MassRemoval { side: of, .. } if *of == side)
+}
+
+/// Those of the places whose entries have an equal on the server that stays. Looks at the whole base tree, a
+/// directory at a time.
+fn renamed(shared: &Shared, removed: BTreeSet<Place>) -> Result<BTreeSet<Place>, ReplicaError> {
+    let mut elsewhere: HashMap<Looks, u64> = HashMap::new();
+    let mut todo = vec![NodeId::ROOT];
+    while let Some(dir) = todo.pop() {
+        let children = |view: &View<'_>| view.base_children(dir);
+        for (name, entry) in shared.replica.view::<_, ReplicaError>(children)? {
+            if entry.version.kind == Kind::Dir {
+                todo.push(entry.node);
+            }
+            if !removed.contains(&Place::new(dir, name.clone())) {
+                *elsewhere.entry(looks(&name, &entry)).or_default() += 1;
+            }
+        }
+    }
+    let mut renamed = BTreeSet::new();
+    for place in removed {
+        let entry = shared
+            .replica
+            .view::<_, ReplicaError>(|view| view.base(&place))?;
+        let equals = entry.and_then(|entry| elsewhere.get_mut(&looks(&place.name, &entry)));
+        if let Some(left) = equals.filter(|left| **left > 0) {
+            *left -= 1;
+            renamed.insert(place);
+        }
+    }
+    Ok(renamed)
+}
