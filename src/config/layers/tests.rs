@@ -27,7 +27,7 @@ fn the_defaults_are_complete_and_valid() {
     let config = layers.config();
     assert_eq!(config.server, None);
     assert_eq!(config.retention.as_secs(), 30 * 86_400);
-    assert_eq!((config.channels, config.uploads_in_flight), (4, 256));
+    assert_eq!((config.channels, config.uploads_in_flight), (4, 768));
     assert!(config.host_scoped_patterns().any(|p| p == "/.Xauthority*"));
     assert_eq!(layers.values()[0].key, "server");
 }
