@@ -140,9 +140,13 @@ impl Engine {
             .held
             .send_if_modified(|now| std::mem::replace(now, held) != held);
         if !held {
-            self.shared.expect_attempt();
-            self.shared.connect_now.notify_one();
+            self.connect_now();
         }
+    }
+
+    fn connect_now(&self) {
+        self.shared.expect_attempt();
+        self.shared.connect_now.notify_one();
     }
 
     /// The status, from memory and the index.

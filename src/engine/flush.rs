@@ -46,6 +46,10 @@ impl Engine {
         let shared = &self.shared;
         let mut patience = Patience::new(limit);
         let mut why = None;
+        if matches!(self.link().state, LinkState::Offline { held: false, .. }) {
+            // Its next attempt may be a minute away.
+            self.connect_now();
+        }
         for _ in 0..ROUNDS {
             let mut due = unsent(shared)?;
             while !due.is_empty() {
