@@ -140,13 +140,9 @@ impl Engine {
             .held
             .send_if_modified(|now| std::mem::replace(now, held) != held);
         if !held {
-            self.connect_now();
+            self.shared.expect_attempt();
+            self.shared.connect_now.notify_one();
         }
-    }
-
-    fn connect_now(&self) {
-        self.shared.expect_attempt();
-        self.shared.connect_now.notify_one();
     }
 
     /// The status, from memory and the index.

@@ -24,6 +24,9 @@ const STANDSTILL_MAX: Duration = Duration::from_secs(60);
 /// How long a flush waits before it tries again.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// How often a link that is down is tried while somebody waits for it, whatever its back-off.
+const CALL_AGAIN: Duration = Duration::from_secs(5);
+
 /// How often it looks whether something moves.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -46,10 +49,7 @@ impl Engine {
         let shared = &self.shared;
         let mut patience = Patience::new(limit);
         let mut why = None;
-        if matches!(self.link().state, LinkState::Offline { held: false, .. }) {
-            // Its next attempt may be a minute away.
-            self.connect_now();
-        }
+        let mut call_at = Instant::now();
         for _ in 0..ROUNDS {
             let mut due = unsent(shared)?;
             while !due.is_empty() {
@@ -83,6 +83,10 @@ impl Engine {
                     LinkState::Offline { held: true, .. } | LinkState::Refused { .. }
                 ) {
                     return left(shared, Some(link.detail()));
+                }
+                if link != LinkState::Online && call_at <= Instant::now() {
+                    call_at = Instant::now() + CALL_AGAIN;
+                    shared.connect_now.notify_one();
                 }
                 sleep_until(patience.end().min(Instant::now() + RETRY)).await;
             }
