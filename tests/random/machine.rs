@@ -38,8 +38,6 @@ impl Connect for ToServer {
             remedy: String::new(),
             needs_person: true,
         })?;
-        // An attempt that was given up ends with its last owner, which would be us.
-        made.drain(..).for_each(|given_up| given_up.close());
         let remote = self.server.remote(2);
         made.push(remote.clone());
         Ok(remote)
