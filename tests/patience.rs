@@ -220,10 +220,27 @@ fn a_flush_gives_up_a_link_that_stays_down_and_says_why() {
         let back = async {
             tokio::time::sleep(STANDSTILL / 2).await;
             field.down.store(false, Ordering::SeqCst);
+            field.engine.hold(false);
         };
         let ((left, ..), ()) = futures_util::join!(field.flush(), back);
         assert_eq!(left, [""; 0]);
         assert_eq!(field.server.read_file(&path_of("f")).unwrap(), b"unsent");
+    });
+}
+
+#[test]
+fn a_flush_does_not_wait_for_the_next_attempt_to_connect() {
+    in_virtual_time(async {
+        let field = Field::new(&[]).await;
+        field.write("f", b"unsent");
+        field.down.store(true, Ordering::SeqCst);
+        field.server.cut();
+        // By now the attempts are far apart.
+        tokio::time::sleep(10 * STANDSTILL).await;
+        field.down.store(false, Ordering::SeqCst);
+        let (left, _, took) = field.flush().await;
+        assert_eq!(left, [""; 0]);
+        assert!(took < Duration::from_secs(1), "{took:?}");
     });
 }
 
