@@ -134,6 +134,10 @@ fn an_upload_that_failed_leaves_nothing_in_staging_whatever_its_times() {
     let a = field.client("a");
     field.server.set_capacity(0);
     a.write("f", b"does not fit");
+    a.pass(Scope::Push { now: true });
+    assert_eq!(field.below(&layout::staging()), 0);
+    let problems = a.engine.status().unwrap().problems;
+    assert!(problems[0].message.contains("may be full"), "{problems:?}");
     a.pass(LOOK);
     field.server.set_capacity(1 << 40);
     a.pass(LOOK);

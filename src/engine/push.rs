@@ -9,7 +9,7 @@ use super::intents;
 use super::keep;
 use super::scan::{self, ScanError};
 use super::shared::Shared;
-use crate::remote::{Remote, RemoteError, Session, SetStat};
+use crate::remote::{ErrorKind, Remote, RemoteError, Session, SetStat};
 use crate::replica::{Intent, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, Place, RelPath, Version};
@@ -71,7 +71,14 @@ pub(super) async fn publish(
     let number = keep::upload_number();
     let staged = keep::staging_path(shared, out.node, number);
     let sent = match node.kind {
-        Kind::File => send(shared, session, node, out.seq, &target, &staged).await?,
+        Kind::File => match send(shared, session, node, out.seq, &target, &staged).await {
+            Err(ScanError::Remote(error)) if !error.is_link_loss() => {
+                // What is half there would take the room that lacks.
+                discard(session, &staged).await?;
+                return Err(explained(remote, &target, error).await.into());
+            }
+            sent => sent?,
+        },
         _ if node.data_seq != out.seq => None,
         _ => Some(Sent { node, hash: None }),
     };
@@ -125,6 +132,25 @@ pub(super) async fn publish(
             Err(error.into())
         }
     }
+}
+
+/// An upload's failure in words that help. Servers say FAILURE for a full disk and for a quota that is reached.
+async fn explained(remote: &Remote, target: &RelPath, error: RemoteError) -> RemoteError {
+    if error.kind != ErrorKind::Failure {
+        return error;
+    }
+    let free = match remote.features().statvfs {
+        true => remote.bulk().statvfs().await.ok(),
+        false => None,
+    };
+    let free = free.map_or_else(String::new, |vfs| {
+        format!(" ({} KiB are free there)", vfs.available_bytes / 1024)
+    });
+    let message = format!(
+        "the server cannot take it: its disk may be full{free}, or a quota reached. It is safe here, and goes as \
+         soon as there is room"
+    );
+    RemoteError::new(ErrorKind::Failure, "send", target, message)
 }
 
 /// Moves a file or symlink into trash or backups.
