@@ -72,12 +72,8 @@ pub(super) async fn publish(
     let staged = keep::staging_path(shared, out.node, number);
     let sent = match node.kind {
         Kind::File => match send(shared, session, node, out.seq, &target, &staged).await {
-            Err(ScanError::Remote(error)) if !error.is_link_loss() => {
-                // What is half there would take the room that lacks.
-                discard(session, &staged).await?;
-                return Err(explained(remote, &target, error).await.into());
-            }
-            sent => sent?,
+            Ok(sent) => sent,
+            Err(error) => return Err(not_sent(remote, session, &target, &staged, error).await),
         },
         _ if node.data_seq != out.seq => None,
         _ => Some(Sent { node, hash: None }),
@@ -131,6 +127,23 @@ pub(super) async fn publish(
             }
             Err(error.into())
         }
+    }
+}
+
+/// Cleans up after an upload that failed: what is half there would take the room that lacks.
+async fn not_sent(
+    remote: &Remote,
+    session: &dyn Session,
+    target: &RelPath,
+    staged: &RelPath,
+    error: ScanError,
+) -> ScanError {
+    match error {
+        ScanError::Remote(error) if !error.is_link_loss() => match discard(session, staged).await {
+            Ok(()) => explained(remote, target, error).await.into(),
+            Err(lost) => lost.into(),
+        },
+        error => error,
     }
 }
 
