@@ -87,7 +87,7 @@ pub fn mount(
     let teller = notices.connect(session.notifier(), fuse)?;
     let session = session.spawn()?;
     let end = thread::Builder::new().name("mount".into()).spawn(move || {
-        let ended = session.join();
+        let ended = end_of(session.join());
         over();
         ended
     })?;
@@ -96,6 +96,15 @@ pub fn mount(
         _teller: teller,
         at,
     })
+}
+
+/// How serving ended. A thread that took a request in the moment of the unmount is told that the connection was
+/// aborted (`fuse_dev_do_read` of the kernel), all others that the device is gone: both are the end.
+fn end_of(served: io::Result<()>) -> io::Result<()> {
+    match served {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+        served => served,
+    }
 }
 
 /// Mounts with mount(2), which only root may; `None` for others, who need fusermount3. The kernel then shows
@@ -160,5 +169,18 @@ fn fusermount(at: &Path, how: Unmount) -> io::Result<()> {
         false => Err(io::Error::other(
             String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unmount_amid_a_request_is_an_end_and_no_failure() {
+        let told = |errno: Errno| end_of(Err(errno.into()));
+        assert!(told(Errno::CONNABORTED).is_ok());
+        assert!(told(Errno::IO).is_err());
+        assert!(end_of(Ok(())).is_ok());
     }
 }
