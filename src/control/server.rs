@@ -32,7 +32,9 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// A client that has not sent its request by then is dropped.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the socket's backlog.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: u32 = 32;
+/// So long an end waits for the answers to what was asked before.
+const ANSWERS_MAX: Duration = Duration::from_secs(2);
 
 /// What a daemon does for its clients. Each future is dropped when its client goes away.
 #[async_trait]
@@ -116,14 +118,21 @@ impl Server {
         })
     }
 
-    /// Serves `control` until the future is dropped.
-    pub async fn serve(self, control: Arc<dyn Control>) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    /// Serves `control` until `over`; then frees the socket's name, and lets those who were heard have their
+    /// answers, for a moment.
+    pub async fn serve(self, control: Arc<dyn Control>, over: impl Future<Output = ()>) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        let mut over = std::pin::pin!(over);
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                return;
+            let next = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (self.listener.accept().await, slot)
             };
-            match self.listener.accept().await {
+            let (accepted, slot) = tokio::select! {
+                () = &mut over => break,
+                next = next => next,
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     let control = Arc::clone(&control);
                     let uid = self.uid;
@@ -140,6 +149,11 @@ impl Server {
                     tokio::time::sleep(ALIVE_INTERVAL).await;
                 }
             }
+        }
+        drop(self);
+        let answered = slots.acquire_many(CONNECTIONS_MAX);
+        if tokio::time::timeout(ANSWERS_MAX, answered).await.is_err() {
+            tracing::warn!("somebody is left without an answer");
         }
     }
 }

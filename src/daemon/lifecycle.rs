@@ -68,9 +68,8 @@ fn serve(
     let outcome = begun.and_then(|serving| {
         ready();
         let ended = until_unmounted(serving.mounted, &serving.events);
-        serving.control.abort();
-        // Whoever mounts there next finds the socket's name free.
-        drop(runtime.block_on(serving.control));
+        // Whoever asked to unmount is answered, and whoever mounts there next finds the socket's name free.
+        serving.control.end(runtime);
         ended
     });
     engine.stop();
@@ -86,7 +85,22 @@ fn serve(
 struct Serving {
     mounted: Mounted,
     events: mpsc::Receiver<Event>,
-    control: tokio::task::JoinHandle<()>,
+    control: ControlTask,
+}
+
+/// The task that answers at the control socket.
+struct ControlTask {
+    task: tokio::task::JoinHandle<()>,
+    over: tokio::sync::oneshot::Sender<()>,
+}
+
+impl ControlTask {
+    fn end(self, runtime: &Runtime) {
+        drop(self.over);
+        if runtime.block_on(self.task).is_err() {
+            tracing::error!("the control socket's task panicked");
+        }
+    }
 }
 
 /// All that can fail before the mount serves; the mount itself comes last.
@@ -119,10 +133,13 @@ fn begin(
     let control = start_control(runtime, &Arc::new(daemon), sender.clone())?;
     let over = sender.clone();
     let over = move || drop(over.send(Event::Over));
-    let mounted = fuse::mount(home, &notices, &at, &options, over).map_err(|error| {
-        control.abort();
-        failure::mount(&at, error)
-    })?;
+    let mounted = match fuse::mount(home, &notices, &at, &options, over) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            control.end(runtime);
+            return Err(failure::mount(&at, error));
+        }
+    };
     runtime.spawn(unmount_on_signal(signals, sender));
     Ok(Serving {
         mounted,
@@ -257,7 +274,7 @@ fn start_control(
     runtime: &Runtime,
     daemon: &Arc<Daemon>,
     events: mpsc::Sender<Event>,
-) -> Result<tokio::task::JoinHandle<()>, Failure> {
+) -> Result<ControlTask, Failure> {
     let _in_runtime = runtime.enter();
     let uid = rustix::process::getuid().as_raw();
     let mut last = None;
@@ -265,7 +282,11 @@ fn start_control(
         match Server::bind(path, uid) {
             Ok(server) => {
                 let answers = Arc::new(Answers::new(Arc::clone(daemon), events));
-                return Ok(runtime.spawn(server.serve(answers)));
+                let (over, ended) = tokio::sync::oneshot::channel::<()>();
+                // It is dropped, not sent.
+                let ended = async move { drop(ended.await) };
+                let task = runtime.spawn(server.serve(answers, ended));
+                return Ok(ControlTask { task, over });
             }
             Err(error) => last = Some(error),
         }

@@ -7,6 +7,8 @@ use crate::control::{client, protocol::LeftItem};
 #[derive(Default)]
 struct Scripted {
     left: Left,
+    /// Told when somebody asks to unmount.
+    unmounted: Option<mpsc::Sender<()>>,
 }
 
 fn refuse<T>() -> Result<T, Failure> {
@@ -64,6 +66,11 @@ impl Control for Scripted {
         Ok(format!("{older_than:?}"))
     }
     async fn unmount(&self, _: bool, _: Option<Duration>, _: Reporter) -> Result<Left, Failure> {
+        if let Some(unmounted) = &self.unmounted {
+            unmounted.send(()).await.unwrap();
+            // The end begins in the meantime.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Ok(Left::default())
     }
 }
@@ -86,7 +93,7 @@ impl Fixture {
             let _entered = runtime.enter();
             Server::bind(&dir.path().join("run/s.sock"), uid).unwrap()
         };
-        runtime.spawn(server.serve(Arc::new(control)));
+        runtime.spawn(server.serve(Arc::new(control), std::future::pending()));
         Self {
             dir,
             _runtime: runtime,
@@ -181,7 +188,10 @@ fn a_flush_reports_progress_and_what_is_left() {
             why: "offline".into(),
         }],
     };
-    let fixture = Fixture::new(Scripted { left: left.clone() });
+    let fixture = Fixture::new(Scripted {
+        left: left.clone(),
+        ..Scripted::default()
+    });
     let mut seen = Vec::new();
     let request = Request::Flush {
         timeout_ms: Some(1500),
@@ -227,6 +237,37 @@ fn the_socket_is_private_and_only_a_dead_one_is_replaced() {
     let server = Server::bind(&stale, uid).unwrap();
     drop(server);
     assert!(!stale.exists());
+}
+
+#[test]
+fn who_asked_before_the_end_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("run/s.sock");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (unmounted, mut asked) = mpsc::channel(1);
+    let control = Scripted {
+        unmounted: Some(unmounted),
+        ..Scripted::default()
+    };
+    let uid = rustix::process::geteuid().as_raw();
+    let server = {
+        let _entered = runtime.enter();
+        Server::bind(&socket, uid).unwrap()
+    };
+    let path = socket.clone();
+    let client = std::thread::spawn(move || {
+        while !client::is_served(&path) {}
+        let request = Request::Unmount {
+            flush: true,
+            timeout_ms: None,
+        };
+        client::ask(&path, request, &mut |_| {})
+    });
+    let over = async move { asked.recv().await.unwrap() };
+    runtime.block_on(server.serve(Arc::new(control), over));
+    runtime.shutdown_background();
+    assert_eq!(client.join().unwrap(), Ok(Reply::Flushed(Left::default())));
+    assert!(!socket.exists());
 }
 
 #[test]

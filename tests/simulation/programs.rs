@@ -1,0 +1,311 @@
+//! What programs do on a machine, by path, and what they see.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use roamhome::fs::{FsError, Handle, OpenOptions, RenameMode, SetAttr};
+use roamhome::replica::{ReplicaError, View};
+use roamhome::tree::{Kind, Name, NodeId, RelPath};
+
+use super::history::Content;
+use super::machine::Machine;
+use crate::support::client::ME;
+
+/// What a place shows, to be compared: kind, mode, and content or target.
+pub(super) type Shown = (Kind, u32, Vec<u8>);
+
+/// What a look at a file tells, without fetching it.
+pub(super) type Looks = BTreeMap<String, (Kind, u64)>;
+
+/// The most that a file of a simulation holds.
+const ALL: usize = 1 << 20;
+
+/// A file that a program has open for writing.
+pub(super) struct OpenFile {
+    handle: Handle,
+    /// Where it was opened.
+    pub(super) path: String,
+}
+
+impl Machine {
+    async fn find(&self, path: &[Name]) -> Result<NodeId, FsError> {
+        let mut id = NodeId::ROOT;
+        for name in path {
+            let name = name.clone();
+            let found = self.run(move |home| home.lookup(id, &name)).await?;
+            id = found.ok_or(FsError::NotFound)?.id;
+        }
+        Ok(id)
+    }
+
+    async fn place(&self, path: &str) -> Result<(NodeId, Name), FsError> {
+        let path = path_of(path);
+        let (name, dirs) = path.names().split_last().unwrap();
+        Ok((self.find(dirs).await?, name.clone()))
+    }
+
+    /// Empties or creates a file, writes after `pause`, and closes it after another.
+    pub(super) async fn write(
+        &self,
+        path: &str,
+        content: impl FnOnce() -> Content,
+        pause: Duration,
+    ) -> Result<Option<Content>, FsError> {
+        let (dir, name) = self.place(path).await?;
+        let options = OpenOptions {
+            write: true,
+            truncate: true,
+            ..OpenOptions::default()
+        };
+        let opened = self
+            .run(move |home| home.create(dir, &name, 0o644, options, ME))
+            .await?;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let content = content();
+        let written = self.home.write(opened.handle, 0, &content, false)?;
+        assert_eq!(written, content.len());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        self.home.release(opened.handle)?;
+        Ok(self.is_alive().then_some(content))
+    }
+
+    /// Changes a file's content in place: `change` gets what is there and tells the offset and bytes to write,
+    /// or the length to cut to.
+    pub(super) async fn alter(
+        &self,
+        path: &str,
+        change: impl FnOnce(&[u8]) -> Option<Content>,
+    ) -> Result<Option<(Content, Content)>, FsError> {
+        let id = self.find(path_of(path).names()).await?;
+        let options = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+        let opened = self.run(move |home| home.open(id, options, ME)).await?;
+        let old = self.home.read(opened.handle, 0, ALL)?;
+        let new = change(&old);
+        if let Some(new) = &new {
+            if new.len() < old.len() {
+                let set = SetAttr {
+                    size: Some(new.len() as u64),
+                    handle: Some(opened.handle),
+                    ..SetAttr::default()
+                };
+                let set = self.run(move |home| home.set_attr(id, set, ME));
+                set.await?;
+            } else {
+                let at = old.len();
+                let more = &new[at..];
+                assert_eq!(
+                    self.home.write(opened.handle, at as u64, more, false)?,
+                    more.len()
+                );
+            }
+        }
+        self.home.release(opened.handle)?;
+        Ok(new.filter(|_| self.is_alive()).map(|new| (old, new)))
+    }
+
+    /// Looks the path up again if another file took its place, as the kernel does.
+    pub(super) async fn read(&self, path: &str) -> Result<Content, FsError> {
+        let id = self.find(path_of(path).names()).await?;
+        match self.read_node(id).await {
+            Err(FsError::Stale) => {
+                self.read_node(self.find(path_of(path).names()).await?)
+                    .await
+            }
+            read => read,
+        }
+    }
+
+    async fn read_node(&self, id: NodeId) -> Result<Content, FsError> {
+        let opened = self
+            .run(move |home| home.open(id, OpenOptions::default(), ME))
+            .await?;
+        let data = self.home.read(opened.handle, 0, ALL)?;
+        self.home.release(opened.handle)?;
+        Ok(data)
+    }
+
+    pub(super) async fn mkdir(&self, path: &str) -> Result<(), FsError> {
+        let (dir, name) = self.place(path).await?;
+        let made = self.run(move |home| home.mkdir(dir, &name, 0o755, ME));
+        made.await.map(drop)
+    }
+
+    pub(super) async fn rmdir(&self, path: &str) -> Result<(), FsError> {
+        let (dir, name) = self.place(path).await?;
+        self.run(move |home| home.rmdir(dir, &name)).await
+    }
+
+    pub(super) async fn unlink(&self, path: &str) -> Result<(), FsError> {
+        let (dir, name) = self.place(path).await?;
+        self.run(move |home| home.unlink(dir, &name)).await
+    }
+
+    pub(super) async fn link(&self, from: &str, to: &str) -> Result<(), FsError> {
+        let id = self.find(path_of(from).names()).await?;
+        let (dir, name) = self.place(to).await?;
+        let linked = self.run(move |home| home.link(id, dir, &name));
+        linked.await.map(drop)
+    }
+
+    pub(super) async fn symlink(&self, target: &str, path: &str) -> Result<(), FsError> {
+        let (dir, name) = self.place(path).await?;
+        let target = target.as_bytes().to_vec();
+        let made = self.run(move |home| home.symlink(dir, &name, &target, ME));
+        made.await.map(drop)
+    }
+
+    pub(super) async fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
+        let (from, to) = (self.place(from).await?, self.place(to).await?);
+        self.run(move |home| home.rename((from.0, &from.1), (to.0, &to.1), mode))
+            .await
+    }
+
+    pub(super) async fn set_attr(&self, path: &str, set: SetAttr) -> Result<(), FsError> {
+        let id = self.find(path_of(path).names()).await?;
+        let done = self.run(move |home| home.set_attr(id, set, ME));
+        done.await.map(drop)
+    }
+
+    /// Lets everything be known that an operation on `path` will need to know.
+    pub(super) async fn warm(&self, path: &str) {
+        if let Ok((dir, name)) = self.place(path).await {
+            // What cannot be had now, the operation will not have either.
+            drop(self.run(move |home| home.lookup(dir, &name)).await);
+        }
+    }
+
+    /// Opens a file for writing, and leaves it open.
+    pub(super) async fn open(&self, path: &str) -> Result<(), FsError> {
+        let id = self.find(path_of(path).names()).await?;
+        let options = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+        let opened = self.run(move |home| home.open(id, options, ME)).await?;
+        self.open.borrow_mut().push(OpenFile {
+            handle: opened.handle,
+            path: path.to_owned(),
+        });
+        Ok(())
+    }
+
+    /// Adds to the file that is open for longest, as a mapped page that is written late; tells what was there and
+    /// what is there now.
+    pub(super) fn write_late(
+        &self,
+        more: impl FnOnce(&[u8]) -> Option<Content>,
+    ) -> Result<Option<(Content, Content)>, FsError> {
+        let open = self.open.borrow();
+        let Some(file) = open.first().filter(|_| self.is_alive()) else {
+            return Ok(None);
+        };
+        let old = self.home.read(file.handle, 0, ALL)?;
+        let Some(new) = more(&old) else {
+            return Ok(None);
+        };
+        self.home.write(file.handle, old.len() as u64, &new[old.len()..], false)?;
+        Ok(self.is_alive().then_some((old, new)))
+    }
+
+    /// Closes the file that is open for longest; tells what it held.
+    pub(super) fn close(&self) -> Result<Option<(String, Content)>, FsError> {
+        if self.open.borrow().is_empty() || !self.is_alive() {
+            return Ok(None);
+        }
+        let file = self.open.borrow_mut().remove(0);
+        let content = self.home.read(file.handle, 0, ALL)?;
+        self.home.release(file.handle)?;
+        Ok(self.is_alive().then_some((file.path, content)))
+    }
+
+    /// Makes a file and its name survive a loss of power; tells what it holds.
+    pub(super) async fn fsync(&self, path: &str) -> Result<Option<Content>, FsError> {
+        let id = self.find(path_of(path).names()).await?;
+        let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME)).await?;
+        let content = self.home.read(opened.handle, 0, ALL)?;
+        let synced = self.home.fsync(opened.handle);
+        let alive = self.is_alive();
+        self.home.release(opened.handle)?;
+        synced?;
+        Ok(alive.then_some(content))
+    }
+
+    /// What the mount shows of what it knows, without asking the server for anything.
+    pub(super) fn looks(&self) -> Looks {
+        let walk = |view: &View<'_>| {
+            let mut found = Looks::new();
+            let mut todo = vec![(NodeId::ROOT, String::new())];
+            while let Some((dir, prefix)) = todo.pop() {
+                for (name, id) in view.children(dir, None, 100_000)? {
+                    let path = format!("{prefix}{name}");
+                    let node = view.node(id)?.expect("a name without a node");
+                    if node.kind == Kind::Dir {
+                        todo.push((id, format!("{path}/")));
+                    }
+                    found.insert(path, (node.kind, node.size));
+                }
+            }
+            Ok::<_, ReplicaError>(found)
+        };
+        self.replica.view(walk).unwrap()
+    }
+
+    /// Everything that the mount shows, fetched.
+    pub(super) async fn tree(&self) -> Result<BTreeMap<String, Shown>, FsError> {
+        let mut all = BTreeMap::new();
+        let mut todo = vec![(NodeId::ROOT, String::new())];
+        while let Some((dir, prefix)) = todo.pop() {
+            let handle = self.run(move |home| home.open_dir(dir)).await?;
+            let children = |view: &View<'_>| view.children(dir, None, 100_000);
+            let children = self.replica.view::<_, ReplicaError>(children)?;
+            self.home.release_dir(handle);
+            for (name, id) in children {
+                let path = format!("{prefix}{name}");
+                let attr = self.home.attr(id)?;
+                let data = match attr.kind {
+                    Kind::File => self.read_node(id).await?,
+                    Kind::Symlink => self.home.read_link(id)?,
+                    _ => Vec::new(),
+                };
+                if attr.kind == Kind::Dir {
+                    todo.push((id, format!("{path}/")));
+                }
+                let mode = match attr.kind {
+                    Kind::Symlink => 0o777,
+                    _ => attr.mode,
+                };
+                all.insert(path, (attr.kind, mode, data));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The contents that this machine keeps by itself.
+    pub(super) fn backups(&self) -> Vec<Content> {
+        let known = |view: &View<'_>| view.backups();
+        let known = self.replica.view::<_, ReplicaError>(known).unwrap();
+        let read = |id| {
+            let mut file = self.replica.content().open_backup(id).unwrap();
+            let mut data = Vec::new();
+            std::io::Read::read_to_end(&mut file, &mut data).unwrap();
+            data
+        };
+        known.into_iter().map(|backup| read(backup.id)).collect()
+    }
+}
+
+pub(super) fn path_of(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}

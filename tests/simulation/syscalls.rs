@@ -1,0 +1,171 @@
+//! System calls that change a disk, on their way to the kernel: the linker finds these before the C library's,
+//! for the standard library and for SQLite alike. On a thread that watches nothing they are the plain calls.
+
+#![allow(unsafe_code)] // The C library's own signatures.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// What is told of the calls.
+pub(super) trait Watch {
+    /// Where the disk is.
+    fn root(&self) -> &Path;
+    /// A call that changes something is about to have its effect; whether there is room for it.
+    fn before(&self, path: &Path, grows: bool) -> bool;
+    /// A file or directory is on the disk for good.
+    fn synced(&self, path: &Path);
+}
+
+thread_local! {
+    static WATCHES: RefCell<Vec<Rc<dyn Watch>>> = const { RefCell::new(Vec::new()) };
+    /// Set while a watch itself is at work.
+    static AT_WORK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells `watch` of this thread's calls from now on.
+pub(super) fn watch(watch: Rc<dyn Watch>) {
+    WATCHES.with(|watches| watches.borrow_mut().push(watch));
+}
+
+/// Tells nobody any more of what happens at `root`.
+pub(super) fn forget(root: &Path) {
+    WATCHES.with(|watches| watches.borrow_mut().retain(|watch| watch.root() != root));
+}
+
+/// Runs `act` with the watch of what is at `path`, if there is one and it is not itself at work.
+fn watched<T>(path: impl FnOnce() -> Option<PathBuf>, act: impl FnOnce(&dyn Watch, &Path) -> T) -> Option<T> {
+    if AT_WORK.try_with(Cell::get) != Ok(false) {
+        return None;
+    }
+    let any = WATCHES.try_with(|watches| watches.try_borrow().is_ok_and(|watches| !watches.is_empty()));
+    if any != Ok(true) {
+        return None;
+    }
+    AT_WORK.with(|at_work| at_work.set(true));
+    let done = path().and_then(|path| {
+        let watch = WATCHES.with(|watches| {
+            let watches = watches.borrow();
+            watches.iter().find(|watch| path.starts_with(watch.root())).cloned()
+        });
+        watch.map(|watch| act(&*watch, &path))
+    });
+    AT_WORK.with(|at_work| at_work.set(false));
+    done
+}
+
+/// Something happens to whoever uses the disk at `root`, from which it may die.
+pub(super) fn event(root: &Path) {
+    touches(|| Some(root.to_owned()));
+}
+
+fn path_of(fd: c_int) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()
+}
+
+/// What a program named.
+///
+/// # Safety
+/// `path` is a C string.
+unsafe fn named(path: *const c_char) -> Option<PathBuf> {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
+    Some(PathBuf::from(OsStr::from_bytes(bytes)))
+}
+
+fn no_space() -> c_int {
+    // SAFETY: the place of this thread's errno is always valid.
+    unsafe { *libc::__errno_location() = libc::ENOSPC };
+    -1
+}
+
+fn has_room(path: impl FnOnce() -> Option<PathBuf>) -> bool {
+    watched(path, |watch, path| watch.before(path, true)).unwrap_or(true)
+}
+
+fn touches(path: impl FnOnce() -> Option<PathBuf>) {
+    watched(path, |watch, path| watch.before(path, false));
+}
+
+fn sync(fd: c_int, call: libc::c_long) -> c_int {
+    touches(|| path_of(fd));
+    // SAFETY: takes a number only.
+    let done = unsafe { libc::syscall(call, fd) } as c_int;
+    if done == 0 {
+        watched(|| path_of(fd), |watch, path| watch.synced(path));
+    }
+    done
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fsync(fd: c_int) -> c_int {
+    sync(fd, libc::SYS_fsync)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fdatasync(fd: c_int) -> c_int {
+    sync(fd, libc::SYS_fdatasync)
+}
+
+/// # Safety
+/// As write(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(fd: c_int, data: *const c_void, len: usize) -> isize {
+    if !has_room(|| path_of(fd)) {
+        return no_space() as isize;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_write, fd, data, len) as isize }
+}
+
+/// # Safety
+/// As pwrite(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite64(fd: c_int, data: *const c_void, len: usize, at: i64) -> isize {
+    if !has_room(|| path_of(fd)) {
+        return no_space() as isize;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_pwrite64, fd, data, len, at) as isize }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ftruncate64(fd: c_int, len: i64) -> c_int {
+    touches(|| path_of(fd));
+    // SAFETY: takes numbers only.
+    unsafe { libc::syscall(libc::SYS_ftruncate, fd, len) as c_int }
+}
+
+/// # Safety
+/// As rename(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
+    // SAFETY: the caller's promise.
+    touches(|| unsafe { named(from) });
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_renameat, libc::AT_FDCWD, from, libc::AT_FDCWD, to) as c_int }
+}
+
+/// # Safety
+/// As unlink(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
+    // SAFETY: the caller's promise.
+    touches(|| unsafe { named(path) });
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) as c_int }
+}
+
+/// # Safety
+/// As open(2); the mode counts only if a file is made.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+    // SAFETY: the caller's promise.
+    if flags & libc::O_CREAT != 0 && !has_room(|| unsafe { named(path) }) {
+        return no_space();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as c_int }
+}
