@@ -20,6 +20,7 @@ mod port;
 mod push;
 mod reconcile;
 mod scan;
+mod settle;
 mod shared;
 mod status;
 
@@ -56,7 +57,7 @@ impl Engine {
         options: EngineOptions,
     ) -> Result<Self, ReplicaError> {
         let (requests, receiver) = mpsc::unbounded_channel();
-        let client = home::client_id(&replica)?;
+        let client = home::client_id(&replica, &options)?;
         let shared = Shared::new(
             runtime.clone(),
             replica,
@@ -67,6 +68,7 @@ impl Engine {
         );
         let shared = Arc::new(shared);
         runtime.spawn(linker::run(Arc::clone(&shared)));
+        runtime.spawn(settle::run(Arc::clone(&shared)));
         runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));
         Ok(Self { shared })
     }

@@ -11,7 +11,7 @@ mod mount;
 mod patience;
 mod posix;
 mod publish;
-mod random;
 mod regressions;
+mod simulation;
 mod support;
 mod tidy;

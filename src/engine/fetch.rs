@@ -25,6 +25,7 @@ async fn waited_for(
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
+            biased;
             done = &mut work => return done.map_err(|error| {
                 tracing::warn!(%error, "a program waited for it");
                 scan::fetch_error(&error)

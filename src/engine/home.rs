@@ -9,10 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
+use super::EngineOptions;
 use super::shared::Shared;
 use crate::remote::layout::{self, ClientId, HomeToml};
 use crate::remote::{ErrorKind, Remote, RemoteError};
-use crate::replica::{CLIENT_ID, Replica, ReplicaError};
+use crate::replica::{CLIENT_ID, Replica, ReplicaError, View};
 use crate::sync::{ClockOffset, Guard, HomeIdentity};
 use crate::tree::RelPath;
 
@@ -42,13 +43,13 @@ pub(super) async fn recheck(
     let identity = |identity| Ok(vec![Guard::Identity(identity)]);
     match (known, found) {
         (None, None) => {
-            let identity = found_home(remote).await?;
-            remember(&shared.replica, META_IDENTITY, &identity);
+            let identity = found_home(shared, remote).await?;
+            remember_identity(&shared.replica, &identity);
             Ok(Vec::new())
         }
         (None, Some(Ok(home))) => {
             make_directories(remote).await?;
-            remember(&shared.replica, META_IDENTITY, &home.identity);
+            remember_identity(&shared.replica, &home.identity);
             Ok(Vec::new())
         }
         (Some(known), Some(Ok(home))) if home.identity == known => Ok(if counted {
@@ -73,10 +74,10 @@ pub(super) async fn accept(shared: &Arc<Shared>, remote: &Remote) -> Result<(), 
         }
         Some(Err(_)) | None => {
             remove_if_there(remote, &layout::home_toml()).await?;
-            found_home(remote).await?
+            found_home(shared, remote).await?
         }
     };
-    remember(&shared.replica, META_IDENTITY, &identity);
+    remember_identity(&shared.replica, &identity);
     forget(&shared.replica, META_PUBLISHED);
     Ok(())
 }
@@ -114,15 +115,22 @@ pub(super) async fn clear_counters(
     remote: &Remote,
 ) -> Result<(), RemoteError> {
     let last = published(&shared.replica);
-    for entry in remote.interactive().list(&layout::feed()).await? {
-        match layout::parse_feed_name(&entry.name) {
-            Some((client, number)) if client == shared.client && number != last => {
-                remove_if_there(remote, &counter(shared, number)).await?;
-            }
-            _ => {}
+    for number in own_counters(shared, remote).await? {
+        if number != last {
+            remove_if_there(remote, &counter(shared, number)).await?;
         }
     }
     Ok(())
+}
+
+/// This client's counters on the server.
+async fn own_counters(shared: &Shared, remote: &Remote) -> Result<Vec<u64>, RemoteError> {
+    let entries = remote.interactive().list(&layout::feed()).await?;
+    let names = entries
+        .iter()
+        .filter_map(|entry| layout::parse_feed_name(&entry.name));
+    let own = names.filter(|(client, _)| *client == shared.client);
+    Ok(own.map(|(_, number)| number).collect())
 }
 
 fn counter(shared: &Shared, number: u64) -> RelPath {
@@ -157,24 +165,28 @@ async fn is_counted(shared: &Arc<Shared>, remote: &Remote) -> Result<bool, Remot
         return Ok(true);
     }
     match remote.interactive().lstat(&counter(shared, last)).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+        Ok(_) => return Ok(true),
+        Err(error) if error.kind == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
+    // After a power loss the server may remember more than we do.
+    let newest = own_counters(shared, remote).await?.into_iter().max();
+    let Some(newest) = newest.filter(|newest| *newest > last) else {
+        return Ok(false);
+    };
+    remember(&shared.replica, META_PUBLISHED, &newest.to_string());
+    Ok(true)
 }
 
-async fn found_home(remote: &Remote) -> Result<String, RemoteError> {
+async fn found_home(shared: &Shared, remote: &Remote) -> Result<String, RemoteError> {
     make_directories(remote).await?;
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| {
-        RemoteError::new(
-            ErrorKind::Failure,
-            "found",
-            &layout::home_toml(),
-            error.to_string(),
-        )
-    })?;
-    let home = HomeToml::new(u128::from_ne_bytes(random));
+    let random = || {
+        (shared.options.random)().map(u128::from).map_err(|error| {
+            let path = layout::home_toml();
+            RemoteError::new(ErrorKind::Failure, "found", &path, error.to_string())
+        })
+    };
+    let home = HomeToml::new(random()? << 64 | random()?);
     match write_small(remote, &layout::home_toml(), home.format().as_bytes()).await {
         Ok(()) => Ok(home.identity),
         // Another client founded it in the same moment.
@@ -251,22 +263,19 @@ pub(super) async fn remove_if_there(remote: &Remote, path: &RelPath) -> Result<(
 }
 
 /// The number that names this machine on the server, made when the replica is.
-pub(super) fn client_id(replica: &Replica) -> Result<ClientId, ReplicaError> {
-    replica.update(|tx| {
-        let known = tx.meta(CLIENT_ID)?.and_then(|bytes| bytes.try_into().ok());
-        let bytes: [u8; 8] = match known {
-            Some(bytes) => bytes,
-            None => {
-                let mut bytes = [0; 8];
-                getrandom::fill(&mut bytes).map_err(|error| {
-                    ReplicaError::io(replica.state_dir(), std::io::Error::other(error))
-                })?;
-                tx.set_meta(CLIENT_ID, Some(bytes.to_vec()))?;
-                bytes
-            }
-        };
-        Ok(ClientId(u64::from_be_bytes(bytes)))
-    })
+pub(super) fn client_id(
+    replica: &Replica,
+    options: &EngineOptions,
+) -> Result<ClientId, ReplicaError> {
+    let known = |view: &View<'_>| view.meta(CLIENT_ID);
+    if let Some(known) = replica.view(known)?.and_then(|id| id.try_into().ok()) {
+        return Ok(ClientId(u64::from_be_bytes(known)));
+    }
+    let id = (options.random)().map_err(|error| ReplicaError::io(replica.state_dir(), error))?;
+    replica.update(|tx| tx.set_meta(CLIENT_ID, Some(id.to_be_bytes().to_vec())))?;
+    // What is left on the server under this name must not become nobody's.
+    replica.sync()?;
+    Ok(ClientId(id))
 }
 
 fn published(replica: &Replica) -> u64 {
@@ -282,6 +291,14 @@ fn meta(replica: &Replica, key: &str) -> Option<String> {
         None
     });
     bytes.and_then(|bytes| String::from_utf8(bytes).ok())
+}
+
+/// Which home this is survives a loss of power: a replica that knows none would take any.
+fn remember_identity(replica: &Replica, identity: &str) {
+    remember(replica, META_IDENTITY, identity);
+    if let Err(error) = replica.sync() {
+        tracing::error!(%error, "remembering the home");
+    }
 }
 
 fn remember(replica: &Replica, key: &str, value: &str) {

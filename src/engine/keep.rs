@@ -74,12 +74,12 @@ pub(super) fn raced_path(shared: &Shared, target: &RelPath) -> RelPath {
 }
 
 fn aside(shared: &Shared, reason: Reason, target: &RelPath) -> Aside {
-    Aside::new(shared.server_now(), random() as u32, reason, target)
+    Aside::new(shared.server_now(), shared.random() as u32, reason, target)
 }
 
 /// A number for an upload's file in staging. It is even; that of its second name is the odd one after it.
-pub(super) fn upload_number() -> u64 {
-    (random() >> 1) & !1
+pub(super) fn upload_number(shared: &Shared) -> u64 {
+    (shared.random() >> 1) & !1
 }
 
 /// The path of an upload in staging.
@@ -90,14 +90,6 @@ pub(super) fn staging_path(shared: &Shared, node: NodeId, number: u64) -> RelPat
 /// The path in staging of the second name of what was uploaded under `number`.
 pub(super) fn second_path(shared: &Shared, node: NodeId, number: u64) -> RelPath {
     staging_path(shared, node, number | 1)
-}
-
-/// Numbers need not be secret: names are created exclusively, so a repeated one fails, it does not overwrite.
-fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no randomness");
-        std::process::id().into()
-    })
 }
 
 /// Lists a shelf: the server's part and this machine's. Without a link what is here will do, if there is anything.
@@ -299,6 +291,7 @@ pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result
         Kind::Symlink => content.write_to_backup(&node.target, id)?,
         _ => content.copy_to_backup(node.id, id)?,
     }
+    content.sync_backup(id)?;
     let backup = LocalBackup {
         path: path.clone(),
         version: node.version(),

@@ -28,12 +28,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 held: true,
             });
             tokio::select! {
+                biased;
                 _ = held.changed() => {}
                 _ = stopping.changed() => {}
             }
             continue;
         }
         let attempted = tokio::select! {
+            biased;
             attempted = contained(attempt(&shared), fault) => attempted,
             _ = held.changed() => continue,
             _ = stopping.changed() => return,
@@ -56,10 +58,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     detail: error.message,
                     held: false,
                 });
-                back_off.next_wait(random_byte())
+                back_off.next_wait(jitter(&shared))
             }
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             () = shared.connect_now.notified() => back_off.reset(),
             _ = held.changed() => {}
@@ -115,6 +118,7 @@ async fn serve(
     let _unheard = shared.requests.send(Request::Reconnected);
     shared.set_link(LinkState::Online);
     tokio::select! {
+        biased;
         () = remote.closed() => {}
         _ = held.changed() => {}
         _ = stopping.changed() => {}
@@ -142,8 +146,7 @@ pub(super) async fn refresh_space(shared: &Shared, remote: &Remote) {
     }
 }
 
-fn random_byte() -> u8 {
-    let mut byte = [0];
+fn jitter(shared: &Shared) -> u8 {
     // Without randomness the jitter is lost, nothing else.
-    getrandom::fill(&mut byte).map_or(128, |()| byte[0])
+    (shared.options.random)().map_or(128, |random| random as u8)
 }

@@ -1,5 +1,6 @@
 //! How an engine is set up, and the door through which it gets a connection.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub enum Publish {
 pub struct EngineOptions {
     /// The wall clock.
     pub now: Arc<dyn Fn() -> Time + Send + Sync>,
+    /// Numbers that differ between machines and starts; nobody has to be kept from guessing them.
+    pub random: Arc<dyn Fn() -> io::Result<u64> + Send + Sync>,
     /// Longest wait for a link that is coming up, and then for a server that says nothing.
     pub fetch_timeout: Duration,
     /// A file is written back when it was left alone for so long.
@@ -52,6 +55,8 @@ pub struct EngineOptions {
     pub max_dirty_age: Duration,
     /// A full pass runs at least so often.
     pub reconcile_interval: Duration,
+    /// Content that came from the server is made to survive a power loss so often.
+    pub settle_interval: Duration,
     /// Trash and backups older than this are removed.
     pub retention: Duration,
     /// Decides conflicts whose times overlap.
@@ -79,10 +84,12 @@ impl EngineOptions {
     pub fn new(now: Arc<dyn Fn() -> Time + Send + Sync>, uid: u32, gid: u32) -> Self {
         Self {
             now,
+            random: Arc::new(|| Ok(getrandom::u64()?)),
             fetch_timeout: Duration::from_secs(30),
             quiet_period: Duration::from_secs(1),
             max_dirty_age: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(300),
+            settle_interval: Duration::from_secs(60),
             retention: Duration::from_secs(30 * 86_400),
             prefer: Prefer::default(),
             keep_replaced: false,

@@ -68,7 +68,7 @@ pub(super) async fn publish(
         return Ok(Pushed::Stale);
     };
     let session = remote.bulk().as_ref();
-    let number = keep::upload_number();
+    let number = keep::upload_number(shared);
     let staged = keep::staging_path(shared, out.node, number);
     let sent = match node.kind {
         Kind::File => match send(shared, session, node, out.seq, &target, &staged).await {
@@ -233,7 +233,7 @@ pub(super) async fn move_node(
     let intent = Intent {
         node,
         data_seq: 0,
-        number: keep::upload_number(),
+        number: keep::upload_number(shared),
         version: expected.clone(),
         from: Some(from.clone()),
     };
@@ -272,11 +272,11 @@ fn unmoved(expected: &Version, seen: &Version) -> bool {
 }
 
 /// An intent without a file in staging: none bears this number.
-fn unstaged(node: &Node) -> Intent {
+fn unstaged(shared: &Shared, node: &Node) -> Intent {
     Intent {
         node: node.id,
         data_seq: node.data_seq,
-        number: keep::upload_number(),
+        number: keep::upload_number(shared),
         version: node.version(),
         from: None,
     }
@@ -296,7 +296,7 @@ pub(super) async fn make_dir(
         return Ok(Pushed::Stale);
     };
     let session = remote.bulk().as_ref();
-    intents::declare(shared, place, unstaged(&node))?;
+    intents::declare(shared, place, unstaged(shared, &node))?;
     // Writable for us until it is filled; the next plan sets the mode if it is to be another.
     let (made, seen) = futures_util::join!(
         session.mkdir(&target, node.mode | 0o700),
@@ -354,7 +354,7 @@ pub(super) async fn set_attr(
     if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
         return Ok(Pushed::Saw(seen));
     }
-    intents::declare(shared, place, unstaged(&node))?;
+    intents::declare(shared, place, unstaged(shared, &node))?;
     let mtime = (node.kind == Kind::File).then(|| node.server_mtime());
     let set = SetStat {
         mode: Some(node.mode),

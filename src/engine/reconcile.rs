@@ -60,6 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
             }
         };
         let scope = tokio::select! {
+            biased;
             _ = stopping.changed() => break,
             request = requests.recv() => match request {
                 None => break,
@@ -159,7 +160,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
     }
     lock(&shared.guards).clone_from(&report.guards);
     report.at = shared.now();
-    report.overtaken = lock(&shared.overtaken).drain().count() as u64;
+    report.overtaken = std::mem::take(&mut *lock(&shared.overtaken)).len() as u64;
     if full && report.guards.is_empty() {
         keep::tidy(shared, &remote).await.map_err(ScanError::from)?;
         super::linker::refresh_space(shared, &remote).await;

@@ -3,7 +3,7 @@
 //! What differs from base is stored as an observation. A directory that was never listed is filled at
 //! once: there is nothing here yet that could be in the way.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -32,7 +32,7 @@ struct Listing {
     dir: NodeId,
     entries: BTreeMap<Name, (Version, Time)>,
     /// Names that hold something we never touch (devices, sockets on the server).
-    untouchable: HashSet<Name>,
+    untouchable: BTreeSet<Name>,
     seen_at: Time,
 }
 
@@ -137,7 +137,7 @@ async fn interpret(
     let mut listing = Listing {
         dir,
         entries: BTreeMap::new(),
-        untouchable: HashSet::new(),
+        untouchable: BTreeSet::new(),
         seen_at: shared.server_now(),
     };
     let mut links = FuturesUnordered::new();

@@ -1,6 +1,6 @@
 //! What the engine's tasks share, and the small things that all of them ask.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -71,9 +71,9 @@ pub(super) struct Shared {
     pub(super) guards: Mutex<Vec<Guard>>,
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
     /// Places whose observed version was too young to be told from a later change within its second.
-    pub(super) racy: Mutex<HashSet<Place>>,
+    pub(super) racy: Mutex<BTreeSet<Place>>,
     /// Places whose file programs went on writing to after it was sent in this pass: it waits for another one.
-    pub(super) overtaken: Mutex<HashSet<Place>>,
+    pub(super) overtaken: Mutex<BTreeSet<Place>>,
     /// Nothing new starts any more.
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -137,6 +137,14 @@ impl Shared {
 
     pub(super) fn now(&self) -> Time {
         (self.options.now)()
+    }
+
+    /// A random number for a name. Names are created exclusively, so a repeated one fails, it does not overwrite.
+    pub(super) fn random(&self) -> u64 {
+        (self.options.random)().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no randomness");
+            std::process::id().into()
+        })
     }
 
     /// The local clock corrected to the server's.

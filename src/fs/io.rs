@@ -198,9 +198,11 @@ impl Home {
             node.content = Content::Whole;
             Ok(change.tx.mark_in_flight(node.id)?)
         })?;
-        match was_empty {
-            true => Ok(()),
-            false => Ok(self.open_for_change(content, writing)?.set_len(0)?),
+        match (was_empty, *writing) {
+            (true, _) => Ok(()),
+            (false, true) => Ok(self.open_for_change(content, writing)?.set_len(0)?),
+            // A file of its own: after a power loss, the old one is what an old row says.
+            (false, false) => self.open_anew(content, writing),
         }
     }
 
@@ -236,10 +238,22 @@ impl Home {
         if *writing && let Some(file) = content.file() {
             return Ok(file);
         }
-        if !*writing {
-            self.put(content, false, |node, change| {
-                Ok(change.tx.mark_in_flight(node.id)?)
-            })?;
+        if *writing {
+            return self.open_for_change(content, writing);
+        }
+        // A power loss must leave neither changed bytes under a row that calls them the server's, nor less than
+        // the server has under one that calls them changed.
+        let node = self.replica.view(|view| view.node(content.node))?;
+        let was_the_servers =
+            node.is_some_and(|node| !node.data_changed && !node.scoped && node.size > 0);
+        if was_the_servers {
+            self.replica.content().sync_file(content.node)?;
+        }
+        self.put(content, false, |node, change| {
+            Ok(change.tx.mark_in_flight(node.id)?)
+        })?;
+        if was_the_servers {
+            self.replica.sync()?;
         }
         self.open_for_change(content, writing)
     }
@@ -252,11 +266,7 @@ impl Home {
         if *writing && let Some(file) = content.file() {
             return Ok(file);
         }
-        let id = content.node;
-        let path = self
-            .replica
-            .view(|view| Ok::<_, FsError>(view.local_path(id)?))?;
-        let hint = path.unwrap_or_else(RelPath::root);
+        let (id, hint) = (content.node, self.hint(content)?);
         let store = self.replica.content();
         let file = match *writing {
             true => store.create_unsent(id, &hint)?,
@@ -264,6 +274,20 @@ impl Home {
         };
         *writing = true;
         content.set_file(Some(file)).ok_or(FsError::BadHandle)
+    }
+
+    fn open_anew(&self, content: &OpenContent, writing: &mut bool) -> Result<(), FsError> {
+        let hint = self.hint(content)?;
+        let file = self.replica.content().open_anew(content.node, &hint)?;
+        *writing = true;
+        content.set_file(Some(file));
+        Ok(())
+    }
+
+    /// Where `rescue` is to put the content.
+    fn hint(&self, content: &OpenContent) -> Result<RelPath, FsError> {
+        let path = self.replica.view(|view| view.local_path(content.node))?;
+        Ok(path.unwrap_or_else(RelPath::root))
     }
 
     /// Stores the row of a file whose content changes.

@@ -6,6 +6,7 @@
 
 mod disk;
 mod errno;
+mod foreign;
 mod handles;
 mod session;
 
@@ -16,11 +17,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::disk::Disk;
-use self::errno::Errno;
 use self::session::MemorySession;
-use super::wire::Status;
-use super::{ErrorKind, Features, Remote, RemoteError, Session, SetStat, Stat};
-use crate::tree::{Kind, RelPath, Time};
+use super::{ErrorKind, Features, Remote, Session, Stat};
+use crate::tree::{RelPath, Time};
 
 /// What is to go wrong, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +30,16 @@ pub enum Trip {
     CutBefore,
     /// The request has its effect, then all connections break, so that nobody hears of it.
     CutAfter,
+    /// The request's session ends, as if its process was killed; the request has no effect.
+    EndBefore,
+    /// The request has its effect, then its session ends.
+    EndAfter,
+    /// The request has its effect, and nothing is heard in its session any more.
+    Silence,
 }
+
+/// Asked before each request over a connection: `false` if whoever made the connection is dead.
+pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// The state of a server, to be put back later.
 #[derive(Debug, Clone)]
@@ -58,7 +66,7 @@ struct Shared {
     disk: Disk,
     clock: Box<dyn Fn() -> Time + Send>,
     features: Features,
-    round_trip: Duration,
+    latency: Box<dyn FnMut() -> Duration + Send>,
     handles: HashMap<u64, Open>,
     next_id: u64,
     sessions: BTreeMap<u64, watch::Sender<bool>>,
@@ -90,7 +98,7 @@ impl MemoryServer {
                 max_read: super::wire::MAX_DATA,
                 max_write: super::wire::MAX_DATA,
             },
-            round_trip: Duration::ZERO,
+            latency: Box::new(|| Duration::ZERO),
             handles: HashMap::new(),
             next_id: 0,
             sessions: BTreeMap::new(),
@@ -107,18 +115,28 @@ impl MemoryServer {
 
     /// A new session.
     pub fn session(&self) -> Arc<dyn Session> {
+        self.session_through(Arc::new(|| true))
+    }
+
+    fn session_through(&self, gate: Gate) -> Arc<dyn Session> {
         let mut shared = self.lock();
         let id = shared.take_id();
         let ended = watch::Sender::new(false);
         shared.sessions.insert(id, ended.clone());
         let features = shared.features;
-        Arc::new(MemorySession::new(self.clone(), id, ended, features))
+        Arc::new(MemorySession::new(self.clone(), id, ended, features, gate))
     }
 
     /// A connection of one interactive and `bulk` more sessions.
     pub fn remote(&self, bulk: usize) -> Remote {
-        let rest = (0..bulk).map(|_| self.session()).collect();
-        Remote::new(self.session(), rest, ())
+        self.remote_through(bulk, &(Arc::new(|| true) as _))
+    }
+
+    /// The same for somebody who may die.
+    pub fn remote_through(&self, bulk: usize, gate: &Gate) -> Remote {
+        let session = || self.session_through(Arc::clone(gate));
+        let rest = (0..bulk).map(|_| session()).collect();
+        Remote::new(session(), rest, ())
     }
 
     /// Changes what later sessions are offered.
@@ -128,7 +146,12 @@ impl MemoryServer {
 
     /// Lets every reply take this long, in tokio's time.
     pub fn set_round_trip(&self, round_trip: Duration) {
-        self.lock().round_trip = round_trip;
+        self.set_latency(move || round_trip);
+    }
+
+    /// Lets each reply take as long as `latency` says, in tokio's time.
+    pub fn set_latency(&self, latency: impl FnMut() -> Duration + Send + 'static) {
+        self.lock().latency = Box::new(latency);
     }
 
     /// Bytes that fit on the disk.
@@ -160,6 +183,14 @@ impl MemoryServer {
     /// Holds all replies back, or lets them go. Held requests have had their effect.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// Lets the machine with the disk lose its power: all connections break, and content that was not synced is
+    /// gone. The foreign writer syncs what it writes.
+    pub fn crash(&self) {
+        let mut shared = self.lock();
+        shared.cut();
+        shared.disk.lose_unsynced();
     }
 
     /// Breaks all connections.
@@ -198,139 +229,6 @@ impl MemoryServer {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The foreign writer: changes that no session made. Errors are those a local program would get.
-impl MemoryServer {
-    /// Writes a whole file in place, making it and its directories.
-    pub fn write_file(&self, path: &RelPath, data: &[u8]) -> Result<(), RemoteError> {
-        self.make_parents(path)?;
-        self.meddle("write", path, |disk, now| {
-            let id = match disk.lookup(path, true) {
-                Err(Errno::NoEnt) => disk.create_file(path, 0o644, now)?,
-                found => found?,
-            };
-            let empty = SetStat {
-                size: Some(0),
-                ..SetStat::default()
-            };
-            disk.set(id, empty, now)?;
-            disk.write(id, 0, data, now)
-        })
-    }
-
-    /// Makes a directory and all above it.
-    pub fn make_dir(&self, path: &RelPath) -> Result<(), RemoteError> {
-        self.make_parents(path)?;
-        self.meddle("mkdir", path, |disk, now| {
-            match disk.mkdir(path, 0o755, now) {
-                Err(Errno::Exist) => Ok(()),
-                done => done,
-            }
-        })
-    }
-
-    fn make_parents(&self, path: &RelPath) -> Result<(), RemoteError> {
-        match path.names().split_last() {
-            Some((_, above)) if !above.is_empty() => {
-                self.make_dir(&above.iter().cloned().collect())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes a link.
-    pub fn make_symlink(&self, path: &RelPath, target: &[u8]) -> Result<(), RemoteError> {
-        self.make_parents(path)?;
-        self.meddle("symlink", path, |disk, now| disk.symlink(path, target, now))
-    }
-
-    /// The content of a file.
-    pub fn read_file(&self, path: &RelPath) -> Result<Vec<u8>, RemoteError> {
-        self.meddle("read", path, |disk, _| {
-            let id = disk.lookup(path, true)?;
-            disk.read(id, 0, usize::MAX).map(|data| data.to_vec())
-        })
-    }
-
-    /// Attributes, not following a link at the end.
-    pub fn stat(&self, path: &RelPath) -> Result<Stat, RemoteError> {
-        self.meddle("stat", path, |disk, _| disk.stat(disk.lookup(path, false)?))
-    }
-
-    /// Changes attributes.
-    pub fn set_stat(&self, path: &RelPath, set: SetStat) -> Result<(), RemoteError> {
-        self.meddle("setstat", path, |disk, now| {
-            disk.set(disk.lookup(path, true)?, set, now)
-        })
-    }
-
-    /// Removes a file, a link or a directory with all in it.
-    pub fn remove(&self, path: &RelPath) -> Result<(), RemoteError> {
-        if self.stat(path)?.kind != Kind::Dir {
-            return self.meddle("unlink", path, |disk, now| disk.unlink(path, now));
-        }
-        let entries = self.meddle("list", path, |disk, _| disk.list(disk.lookup(path, false)?))?;
-        for (name, _) in entries {
-            self.remove(&path.join(&name))?;
-        }
-        match path.is_root() {
-            true => Ok(()),
-            false => self.meddle("rmdir", path, |disk, now| disk.rmdir(path, now)),
-        }
-    }
-
-    /// `rename(2)`: replaces `to`.
-    pub fn rename(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
-        self.make_parents(to)?;
-        self.meddle("rename", from, |disk, now| disk.rename(from, to, now))
-    }
-
-    /// All there is below the root, without the root.
-    pub fn tree(&self) -> BTreeMap<RelPath, Item> {
-        let mut items = BTreeMap::new();
-        let disk = &self.lock().disk;
-        collect(disk, &RelPath::root(), &mut items);
-        items
-    }
-
-    fn meddle<T>(
-        &self,
-        op: &'static str,
-        path: &RelPath,
-        act: impl FnOnce(&mut Disk, i64) -> Result<T, Errno>,
-    ) -> Result<T, RemoteError> {
-        let mut shared = self.lock();
-        let now = (shared.clock)().secs();
-        let read_only = std::mem::take(&mut shared.disk.read_only);
-        let done = act(&mut shared.disk, now);
-        shared.disk.read_only = read_only;
-        done.map_err(|errno| refused(errno, op, path))
-    }
-}
-
-fn collect(disk: &Disk, dir: &RelPath, items: &mut BTreeMap<RelPath, Item>) {
-    let entries = disk.lookup(dir, false).and_then(|id| disk.list(id));
-    for (name, stat) in entries.unwrap_or_default() {
-        let path = dir.join(&name);
-        let data = match stat.kind {
-            Kind::Symlink => disk.readlink(&path).unwrap_or_default(),
-            Kind::File => {
-                let content = disk.lookup(&path, false);
-                let content = content.and_then(|id| disk.read(id, 0, usize::MAX));
-                content.map_or_else(|_| Vec::new(), |data| data.to_vec())
-            }
-            _ => Vec::new(),
-        };
-        if stat.kind == Kind::Dir {
-            collect(disk, &path, items);
-        }
-        items.insert(path, Item { stat, data });
-    }
-}
-
-fn refused(errno: Errno, op: &'static str, path: &RelPath) -> RemoteError {
-    super::status::error(Status::from(errno), b"", op, path)
 }
 
 impl Shared {

@@ -16,6 +16,7 @@ use super::error::{AtPath, ReplicaError};
 use super::hint::Hints;
 use crate::tree::{NodeId, RelPath, Time};
 
+mod backups;
 pub(super) mod disk;
 
 use disk::{exists, make_dir, open_rw, read_dir, remove_file, rename, sync_dir, sync_parent};
@@ -145,6 +146,12 @@ impl ContentStore {
         Ok(file)
     }
 
+    /// New empty content in `unsent/` in place of what there was.
+    pub fn open_anew(&self, node: NodeId, hint: &RelPath) -> Result<File> {
+        self.remove_unsent(node)?;
+        self.create_unsent(node, hint)
+    }
+
     /// Notes the path of a file in `unsent/`, for `rescue`.
     pub fn set_hint(&self, node: NodeId, hint: &RelPath) -> Result<()> {
         let _guard = self.lock();
@@ -227,33 +234,6 @@ impl ContentStore {
         Ok(share_file(&source, &staged.file).then_some(staged))
     }
 
-    /// Gives the content of `node` a second name as a backup. The caller sees to it that nobody writes to it
-    /// any more.
-    pub fn link_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
-        let _guard = self.lock();
-        let backup = self.backups.join(id.to_string());
-        for dir in [&self.unsent, &self.clean] {
-            let path = path_in(dir, node);
-            if exists(&path)? {
-                return fs::hard_link(&path, &backup).at(&backup);
-            }
-        }
-        File::create(&backup).map(drop).at(&backup)
-    }
-
-    /// Copies the content of `node` to a backup.
-    pub fn copy_to_backup(&self, node: NodeId, id: u64) -> Result<()> {
-        let staged = self.copy(node)?;
-        fs::rename(&staged.path, self.backups.join(id.to_string())).at(&staged.path)
-    }
-
-    /// Makes a backup of `content`, such as a symlink's target.
-    pub fn write_to_backup(&self, content: &[u8], id: u64) -> Result<()> {
-        let staged = self.new_staging()?;
-        staged.file.write_all_at(content, 0).at(&staged.path)?;
-        fs::rename(&staged.path, self.backups.join(id.to_string())).at(&staged.path)
-    }
-
     /// Whether the content of `node` equals a staged file's, byte by byte.
     pub fn equals(&self, node: NodeId, staged: &StagingFile) -> Result<bool> {
         let ours = self.open_read(node, true)?;
@@ -277,17 +257,6 @@ impl ContentStore {
             offset += part as u64;
         }
         Ok(true)
-    }
-
-    /// A backup's content.
-    pub fn open_backup(&self, id: u64) -> Result<File> {
-        let path = self.backups.join(id.to_string());
-        File::open(&path).at(&path)
-    }
-
-    /// Removes a backup's content.
-    pub fn remove_backup(&self, id: u64) -> Result<()> {
-        remove_file(&self.backups.join(id.to_string()))
     }
 
     /// Removes the content of `node` if the server has it too; unsent content stays.
@@ -332,6 +301,17 @@ impl ContentStore {
         Ok(None)
     }
 
+    /// Whether there is content in `content/`, whatever is in `unsent/`.
+    pub(super) fn has_clean(&self, node: NodeId) -> Result<bool> {
+        exists(&path_in(&self.clean, node))
+    }
+
+    /// Removes what is in `unsent/`.
+    pub(super) fn remove_unsent(&self, node: NodeId) -> Result<()> {
+        let _guard = self.lock();
+        remove_file(&path_in(&self.unsent, node))
+    }
+
     /// The content files there are, for `check` and `rescue`: of one kind, in no order.
     pub(super) fn list(&self, which: Which) -> Result<Vec<(NodeId, PathBuf)>> {
         let root = match which {
@@ -348,14 +328,6 @@ impl ContentStore {
             }
         }
         Ok(found)
-    }
-
-    /// The files in `backups/`.
-    pub(super) fn list_backups(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let paths = read_dir(&self.backups)?.into_iter();
-        Ok(paths
-            .filter_map(|path| Some((number(&path)?, path)))
-            .collect())
     }
 
     /// The path hints of unsent files.

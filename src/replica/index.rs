@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,8 +18,9 @@ use super::recover;
 use super::rows::{Counter, Counts};
 use super::stored::Stored;
 use super::table::Changes;
-use super::tx::{Move, Tx};
+use super::tx::{Move, Tx, has_ids_at_hand};
 use super::view::View;
+use super::writer::Writer;
 
 /// With more rows than this pending, updates wait for the writer.
 const MOST_PENDING: usize = 50_000;
@@ -29,12 +31,22 @@ pub(super) const MANY_PENDING: usize = 4_096;
 /// This machine's copy of a home.
 pub struct Replica {
     pub(super) shared: Arc<Shared>,
-    pub(super) writer: Mutex<Option<JoinHandle<()>>>,
+    pub(super) writer: Mutex<Seat>,
     /// Locked as long as it is open.
     pub(super) _lock: File,
 }
 
-/// What the writer thread and everybody else share.
+/// Where the writer works.
+pub(super) enum Seat {
+    /// On a thread of its own.
+    Behind(JoinHandle<()>),
+    /// Where somebody asks it to.
+    Here(Box<Writer>),
+    /// It has ended.
+    Left,
+}
+
+/// What the writer and everybody else share.
 pub(super) struct Shared {
     pub(super) state_dir: PathBuf,
     pub(super) content: ContentStore,
@@ -57,6 +69,9 @@ pub(super) struct State {
     pub(super) index: PathBuf,
     /// The next node id to give.
     pub(super) next_node: Cell<u64>,
+    /// Ids below this are reserved in the database, and those below the other even after a power loss.
+    pub(super) committed_nodes: u64,
+    pub(super) durable_nodes: u64,
     /// Updates acknowledged so far; what a commit covers is told in these.
     pub(super) updates: u64,
     /// Updates that survive power loss.
@@ -89,7 +104,7 @@ impl State {
     }
 
     /// What the last failed commit failed with.
-    fn fail(&self) -> Result<(), ReplicaError> {
+    pub(super) fn fail(&self) -> Result<(), ReplicaError> {
         match &self.failure {
             Some(failure) => Err(failure.again()),
             None => Ok(()),
@@ -180,6 +195,12 @@ impl Replica {
         &self,
         f: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        if !has_ids_at_hand(&self.shared.lock())
+            && let Err(error) = self.sync()
+        {
+            // Who needs none goes on: on a full disk, whoever removes files.
+            tracing::debug!(%error, "no more ids can be reserved");
+        }
         let mut state = self.shared.lock_for_update()?;
         self.shared.update_locked(&mut state, f)
     }
@@ -194,6 +215,9 @@ impl Replica {
 
     /// Makes all acknowledged updates survive power loss. Those who wait at the same time share a commit.
     pub fn sync(&self) -> Result<(), ReplicaError> {
+        if let Seat::Here(writer) = &mut *self.seat() {
+            return writer.turn(true);
+        }
         let mut state = self.shared.lock();
         let target = state.updates;
         let failures = state.failures;
@@ -214,6 +238,18 @@ impl Replica {
         Ok(())
     }
 
+    /// Takes what is pending into the database, unless a thread does so by itself.
+    pub fn commit(&self) -> Result<(), ReplicaError> {
+        match &mut *self.seat() {
+            Seat::Here(writer) => writer.turn(false),
+            Seat::Behind(_) | Seat::Left => Ok(()),
+        }
+    }
+
+    fn seat(&self) -> MutexGuard<'_, Seat> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How much there is.
     pub fn counts(&self) -> Result<Counts, ReplicaError> {
         self.view(|view| {
@@ -232,22 +268,33 @@ impl Replica {
     /// Commits everything and ends the writer. Reads go on working. If this fails, nothing is lost: the
     /// journal has what the database lacks.
     pub fn close(&self) -> Result<(), ReplicaError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = writer.take() {
+        if !matches!(*self.seat(), Seat::Left)
+            && let Err(error) = self.settle()
+        {
+            tracing::warn!(%error, "content may have to be fetched again");
+        }
+        let seat = mem::replace(&mut *self.seat(), Seat::Left);
+        if !matches!(seat, Seat::Left) {
             // Failing costs the next start a look at the unsent files, no more.
             if let Err(error) = recover::note_closing(&self.shared) {
                 tracing::warn!(%error, "cannot note that the index was closed");
             }
-            {
-                let mut state = self.shared.lock();
-                if state.phase == Phase::Running {
-                    state.phase = Phase::Closing;
+            let mut state = self.shared.lock();
+            if state.phase == Phase::Running {
+                state.phase = Phase::Closing;
+            }
+        }
+        self.shared.work.notify_one();
+        match seat {
+            Seat::Behind(thread) => {
+                if thread.join().is_err() {
+                    tracing::error!(
+                        "the index's writer panicked; the journal keeps what it had to do"
+                    );
                 }
             }
-            self.shared.work.notify_one();
-            if thread.join().is_err() {
-                tracing::error!("the index's writer panicked; the journal keeps what it had to do");
-            }
+            Seat::Here(writer) => writer.run(),
+            Seat::Left => {}
         }
         self.shared.lock().fail()
     }

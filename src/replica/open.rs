@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 
 use super::content::{ContentStore, disk};
 use super::error::{AtPath, ReplicaError};
-use super::index::{Phase, Replica, Shared, State};
+use super::index::{Phase, Replica, Seat, Shared, State};
 use super::journal::{self, Journal, Replayed};
 use super::opens::Opens;
 use super::rows::Counter;
@@ -23,6 +23,38 @@ use super::table::{self, Counters};
 use super::writer::{self, Writer};
 use super::{recover, schema};
 use crate::tree::{Kind, NodeId, Time};
+
+/// How a replica is opened.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The wall clock's time.
+    pub now: Time,
+    /// Names the machine's present boot: between two boots, what was not synced may be gone. Empty if unknown.
+    pub boot: Vec<u8>,
+    /// When changes get from the journal into the database.
+    pub commits: Commits,
+}
+
+/// When changes get from the journal into the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commits {
+    /// A little later, by a thread of the replica's own.
+    Behind,
+    /// When somebody calls [`Replica::commit`] or [`Replica::sync`], who does it himself: what happens, and in
+    /// which order, is then up to the caller alone.
+    Asked,
+}
+
+impl Opening {
+    /// As the daemon opens it.
+    pub fn new(now: Time) -> Self {
+        Self {
+            now,
+            boot: recover::boot(),
+            commits: Commits::Behind,
+        }
+    }
+}
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -53,9 +85,14 @@ impl Replica {
         index_path(state_dir).exists()
     }
 
+    /// Opens the replica as the daemon does.
+    pub fn open(state_dir: &Path, now: Time) -> Result<Self> {
+        Self::open_as(state_dir, Opening::new(now))
+    }
+
     /// Opens the replica in `state_dir`, or makes one there with a root directory. Takes what a killed
     /// daemon had acknowledged out of its journals, and looks at the content of files it was writing.
-    pub fn open(state_dir: &Path, now: Time) -> Result<Self> {
+    pub fn open_as(state_dir: &Path, opening: Opening) -> Result<Self> {
         let lock = take_directory(state_dir)?;
         let store = ContentStore::open(state_dir)?;
         let index = index_path(state_dir);
@@ -72,23 +109,32 @@ impl Replica {
             work: Condvar::new(),
             tried: Condvar::new(),
         });
-        let graves = recover::recover(&shared, now)?;
+        let graves = recover::recover(&shared, opening.now, opening.boot)?;
         let writer = Writer {
             shared: Arc::clone(&shared),
             db,
             graves,
             last_durable: Instant::now(),
             rows: 0,
+            unfinished: None,
         };
-        let thread = thread::Builder::new()
-            .name("index".into())
-            .spawn(|| writer.run())
-            .at(state_dir)?;
-        Ok(Self {
+        let seat = match opening.commits {
+            Commits::Asked => Seat::Here(Box::new(writer)),
+            Commits::Behind => {
+                let thread = thread::Builder::new().name("index".into());
+                Seat::Behind(thread.spawn(|| writer.run()).at(state_dir)?)
+            }
+        };
+        let replica = Self {
             shared,
-            writer: Mutex::new(Some(thread)),
+            writer: Mutex::new(seat),
             _lock: lock,
-        })
+        };
+        if let Err(error) = replica.sync() {
+            // Nothing can be created until there is room.
+            tracing::warn!(%error, "the start does not get to the disk");
+        }
+        Ok(replica)
     }
 }
 
@@ -152,13 +198,16 @@ pub(super) fn load(state_dir: &Path) -> Result<(Connection, State)> {
         .changes
         .counter_put(Counter::ReservedNodes)
         .or(stored);
+    let next_node = reserved.unwrap_or_default().max(NodeId::FIRST_FREE.0);
     let state = State {
         pending: replayed.changes,
         committing: Arc::default(),
         journal: Journal::create(state_dir, replayed.last + 1, replayed.last_len)?,
         stored: Stored::new(schema::open_reader(&index)?),
         index,
-        next_node: Cell::new(reserved.unwrap_or_default().max(NodeId::FIRST_FREE.0)),
+        next_node: Cell::new(next_node),
+        committed_nodes: 0,
+        durable_nodes: 0,
         // Even if nothing is pending, the last run's commits may not be durable.
         updates: 1,
         durable: 0,

@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use super::content::{ContentStore, Which};
+use super::content::ContentStore;
 use super::error::ReplicaError;
 use super::index::Shared;
 use super::rows::{Content, Node};
@@ -14,30 +14,36 @@ use super::tx::Tx;
 use super::view::View;
 use crate::tree::{Kind, NodeId, Time};
 
+mod power_loss;
+
 type Result<T> = std::result::Result<T, ReplicaError>;
 
 /// The boot in which the replica was opened last; nothing after it was closed.
 const OPENED_IN: &str = "opened_in_boot";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Looks at what may not agree. Returns the removed nodes whose content is still there.
-pub(super) fn recover(shared: &Shared, now: Time) -> Result<Vec<NodeId>> {
+/// Names the machine's present boot. Without one, all boots are the same.
+pub(super) fn boot() -> Vec<u8> {
+    fs::read(BOOT_ID).unwrap_or_default()
+}
+
+/// Looks at what may not agree. `boot` names the present boot. Returns the removed nodes whose content is still there.
+pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<NodeId>> {
     let mut state = shared.lock();
     let content = &shared.content;
     for id in View::new(&state).in_flight()? {
         shared.update_locked(&mut state, |tx| settle_in_flight(tx, content, id, now))?;
     }
-    // Without a boot id, all boots are one.
-    let boot = fs::read(BOOT_ID).unwrap_or_default();
     let opened_in = View::new(&state).meta(OPENED_IN)?;
     if opened_in.is_some_and(|opened_in| opened_in != boot) {
-        tracing::warn!("the machine went down while the home was open; looking at unsent files");
-        for (id, _) in content.list(Which::Unsent)? {
-            shared.update_locked(&mut state, |tx| settle_unsent(tx, content, id, now))?;
-        }
+        tracing::warn!(
+            "the machine went down while the home was open; looking at what was on its way"
+        );
+        shared.update_locked(&mut state, |tx| power_loss::look(tx, content, now))?;
     }
     shared.update_locked(&mut state, |tx| {
         tx.set_meta(OPENED_IN, Some(boot))?;
+        tx.reserve_nodes();
         if tx.node(NodeId::ROOT)?.is_none() {
             tx.put_node(new_node(NodeId::ROOT, Kind::Dir, now))?;
         }
@@ -59,20 +65,6 @@ fn settle_in_flight(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Ti
         (Some(_), Some(state)) => renew(tx, id, state, now),
         _ => Ok(()),
     }
-}
-
-/// Content without a row stays for `check` and `rescue`.
-fn settle_unsent(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Time) -> Result<()> {
-    let (Some(node), Some((size, mtime))) = (tx.node(id)?, content.stat(id)?) else {
-        return Ok(());
-    };
-    if node.size != size || !node.data_changed && mtime > node.mtime {
-        return renew(tx, id, (size, mtime), now);
-    }
-    if !node.data_changed {
-        content.follow(id, false, || None);
-    }
-    Ok(())
 }
 
 /// Lets a row say what its content file is, and that the server does not have it.
@@ -130,6 +122,7 @@ pub(super) fn new_node(id: NodeId, kind: Kind, now: Time) -> Node {
 mod tests {
     use std::io::Write;
 
+    use super::super::content::Which;
     use super::super::index::tests::{NOW, killed, make, open, place, update, view};
     use super::super::open::index_path;
     use super::*;

@@ -69,6 +69,7 @@ const MIGRATIONS: [&str; FORMAT as usize] = ["
         PRIMARY KEY (parent, name)
     ) WITHOUT ROWID;
     CREATE TABLE in_flight (node INTEGER PRIMARY KEY);
+    CREATE TABLE unsynced (node INTEGER PRIMARY KEY, stamp INTEGER NOT NULL);
     CREATE TABLE doomed (node INTEGER PRIMARY KEY);
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 "];

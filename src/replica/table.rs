@@ -181,6 +181,9 @@ tables! {
         Sql::table("problem", &["parent", "name"], &["path", "message", "since"]);
     /// Nodes whose content may differ from their row.
     in_flight: InFlight(NodeId => ()) = Sql::table("in_flight", &["node"], &[]);
+    /// Nodes whose content the server has, and of which a power loss may leave less here; each with a number that
+    /// changes when the content does.
+    unsynced: Unsynced(NodeId => u64) = Sql::table("unsynced", &["node"], &["stamp"]);
     /// Nodes that are gone and whose content goes once that is durable.
     doomed: Doomed(NodeId => ()) = Sql::table("doomed", &["node"], &[]);
     /// Numbers kept beside the rows.

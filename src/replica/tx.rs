@@ -4,16 +4,20 @@ use std::ops::Deref;
 
 use super::error::ReplicaError;
 use super::index::State;
-use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
+use super::rows::{Content, Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
-    Meta, Nodes, Problems, Remote, Table, Xattrs,
+    Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
 use super::view::View;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
 
 /// Node ids are reserved this many at a time; after a crash the rest of them is not used.
-const RESERVE: u64 = 1024;
+const RESERVE: u64 = 4096;
+
+/// So many ids are at hand, reserved beyond any power loss, when an update begins. One that needs more makes no
+/// content files in the same update: these bear the ids, and no other node may ever get one of theirs.
+const AT_HAND: u64 = 1024;
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -21,6 +25,8 @@ type Result<T> = std::result::Result<T, ReplicaError>;
 pub struct Tx<'a> {
     view: View<'a>,
     moves: Vec<Move>,
+    /// Whether ids can be given.
+    has_ids: bool,
 }
 
 /// Content that changes directories together with its row.
@@ -43,6 +49,7 @@ impl<'a> Tx<'a> {
         Self {
             view: View::new(state),
             moves: Vec::new(),
+            has_ids: has_ids_at_hand(state),
         }
     }
 
@@ -57,13 +64,22 @@ impl<'a> Tx<'a> {
 
     /// A new node's id: greater than all before, and never given again.
     pub fn alloc_node(&mut self) -> Result<NodeId> {
+        if !self.has_ids {
+            self.state.fail()?;
+        }
         let id = self.state.next_node.get();
-        if id >= self.counter(Counter::ReservedNodes)? {
-            self.set::<Counters>(Counter::ReservedNodes, Some(id + RESERVE));
+        if id + RESERVE / 2 >= self.counter(Counter::ReservedNodes)? {
+            self.reserve_nodes();
         }
         // Advances even if the transaction fails: content may bear the number already.
         self.state.next_node.set(id + 1);
         Ok(NodeId(id))
+    }
+
+    /// Reserves ids for what comes.
+    pub(super) fn reserve_nodes(&mut self) {
+        let next = self.state.next_node.get();
+        self.set_counter(Counter::ReservedNodes, next + RESERVE);
     }
 
     /// Adds or replaces a node. Its content file moves to `unsent/` or back with `data_changed`.
@@ -78,6 +94,9 @@ impl<'a> Tx<'a> {
                 node: node.id,
                 unsent: node.data_changed,
             });
+        }
+        if holds_servers(&node) && !old.as_ref().is_some_and(holds_servers) {
+            self.set::<Unsynced>(node.id, Some(self.state.updates));
         }
         self.set::<Nodes>(node.id, Some(node));
         Ok(())
@@ -94,6 +113,7 @@ impl<'a> Tx<'a> {
             self.set::<Xattrs>((id, name), None);
         }
         self.set::<InFlight>(id, None);
+        self.set::<Unsynced>(id, None);
         self.set::<Nodes>(id, None);
         if old.kind == Kind::File {
             self.moves.retain(|to_move| to_move.node != id);
@@ -180,6 +200,13 @@ impl<'a> Tx<'a> {
         Ok(id)
     }
 
+    /// Gives no id of a backup before `next` any more.
+    pub(super) fn skip_backups(&mut self, next: u64) -> Result<()> {
+        let id = self.counter(Counter::Backups)?.max(next);
+        self.set_counter(Counter::Backups, id);
+        Ok(())
+    }
+
     /// A new pass's id, never given again.
     pub fn alloc_pass(&mut self) -> Result<u64> {
         let id = self.counter(Counter::Passes)? + 1;
@@ -218,6 +245,14 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Says that the content of a node is on the disk, unless it is another than it was at `stamp`.
+    pub(super) fn clear_unsynced(&mut self, node: NodeId, stamp: u64) -> Result<()> {
+        if self.get::<Unsynced>(&node)? == Some(stamp) {
+            self.set::<Unsynced>(node, None);
+        }
+        Ok(())
+    }
+
     pub(super) fn bury(&mut self, node: NodeId) {
         self.set::<Doomed>(node, None);
     }
@@ -242,4 +277,14 @@ impl<'a> Tx<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether an update that begins now has enough ids.
+pub(super) fn has_ids_at_hand(state: &State) -> bool {
+    state.next_node.get() + AT_HAND <= state.durable_nodes
+}
+
+/// Whether the content here is what the server has, too.
+fn holds_servers(node: &Node) -> bool {
+    node.kind == Kind::File && node.content == Content::Whole && !node.data_changed && !node.scoped
 }

@@ -38,10 +38,12 @@ pub(super) struct Writer {
     pub(super) last_durable: Instant,
     /// Rows written since the log began anew.
     pub(super) rows: usize,
+    /// What a turn could not commit, for the next one.
+    pub(super) unfinished: Option<Batch>,
 }
 
 /// What one commit takes over.
-struct Batch {
+pub(super) struct Batch {
     changes: Arc<Changes>,
     /// The last journal in it.
     journal: u64,
@@ -52,6 +54,11 @@ struct Batch {
 impl Writer {
     /// Works until the replica closes.
     pub(super) fn run(mut self) {
+        if let Some(batch) = self.unfinished.take()
+            && !self.commit_until_done(&batch)
+        {
+            return;
+        }
         while let Some(batch) = self.next_batch() {
             if !self.commit_until_done(&batch) {
                 return;
@@ -64,6 +71,39 @@ impl Writer {
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         {
             tracing::warn!(%error, "cannot checkpoint the index");
+        }
+    }
+
+    /// Commits what is pending, in one attempt; durably if `durable`, with all that is written meanwhile.
+    pub(super) fn turn(&mut self, durable: bool) -> Result<(), ReplicaError> {
+        // What has to be buried waits until somebody asks for durability.
+        self.last_durable = Instant::now();
+        loop {
+            let mut state = self.shared.lock();
+            if durable {
+                state.wanted = state.updates;
+            }
+            let unfinished = self.unfinished.take();
+            let batch = match unfinished.map_or_else(|| take(&mut state), Ok) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    let told = error.again();
+                    self.shared.failed(&mut state, error);
+                    return Err(told);
+                }
+            };
+            drop(state);
+            let done = self.commit(&batch);
+            let mut state = self.shared.lock();
+            if let Err(error) = done {
+                self.unfinished = Some(batch);
+                let told = error.again();
+                self.shared.failed(&mut state, error);
+                return Err(told);
+            }
+            if !durable || state.durable == state.updates || batch.updates == state.updates {
+                return Ok(());
+            }
         }
     }
 
@@ -157,8 +197,12 @@ impl Writer {
             let done = mem::take(&mut state.committing);
             state.stored.renew(&done);
             state.failure = None;
+            if let Some(reserved) = done.counter_put(Counter::ReservedNodes) {
+                state.committed_nodes = reserved;
+            }
             if durable {
                 state.durable = batch.updates;
+                state.durable_nodes = state.committed_nodes;
             }
             drop(state);
             drop(done);

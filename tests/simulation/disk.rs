@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -49,18 +49,22 @@ struct Tree {
 
 impl Disk {
     /// The disk at `root`, a directory that is made if it is missing. All that is there is synced.
-    pub(super) fn new(root: PathBuf, left: PathBuf, clock: &Clock, plug: &SharedPlug, rng: Rng) -> Rc<Self> {
+    pub(super) fn new(
+        root: PathBuf,
+        left: PathBuf,
+        clock: &Clock,
+        plug: &SharedPlug,
+        rng: Rng,
+    ) -> Rc<Self> {
         fs::create_dir_all(&root).unwrap();
-        let tree = Tree::read(&root);
-        let stamped = |(ino, path): (&u64, &PathBuf)| {
-            (*ino, (fs::read(path).unwrap(), fs::metadata(path).unwrap().mtime()))
-        };
-        let state = State {
+        let mut state = State {
             rng,
             full: false,
-            files: tree.files.iter().map(stamped).collect(),
-            dirs: tree.dirs,
+            files: HashMap::new(),
+            dirs: HashMap::new(),
         };
+        let mtime = |path: &Path| fs::metadata(path).unwrap().mtime();
+        state.sync_all(&root, mtime);
         let disk = Rc::new(Self {
             root,
             left,
@@ -76,6 +80,10 @@ impl Disk {
         &self.root
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.state.borrow().full
+    }
+
     pub(super) fn set_full(&self, full: bool) {
         self.state.borrow_mut().full = full;
     }
@@ -89,7 +97,7 @@ impl Disk {
 
     /// Ends the machine now.
     pub(super) fn die(&self, death: Death) {
-        self.leave(&mut self.state.borrow_mut(), death, &self.left);
+        syscalls::unwatched(|| self.leave(&mut self.state.borrow_mut(), death, &self.left));
         self.plug.pulled(death);
     }
 
@@ -115,7 +123,14 @@ impl Disk {
         }
     }
 
-    fn leave_file(&self, state: &mut State, death: Death, ino: u64, now: Option<Vec<u8>>, to: &Path) {
+    fn leave_file(
+        &self,
+        state: &mut State,
+        death: Death,
+        ino: u64,
+        now: Option<Vec<u8>>,
+        to: &Path,
+    ) {
         let synced = state.files.get(&ino).cloned();
         let time = self.clock.secs();
         let (data, time) = match (now, synced) {
@@ -137,7 +152,24 @@ impl Disk {
         };
         fs::write(to, data).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(time.unsigned_abs());
-        File::options().write(true).open(to).unwrap().set_modified(time).unwrap();
+        File::options()
+            .write(true)
+            .open(to)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    }
+}
+
+impl State {
+    /// All that is there is synced, with the times that `time` tells.
+    fn sync_all(&mut self, root: &Path, time: impl Fn(&Path) -> i64) {
+        let tree = Tree::read(root);
+        for (ino, path) in tree.files {
+            self.files
+                .insert(ino, (fs::read(&path).unwrap(), time(&path)));
+        }
+        self.dirs = tree.dirs;
     }
 }
 
@@ -149,6 +181,11 @@ impl Watch for Disk {
     fn before(&self, _path: &Path, grows: bool) -> bool {
         self.tick();
         !(grows && self.state.borrow().full)
+    }
+
+    fn all_synced(&self) {
+        let now = self.clock.secs();
+        self.state.borrow_mut().sync_all(&self.root, |_| now);
     }
 
     fn synced(&self, path: &Path) {
@@ -197,7 +234,9 @@ impl Tree {
 
 fn names(dir: &Path) -> Names {
     let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
-    entries.map(|entry| (entry.file_name(), entry.ino())).collect()
+    entries
+        .map(|entry| (entry.file_name(), entry.ino()))
+        .collect()
 }
 
 /// Whether a file is written in place, page by page or record after record.
@@ -208,7 +247,11 @@ fn is_of_index(path: &Path) -> bool {
 
 /// The length of a file is on the disk, and what was written to it is not.
 fn unfilled(old: &[u8], mut now: Vec<u8>) -> Vec<u8> {
-    let common = old.iter().zip(&now).take_while(|(old, now)| old == now).count();
+    let common = old
+        .iter()
+        .zip(&now)
+        .take_while(|(old, now)| old == now)
+        .count();
     now[common..].fill(0);
     now
 }
@@ -281,7 +324,8 @@ fn settle(
             }
         }
         let Some(pushed) = pushed else {
-            let mut dirs: HashMap<u64, Names> = now.keys().map(|dir| (*dir, Names::new())).collect();
+            let mut dirs: HashMap<u64, Names> =
+                now.keys().map(|dir| (*dir, Names::new())).collect();
             for ((dir, name), ino) in taken {
                 dirs.get_mut(dir).unwrap().insert(name.clone(), ino);
             }

@@ -1,10 +1,10 @@
 //! What programs do on a machine, by path, and what they see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use roamhome::fs::{FsError, Handle, OpenOptions, RenameMode, SetAttr};
-use roamhome::replica::{ReplicaError, View};
+use roamhome::replica::{self, ReplicaError, View};
 use roamhome::tree::{Kind, Name, NodeId, RelPath};
 
 use super::history::Content;
@@ -215,7 +215,8 @@ impl Machine {
         let Some(new) = more(&old) else {
             return Ok(None);
         };
-        self.home.write(file.handle, old.len() as u64, &new[old.len()..], false)?;
+        self.home
+            .write(file.handle, old.len() as u64, &new[old.len()..], false)?;
         Ok(self.is_alive().then_some((old, new)))
     }
 
@@ -233,7 +234,9 @@ impl Machine {
     /// Makes a file and its name survive a loss of power; tells what it holds.
     pub(super) async fn fsync(&self, path: &str) -> Result<Option<Content>, FsError> {
         let id = self.find(path_of(path).names()).await?;
-        let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME)).await?;
+        let opened = self
+            .run(move |home| home.open(id, OpenOptions::default(), ME))
+            .await?;
         let content = self.home.read(opened.handle, 0, ALL)?;
         let synced = self.home.fsync(opened.handle);
         let alive = self.is_alive();
@@ -290,6 +293,32 @@ impl Machine {
             }
         }
         Ok(all)
+    }
+
+    /// The lengths of the contents that are on this machine's disk.
+    pub(super) fn held(&self) -> BTreeSet<usize> {
+        let here = |view: &View<'_>| {
+            let mut held: BTreeSet<usize> = view
+                .backups()?
+                .iter()
+                .map(|backup| backup.version.size as usize)
+                .collect();
+            let mut todo = vec![NodeId::ROOT];
+            while let Some(dir) = todo.pop() {
+                for (_, id) in view.children(dir, None, 100_000)? {
+                    let node = view.node(id)?.expect("a name without a node");
+                    match node.kind {
+                        Kind::Dir => todo.push(id),
+                        Kind::File if node.content == replica::Content::Whole => {
+                            held.insert(node.size as usize);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Ok::<_, ReplicaError>(held)
+        };
+        self.replica.view(here).unwrap()
     }
 
     /// The contents that this machine keeps by itself.

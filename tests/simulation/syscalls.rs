@@ -17,6 +17,8 @@ pub(super) trait Watch {
     fn before(&self, path: &Path, grows: bool) -> bool;
     /// A file or directory is on the disk for good.
     fn synced(&self, path: &Path);
+    /// All of it is.
+    fn all_synced(&self);
 }
 
 thread_local! {
@@ -36,11 +38,18 @@ pub(super) fn forget(root: &Path) {
 }
 
 /// Runs `act` with the watch of what is at `path`, if there is one and it is not itself at work.
-fn watched<T>(path: impl FnOnce() -> Option<PathBuf>, act: impl FnOnce(&dyn Watch, &Path) -> T) -> Option<T> {
+fn watched<T>(
+    path: impl FnOnce() -> Option<PathBuf>,
+    act: impl FnOnce(&dyn Watch, &Path) -> T,
+) -> Option<T> {
     if AT_WORK.try_with(Cell::get) != Ok(false) {
         return None;
     }
-    let any = WATCHES.try_with(|watches| watches.try_borrow().is_ok_and(|watches| !watches.is_empty()));
+    let any = WATCHES.try_with(|watches| {
+        watches
+            .try_borrow()
+            .is_ok_and(|watches| !watches.is_empty())
+    });
     if any != Ok(true) {
         return None;
     }
@@ -48,11 +57,22 @@ fn watched<T>(path: impl FnOnce() -> Option<PathBuf>, act: impl FnOnce(&dyn Watc
     let done = path().and_then(|path| {
         let watch = WATCHES.with(|watches| {
             let watches = watches.borrow();
-            watches.iter().find(|watch| path.starts_with(watch.root())).cloned()
+            watches
+                .iter()
+                .find(|watch| path.starts_with(watch.root()))
+                .cloned()
         });
         watch.map(|watch| act(&*watch, &path))
     });
     AT_WORK.with(|at_work| at_work.set(false));
+    done
+}
+
+/// Runs `act` without telling anybody of its calls.
+pub(super) fn unwatched<T>(act: impl FnOnce() -> T) -> T {
+    let before = AT_WORK.replace(true);
+    let done = act();
+    AT_WORK.set(before);
     done
 }
 
@@ -107,6 +127,17 @@ extern "C" fn fsync(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn fdatasync(fd: c_int) -> c_int {
     sync(fd, libc::SYS_fdatasync)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn syncfs(fd: c_int) -> c_int {
+    touches(|| path_of(fd));
+    // Nothing that is simulated gets to a disk.
+    match watched(|| path_of(fd), |watch, _| watch.all_synced()) {
+        Some(()) => 0,
+        // SAFETY: takes a number only.
+        None => unsafe { libc::syscall(libc::SYS_syncfs, fd) as c_int },
+    }
 }
 
 /// # Safety

@@ -31,6 +31,11 @@ impl Clock {
         Time::new(secs, 0)
     }
 
+    /// The same in whole seconds, even while it is stopped.
+    pub(crate) fn secs(&self) -> i64 {
+        self.0.load(Ordering::SeqCst).abs()
+    }
+
     /// Stops it, or lets it go on.
     pub(crate) fn turn(&self) {
         let turned = |secs: i64| Some(-secs);

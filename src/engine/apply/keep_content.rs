@@ -49,6 +49,10 @@ pub(super) fn keep_content(
             Kind::Symlink => content.write_to_backup(&backup.version.target, backup.id)?,
             _ => content.link_to_backup(id, backup.id)?,
         }
+        if backup.unsent {
+            // Nobody else has it: the old name goes only when the new one is on the disk.
+            content.sync_backup(backup.id)?;
+        }
     }
     Ok(found)
 }

@@ -1,5 +1,7 @@
 //! The file system behind the memory server: inodes, links and Linux's rules for them, without any I/O.
 
+mod power;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ const ROOT: u64 = 1;
 struct Inode {
     kind: Kind,
     data: Arc<Vec<u8>>,
+    /// The content that survives a loss of power.
+    synced: Arc<Vec<u8>>,
     target: Vec<u8>,
     children: BTreeMap<Name, u64>,
     mode: u32,
@@ -63,6 +67,7 @@ impl Disk {
         let inode = Inode {
             kind,
             data: Arc::default(),
+            synced: Arc::default(),
             target: Vec::new(),
             children: BTreeMap::new(),
             mode: mode & 0o7777 & !UMASK,

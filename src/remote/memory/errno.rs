@@ -1,6 +1,8 @@
 //! The errors that OpenSSH meets, and what it makes of them.
 
+use crate::remote::RemoteError;
 use crate::remote::wire::Status;
+use crate::tree::RelPath;
 
 /// The errors of the system calls behind a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,4 +32,9 @@ impl From<Errno> for Status {
             }
         }
     }
+}
+
+/// What a client is told.
+pub(super) fn refused(errno: Errno, op: &'static str, path: &RelPath) -> RemoteError {
+    crate::remote::status::error(Status::from(errno), b"", op, path)
 }

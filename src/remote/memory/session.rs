@@ -1,17 +1,22 @@
 //! Sessions of the memory server.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::disk::Disk;
-use super::errno::Errno;
-use super::{MemoryServer, Shared, Trip, refused};
+use super::errno::{Errno, refused};
+use super::{Gate, MemoryServer, Shared, Trip};
 use crate::remote::guard::Guard;
 use crate::remote::{
     DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat, StatVfs,
 };
 use crate::tree::RelPath;
+
+/// A connection on which nothing was heard for so long is given up.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Entries that OpenSSH sends in one reply.
 const ENTRIES_PER_REPLY: u64 = 100;
@@ -22,6 +27,7 @@ pub(super) struct MemorySession {
     ended: watch::Sender<bool>,
     answered: Notify,
     features: Features,
+    gate: Gate,
 }
 
 impl Drop for MemorySession {
@@ -36,6 +42,7 @@ impl MemorySession {
         id: u64,
         ended: watch::Sender<bool>,
         features: Features,
+        gate: Gate,
     ) -> Self {
         Self {
             server,
@@ -43,6 +50,7 @@ impl MemorySession {
             ended,
             answered: Notify::new(),
             features,
+            gate,
         }
     }
 
@@ -53,18 +61,23 @@ impl MemorySession {
         path: &RelPath,
         act: impl FnOnce(&mut Shared, i64) -> Result<T, Errno> + Send,
     ) -> Result<T, RemoteError> {
-        let (outcome, round_trip) = self.perform(op, path, act);
+        let (outcome, latency) = self.perform(op, path, act);
         let outcome = outcome?;
         let mut held = self.server.held.subscribe();
-        if round_trip.is_zero() && !*held.borrow() {
+        if latency.is_zero() && !*held.borrow() {
             return outcome;
         }
+        let silent = latency >= SILENCE;
         let answered = async {
-            tokio::time::sleep(round_trip).await;
+            tokio::time::sleep(latency).await;
+            if silent {
+                self.close_session();
+            }
             // The sender lives in `self.server`, so this cannot fail.
             drop(held.wait_for(|held| !*held).await);
         };
         tokio::select! {
+            biased;
             () = self.closed() => Err(self.lost(op, path)),
             () = answered => {
                 self.answered.notify_waiters();
@@ -80,15 +93,13 @@ impl MemorySession {
         op: &'static str,
         path: &RelPath,
         act: impl FnOnce(&mut Shared, i64) -> Result<T, Errno>,
-    ) -> (
-        Result<Result<T, RemoteError>, RemoteError>,
-        std::time::Duration,
-    ) {
+    ) -> (Result<Result<T, RemoteError>, RemoteError>, Duration) {
         // Declared before the lock, so dropped after it: dropping may need the lock.
         let mut unheard = None;
+        let alive = (self.gate)();
         let mut shared = self.server.lock();
-        let round_trip = shared.round_trip;
-        if !shared.sessions.contains_key(&self.id) {
+        let mut round_trip = (shared.latency)();
+        if !alive || !shared.sessions.contains_key(&self.id) {
             return (Err(self.lost(op, path)), round_trip);
         }
         let trip = {
@@ -112,6 +123,19 @@ impl MemorySession {
                 unheard = Some(act(&mut shared, now));
                 shared.cut();
                 Err(self.lost(op, path))
+            }
+            Some(Trip::EndBefore) => {
+                shared.end_session(self.id);
+                Err(self.lost(op, path))
+            }
+            Some(Trip::EndAfter) => {
+                unheard = Some(act(&mut shared, now));
+                shared.end_session(self.id);
+                Err(self.lost(op, path))
+            }
+            Some(Trip::Silence) => {
+                round_trip = SILENCE;
+                Ok(act(&mut shared, now).map_err(|errno| refused(errno, op, path)))
             }
             None => Ok(act(&mut shared, now).map_err(|errno| refused(errno, op, path))),
         };
@@ -332,7 +356,8 @@ impl Session for MemorySession {
     async fn fsync(&self, handle: &FileHandle) -> Result<(), RemoteError> {
         self.require("fsync", &handle.path, self.features.fsync)?;
         self.ask("fsync", &handle.path, |shared, _| {
-            shared.opened(self.id, handle).map(drop)
+            let inode = shared.opened(self.id, handle)?.inode;
+            shared.disk.sync(inode)
         })
         .await
     }

@@ -20,6 +20,10 @@ impl Disk {
                 inode.data = Arc::clone(&inode.synced);
             }
         }
-        self.used = self.inodes.values().map(|inode| inode.data.len() as u64).sum();
+        self.used = self
+            .inodes
+            .values()
+            .map(|inode| inode.data.len() as u64)
+            .sum();
     }
 }

@@ -3,6 +3,7 @@
 use roamhome::remote::ErrorKind;
 use roamhome::remote::memory::Trip;
 
+use super::plug::Death;
 use super::rng::Rng;
 
 /// One thing that a program on a machine does.
@@ -23,6 +24,23 @@ pub(super) enum Act {
     Chmod(String, u32),
     /// Sets the mtime to so many seconds ago.
     Touch(String, i64),
+    /// Opens a file for writing, and leaves it open.
+    Open(String),
+    /// Adds to the file that is open for longest.
+    WriteLate,
+    /// Closes the file that is open for longest.
+    Close,
+    /// Makes a file survive a loss of power.
+    Fsync(String),
+}
+
+/// What stands in the home's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Away {
+    /// An empty directory, as where a disk is not mounted.
+    Empty,
+    /// The home of somebody else.
+    Other,
 }
 
 /// What a foreign writer does to the server's directory.
@@ -49,10 +67,32 @@ pub(super) enum Op {
     Sync(usize),
     /// A pass that writes back only.
     Push(usize),
+    /// A pass that looks at the server, and does what it would ask about.
+    Answer(usize),
+    /// What is in the journal gets into the database.
+    Commit(usize),
+    /// Content that came from the server is synced.
+    Settle(usize),
     /// The machine dies and starts again.
-    Kill(usize),
+    Die(usize, Death),
+    /// The same after so many more system calls and requests of its own.
+    DieAfter(usize, u64, Death),
+    /// The machine's disk is full, or has room again.
+    DiskFull(usize, bool),
+    /// The machine's clock jumps by so many seconds.
+    Jump(usize, i64),
     /// All connections break.
     Cut,
+    /// The server loses its power, and starts again.
+    Crash,
+    /// Something else stands in the home's place.
+    Away(Away),
+    /// The home is back.
+    Back,
+    /// The server's administrator keeps a copy of the home.
+    BackUp,
+    /// That copy is put back.
+    RollBack,
     /// The request after so many more goes wrong.
     Trip(u64, Trip),
     /// The server lets nothing more be written, or again everything.
@@ -72,8 +112,13 @@ pub(super) struct Mix {
     pub(super) together: bool,
     pub(super) faults: bool,
     pub(super) kills: bool,
-    /// Clocks differ.
+    pub(super) power: bool,
+    /// Clocks differ, and jump.
     pub(super) skew: bool,
+    /// Little may be removed unasked.
+    pub(super) guard: bool,
+    /// The server is exchanged and rolled back.
+    pub(super) exchange: bool,
 }
 
 impl Mix {
@@ -81,13 +126,16 @@ impl Mix {
     pub(super) fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0xa5a5);
         Self {
-            machines: 1 + rng.below(3) as usize,
-            steps: 8 + rng.below(50),
+            machines: 1 + rng.below(4) as usize,
+            steps: 200 + rng.below(100),
             meddle: rng.one_in(2),
             together: rng.one_in(2),
             faults: rng.one_in(2),
             kills: rng.one_in(3),
             skew: rng.one_in(3),
+            power: rng.one_in(3),
+            guard: rng.one_in(6),
+            exchange: rng.one_in(6),
         }
     }
 }
@@ -112,7 +160,7 @@ pub(super) fn ops(rng: &mut Rng, mix: Mix) -> Vec<Op> {
 fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {
     let who = rng.below(mix.machines as u64) as usize;
     loop {
-        return match rng.below(40) {
+        return match rng.below(47) {
             0..=16 => Op::On(who, act(rng)),
             17..=20 if mix.meddle => Op::Meddle(meddle(rng)),
             21..=23 => Op::Advance(rng.pick(&[1, 1, 2, 5, 100, 10_000])),
@@ -120,7 +168,17 @@ fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {
             25 => Op::Online(who),
             26..=29 => Op::Sync(who),
             30..=31 => Op::Push(who),
-            32 if mix.kills => Op::Kill(who),
+            32 if mix.kills => Op::Die(who, Death::Kill),
+            40 if mix.kills => Op::DieAfter(who, rng.below(200), Death::Kill),
+            41 if mix.power && rng.one_in(2) => Op::Die(who, Death::PowerLoss),
+            41 if mix.power => Op::DieAfter(who, rng.below(200), Death::PowerLoss),
+            42 => Op::Commit(who),
+            43 => Op::Settle(who),
+            44 if mix.faults => Op::Crash,
+            44 if mix.faults && rng.one_in(3) => Op::DiskFull(who, rng.one_in(2)),
+            45 if mix.skew => Op::Jump(who, rng.pick(&[-86_400, -10, -1, 1, 10, 86_400])),
+            45 if mix.guard => Op::Answer(who),
+            46 if mix.exchange => exchange(rng),
             33 if mix.faults => Op::Cut,
             34 | 35 if mix.faults => Op::Trip(rng.below(60), trip(rng)),
             36 if mix.faults && rng.one_in(4) => Op::Full(rng.one_in(2)),
@@ -144,9 +202,22 @@ fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {
     }
 }
 
+fn exchange(rng: &mut Rng) -> Op {
+    match rng.below(7) {
+        0 => Op::Away(Away::Empty),
+        1 => Op::Away(Away::Other),
+        2..=4 => Op::Back,
+        5 => Op::BackUp,
+        _ => Op::RollBack,
+    }
+}
+
 fn trip(rng: &mut Rng) -> Trip {
     rng.pick(&[
         Trip::CutBefore,
+        Trip::EndBefore,
+        Trip::EndAfter,
+        Trip::Silence,
         Trip::CutAfter,
         Trip::CutAfter,
         Trip::Fail(ErrorKind::Failure),
@@ -162,7 +233,11 @@ fn path(rng: &mut Rng) -> String {
 
 fn act(rng: &mut Rng) -> Act {
     let (a, b) = (path(rng), path(rng));
-    match rng.below(40) {
+    match rng.below(47) {
+        40..=41 => Act::Open(a),
+        42..=43 => Act::WriteLate,
+        44 => Act::Close,
+        45..=46 => Act::Fsync(a),
         0..=8 => Act::Write(a, rng.pick(&[0, 0, 0, 5])),
         9..=10 => Act::Append(a),
         11 => Act::Truncate(a),

@@ -4,10 +4,17 @@
 //! `ROAMHOME_SEED=n` runs one again (`ROAMHOME_LOG=debug` shows its passes), `ROAMHOME_SEEDS=a..b` all of a
 //! range. A failure is first made as short as it gets.
 
+mod acts;
+mod disk;
+mod history;
 mod machine;
+mod meddle;
 mod op;
 mod oracle;
+mod plug;
+mod programs;
 mod rng;
+mod syscalls;
 mod world;
 
 use std::ops::Range;
@@ -98,6 +105,7 @@ fn failure(seed: u64) -> Option<String> {
     };
     let ops = shrink(seed, mix, ops);
     let steps: String = ops.iter().map(|op| format!("\n  {op:?}")).collect();
+    tracing::info!(seed, "the shortest run that fails");
     let why = run(seed, mix, &ops).err().unwrap_or(first);
     Some(format!("ROAMHOME_SEED={seed} {mix:?}{steps}\n{why}"))
 }

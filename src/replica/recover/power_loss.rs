@@ -1,0 +1,131 @@
+//! What a power loss leaves: rows that may be older or newer than the content they tell of.
+//!
+//! Rows come to the disk in order, content as the disk pleases. What a program synced is there, row and content.
+//! Of the rest, what is here may be half of what was written: it is sent if it is more than nothing, for nobody
+//! else has it, but it never counts as what the server has, and never is an emptied file preferred to that.
+
+use std::collections::BTreeSet;
+
+use super::super::content::{ContentStore, Which};
+use super::super::rows::{Content, Node};
+use super::super::tx::Tx;
+use super::{Result, renew};
+use crate::tree::{BaseEntry, Kind, NodeId, Time};
+
+/// Looks at all that was on its way to the disk; what is settled there is not looked at.
+pub(super) fn look(tx: &mut Tx<'_>, content: &ContentStore, now: Time) -> Result<()> {
+    let unsynced: BTreeSet<NodeId> = tx.unsynced()?.into_iter().map(|(id, _)| id).collect();
+    for id in unsent(tx, content)? {
+        let Some(node) = tx.node(id)? else {
+            continue; // It stays for `check` and `rescue`.
+        };
+        match node.data_changed || node.scoped {
+            true => changed(tx, content, node, now)?,
+            false => unchanged(tx, content, &node, now, unsynced.contains(&id))?,
+        }
+    }
+    for id in unsynced {
+        distrust(tx, content, id)?;
+    }
+    let kept = content.list_backups()?.into_iter();
+    let kept: BTreeSet<u64> = kept.map(|(id, _)| id).collect();
+    tx.skip_backups(kept.last().map_or(0, |last| last + 1))?;
+    for backup in tx.backups()? {
+        if !kept.contains(&backup.id) {
+            tracing::warn!(path = %backup.path, "a kept version did not reach the disk");
+            tx.remove_backup(backup.id)?;
+        }
+    }
+    Ok(())
+}
+
+/// The nodes with content that the server does not have, by their rows or by their files.
+fn unsent(tx: &Tx<'_>, content: &ContentStore) -> Result<BTreeSet<NodeId>> {
+    let files = content.list(Which::Unsent)?.into_iter();
+    let mut nodes: BTreeSet<NodeId> = files.map(|(id, _)| id).collect();
+    for (place, _) in tx.dirty(usize::MAX)? {
+        nodes.extend(tx.child(place.parent, &place.name)?);
+    }
+    Ok(nodes)
+}
+
+/// The row says that a program changed the content.
+fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Result<()> {
+    if node.kind != Kind::File {
+        return Ok(());
+    }
+    let found = content.stat(node.id)?;
+    match found {
+        Some((size, _)) if size == node.size => Ok(()),
+        None if node.size == 0 => Ok(()),
+        Some(state) if state.0 > 0 => renew(tx, node.id, state, now),
+        _ => lost(tx, node, now),
+    }
+}
+
+/// Nothing of a change is left. What the server has is more.
+fn lost(tx: &mut Tx<'_>, node: Node, now: Time) -> Result<()> {
+    for place in tx.places(node.id)? {
+        let base = tx.base(&place)?;
+        if let Some(BaseEntry { version, .. }) = base.filter(|base| base.version.kind == Kind::File)
+        {
+            tracing::warn!(
+                ?place,
+                "what was written did not reach the disk; the server's version takes its place"
+            );
+            return tx.put_node(Node {
+                size: version.size,
+                mtime: Time::new(version.mtime, 0),
+                ctime: now,
+                content: Content::Absent,
+                data_changed: false,
+                data_seq: node.data_seq + 1,
+                hash: version.hash,
+                ..node
+            });
+        }
+    }
+    renew(tx, node.id, (0, node.mtime), now)
+}
+
+/// The row says that the content is the server's, and there is a file that is to be sent.
+fn unchanged(
+    tx: &mut Tx<'_>,
+    content: &ContentStore,
+    node: &Node,
+    now: Time,
+    unsynced: bool,
+) -> Result<()> {
+    let Some((size, mtime)) = content.stat(node.id)? else {
+        return Ok(());
+    };
+    let began_anew = content.has_clean(node.id)?;
+    let differs = size != node.size || mtime > node.mtime;
+    match (began_anew, size) {
+        // What a program wrote beside it, without a word of it in the row.
+        (true, 1..) => renew(tx, node.id, (size, mtime), now),
+        (true, 0) => content.remove_unsent(node.id),
+        (false, 1..) if differs && !unsynced => renew(tx, node.id, (size, mtime), now),
+        // It was sent, and did not get back to where sent files are.
+        (false, _) => {
+            content.follow(node.id, false, || None);
+            Ok(())
+        }
+    }
+}
+
+/// Content that the server has is fetched again rather than believed.
+fn distrust(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId) -> Result<()> {
+    let Some(node) = tx.node(id)? else {
+        return Ok(());
+    };
+    if node.data_changed || node.scoped || node.content != Content::Whole {
+        return Ok(());
+    }
+    tx.put_node(Node {
+        content: Content::Absent,
+        hash: None,
+        ..node
+    })?;
+    content.remove(id)
+}

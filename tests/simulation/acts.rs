@@ -1,0 +1,177 @@
+//! Programs at work on a machine, and what of it the history has to know.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use roamhome::fs::{FsError, RenameMode, SetAttr, SetTime};
+use roamhome::tree::{Kind, Time};
+
+use super::machine::Machine;
+use super::op::Act;
+use super::world::{World, seen};
+
+impl World {
+    pub(super) async fn act(&self, who: usize, act: &Act) {
+        let machine = self.machine(who);
+        let full = machine.disk.is_full();
+        if let Err(error) = self.perform(who, &machine, act).await
+            && is_fault(&error)
+            && machine.is_alive()
+            && !(full || machine.disk.is_full())
+        {
+            self.note_broken(|| format!("{act:?}: {error}"));
+        }
+    }
+
+    /// What the machine showed before and shows no longer was given up knowingly.
+    fn note(&self, machine: &Machine, before: &BTreeSet<usize>) {
+        if machine.is_alive() {
+            let after = seen(machine.looks().into_values());
+            let gone = before.difference(&after).copied();
+            self.history.borrow_mut().given_up.extend(gone);
+        }
+    }
+
+    /// What an operation waits for may change what is seen; only its own effect counts as given up.
+    async fn perform(&self, who: usize, machine: &Machine, act: &Act) -> Result<(), FsError> {
+        match act {
+            Act::Write(path, pause) => return self.write(machine, path, *pause).await,
+            Act::Append(path) => {
+                let fits = |old, n| n > old && n < old + 500;
+                self.alter(machine, path, fits).await?;
+            }
+            Act::Truncate(path) => self.alter(machine, path, |old, n| n < old).await?,
+            Act::Read(path) => {
+                let content = machine.read(path).await?;
+                self.expect_known(&content, path);
+            }
+            Act::Mkdir(path) => machine.mkdir(path).await?,
+            Act::Rmdir(path) => machine.rmdir(path).await?,
+            Act::Unlink(path) => {
+                machine.warm(path).await;
+                let before = seen(machine.looks().into_values());
+                let done = machine.unlink(path).await;
+                self.note(machine, &before);
+                done?;
+            }
+            Act::Rename(from, to) => {
+                machine.warm(from).await;
+                machine.warm(to).await;
+                let before = seen(machine.looks().into_values());
+                let done = machine.rename(from, to, RenameMode::Replace).await;
+                self.note(machine, &before);
+                done?;
+            }
+            Act::Exchange(from, to) => machine.rename(from, to, RenameMode::Exchange).await?,
+            Act::Link(from, to) => machine.link(from, to).await?,
+            Act::Symlink(target, path) => machine.symlink(target, path).await?,
+            Act::Chmod(path, mode) => {
+                let set = SetAttr {
+                    mode: Some(*mode),
+                    ..SetAttr::default()
+                };
+                machine.set_attr(path, set).await?;
+            }
+            Act::Touch(path, ago) => {
+                let at = Time::new(self.clock.now().secs() - ago, 0);
+                let set = SetAttr {
+                    mtime: Some(SetTime::At(at)),
+                    ..SetAttr::default()
+                };
+                machine.set_attr(path, set).await?;
+            }
+            Act::Open(path) => machine.open(path).await?,
+            Act::WriteLate | Act::Close => return self.use_open(machine, act),
+            Act::Fsync(path) => {
+                if let Some(content) = machine.fsync(path).await? {
+                    self.expect_known(&content, path);
+                    self.synced.borrow_mut()[who].insert(content.len());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, machine: &Machine, path: &str, pause: u64) -> Result<(), FsError> {
+        machine.warm(path).await;
+        let size = self.size_at(machine, path);
+        let content = || {
+            self.replaced(machine, size);
+            let mut history = self.history.borrow_mut();
+            history.begin_with(&[], |_| true).unwrap_or_default()
+        };
+        let pause = Duration::from_millis(pause);
+        if let Some(content) = machine.write(path, content, pause).await? {
+            self.closed(machine, &content);
+        }
+        Ok(())
+    }
+
+    /// What is done with a file that was opened long ago.
+    fn use_open(&self, machine: &Machine, act: &Act) -> Result<(), FsError> {
+        if let Act::Close = act {
+            if let Some((path, content)) = machine.close()? {
+                self.expect_known(&content, &path);
+                self.closed(machine, &content);
+            }
+            return Ok(());
+        }
+        let more = |old: &[u8]| {
+            let mut history = self.history.borrow_mut();
+            history.begin_with(old, |n| n > old.len() && n < old.len() + 500)
+        };
+        if let Some((old, _)) = machine.write_late(more)? {
+            self.replaced(machine, Some(old.len()));
+        }
+        Ok(())
+    }
+
+    /// A file that was removed while it was open goes with its last close.
+    pub(super) fn closed(&self, machine: &Machine, content: &[u8]) {
+        let shown = seen(machine.looks().into_values()).contains(&content.len());
+        let mut history = self.history.borrow_mut();
+        history.closed.insert(content.len());
+        if !shown {
+            history.given_up.insert(content.len());
+        }
+    }
+
+    fn size_at(&self, machine: &Machine, path: &str) -> Option<usize> {
+        let (kind, size) = machine.looks().get(path).copied()?;
+        (kind == Kind::File).then_some(size as usize)
+    }
+
+    /// A content that was seen was replaced; somewhere else it may still be in sight.
+    fn replaced(&self, machine: &Machine, size: Option<usize>) {
+        let after = seen(machine.looks().into_values());
+        if let Some(size) = size.filter(|size| !after.contains(size) && machine.is_alive()) {
+            self.history.borrow_mut().given_up.insert(size);
+        }
+    }
+
+    async fn alter(
+        &self,
+        machine: &Machine,
+        path: &str,
+        fits: impl Fn(usize, usize) -> bool,
+    ) -> Result<(), FsError> {
+        let change = |old: &[u8]| {
+            self.expect_known(old, &path);
+            let mut history = self.history.borrow_mut();
+            history.begin_with(old, |n| fits(old.len(), n))
+        };
+        if let Some((old, new)) = machine.alter(path, change).await? {
+            self.replaced(machine, Some(old.len()));
+            self.history.borrow_mut().closed.insert(new.len());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a program would be told of a failure that is not its own doing.
+fn is_fault(error: &FsError) -> bool {
+    matches!(
+        error,
+        FsError::Replica(_) | FsError::Content(_) | FsError::BadHandle
+    )
+}

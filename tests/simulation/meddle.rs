@@ -1,0 +1,134 @@
+//! What a foreign writer does on the server, and what befalls the server itself.
+
+use std::collections::BTreeSet;
+
+use roamhome::remote::layout::{self, HomeToml};
+use roamhome::remote::{RemoteError, SetStat};
+
+use super::op::{Away, Meddle};
+use super::programs::path_of;
+use super::world::{World, seen};
+
+impl World {
+    /// What is on the server outside of what is ours.
+    fn server_files(&self) -> BTreeSet<usize> {
+        let tree = self.server.tree();
+        let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
+        seen(theirs.map(|(_, item)| (item.stat.kind, item.data.len() as u64)))
+    }
+
+    pub(super) fn meddle(&self, meddle: &Meddle) {
+        // What is written to another directory is not written to the home.
+        if self.away.borrow().is_some() {
+            return;
+        }
+        let before = self.server_files();
+        // What cannot be done is not done.
+        let _done = self.try_meddle(meddle);
+        let after = self.server_files();
+        let gone = before.difference(&after).copied();
+        self.history.borrow_mut().given_up.extend(gone);
+    }
+
+    fn try_meddle(&self, meddle: &Meddle) -> Result<(), RemoteError> {
+        match meddle {
+            Meddle::Write(path) => {
+                let content = self.history.borrow_mut().begin_with(&[], |_| true);
+                let content = content.unwrap_or_default();
+                self.server.write_file(&path_of(path), &content)?;
+                self.history.borrow_mut().closed.insert(content.len());
+                Ok(())
+            }
+            Meddle::Remove(path) => self.server.remove(&path_of(path)),
+            Meddle::Rename(from, to) => self.server.rename(&path_of(from), &path_of(to)),
+            Meddle::Mkdir(path) => self.server.make_dir(&path_of(path)),
+            Meddle::Symlink(target, path) => {
+                let path = path_of(path);
+                self.server.make_symlink(&path, target.as_bytes())
+            }
+            Meddle::Chmod(path, mode) => {
+                let set = SetStat {
+                    mode: Some(*mode),
+                    ..SetStat::default()
+                };
+                self.server.set_stat(&path_of(path), set)
+            }
+            Meddle::Touch(path, ago) => {
+                let set = SetStat {
+                    mtime: Some(self.clock.now().secs() - ago),
+                    ..SetStat::default()
+                };
+                self.server.set_stat(&path_of(path), set)
+            }
+        }
+    }
+
+    /// Another directory stands where the home was.
+    pub(super) fn go_away(&self, how: Away) {
+        if self.away.borrow().is_some() {
+            return;
+        }
+        let home = self.server.snapshot();
+        self.server.restore(&self.blank);
+        if how == Away::Other {
+            let other = HomeToml::new(0xfeed).format();
+            let written = self
+                .server
+                .write_file(&layout::home_toml(), other.as_bytes());
+            written.unwrap();
+            self.server
+                .write_file(&path_of("a"), b"of somebody else")
+                .unwrap();
+        }
+        let tree = self.server.tree();
+        *self.away.borrow_mut() = Some((home, tree));
+    }
+
+    /// The home is in its place again. Nobody may have touched what stood there.
+    pub(super) fn come_back(&self) {
+        let Some((home, left)) = self.away.borrow_mut().take() else {
+            return;
+        };
+        if self.server.tree() != left {
+            self.note_broken(|| "somebody touched a directory that is not the home".into());
+        }
+        self.server.restore(&home);
+    }
+
+    /// Keeps a copy of the server, as its administrator does.
+    pub(super) fn back_up(&self) {
+        if self.away.borrow().is_none() {
+            *self.backup.borrow_mut() = Some(self.server.snapshot());
+        }
+    }
+
+    /// The administrator puts the copy back. What only the server had is lost, and no fault of ours.
+    pub(super) fn roll_back(&self) {
+        let Some(backup) = self.backup.borrow_mut().take() else {
+            return;
+        };
+        if self.away.borrow().is_some() {
+            return;
+        }
+        self.server.restore(&backup);
+        self.expect_questions();
+        let mut held = BTreeSet::new();
+        for machine in self.machines.borrow().iter() {
+            held.extend(machine.held());
+        }
+        let there: BTreeSet<usize> = self
+            .server
+            .tree()
+            .values()
+            .map(|item| item.data.len())
+            .collect();
+        let mut history = self.history.borrow_mut();
+        let gone: Vec<_> = history
+            .closed
+            .iter()
+            .filter(|length| !held.contains(length) && !there.contains(length))
+            .copied()
+            .collect();
+        history.given_up.extend(gone);
+    }
+}

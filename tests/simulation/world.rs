@@ -1,0 +1,418 @@
+//! Some machines, a server and a foreign writer, and what has happened to them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, join_all};
+use roamhome::engine::Scope;
+use roamhome::remote::memory::{Item, Snapshot, Trip};
+use roamhome::remote::{MemoryServer, layout};
+use roamhome::replica::{Replica, ReplicaError};
+use roamhome::sync::GuardLimits;
+use roamhome::tree::{Kind, RelPath};
+
+use super::history::History;
+use super::machine::{Machine, Setup};
+use super::op::{Mix, Op};
+use super::plug::{Death, SharedPlug};
+use super::programs::{Looks, path_of};
+use super::rng::Rng;
+use crate::support::client::Clock;
+
+/// A server as it was, and what stood in its place then.
+type AwayHome = (Snapshot, BTreeMap<RelPath, Item>);
+
+/// What happened in a simulation, in numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) operations: u64,
+    pub(super) crashes: u64,
+    pub(super) faults: u64,
+}
+
+pub(super) struct World {
+    pub(super) server: MemoryServer,
+    pub(super) clock: Clock,
+    pub(super) machines: RefCell<Vec<Rc<Machine>>>,
+    pub(super) history: RefCell<History>,
+    /// What programs synced on each machine.
+    pub(super) synced: RefCell<Vec<BTreeSet<usize>>>,
+    rng: RefCell<Rng>,
+    _dir: tempfile::TempDir,
+    /// The last request that is to go wrong.
+    tripped: Cell<u64>,
+    refused: RefCell<BTreeSet<String>>,
+    /// What the only writer of the home left, if nobody else ever wrote there.
+    left: RefCell<Option<Looks>>,
+    alone: Cell<bool>,
+    /// Passes may ask.
+    questions: Cell<bool>,
+    guard: GuardLimits,
+    /// Operations under way.
+    at_once: Cell<usize>,
+    /// The server's disk before anything was on it.
+    pub(super) blank: Snapshot,
+    pub(super) away: RefCell<Option<AwayHome>>,
+    pub(super) backup: RefCell<Option<Snapshot>>,
+    broken: RefCell<Vec<String>>,
+    tally: Cell<Tally>,
+}
+
+/// The lengths of the files among what somebody sees.
+pub(super) fn seen(looks: impl IntoIterator<Item = (Kind, u64)>) -> BTreeSet<usize> {
+    let files = looks.into_iter().filter(|(kind, _)| *kind == Kind::File);
+    files.map(|(_, size)| size as usize).collect()
+}
+
+impl World {
+    pub(super) fn new(rng: &mut Rng, mix: Mix) -> Self {
+        let clock = Clock::new();
+        let server = {
+            let clock = clock.clone();
+            MemoryServer::new(move || clock.now())
+        };
+        let mut jitter = Rng::new(rng.next());
+        server.set_latency(move || Duration::from_micros(500 + jitter.below(1000)));
+        let blank = server.snapshot();
+        // The memory's file system: disks are simulated, and its inode numbers are never used again.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let skews = [0, 0, 1, -1, 100, -100, 100_000];
+        let guard = match mix.guard {
+            true => GuardLimits {
+                removed_count: 2,
+                removed_share: 0.2,
+                attrs_count: 3,
+                attrs_share: 0.3,
+            },
+            false => GuardLimits::default(),
+        };
+        let machines = (0..mix.machines).map(|i| {
+            let ahead = if mix.skew { rng.pick(&skews) } else { 0 };
+            let setup = Setup {
+                server: server.clone(),
+                clock: clock.clone(),
+                ahead: Arc::new(AtomicI64::new(ahead)),
+                guard,
+                dir: dir.path().to_owned(),
+                name: i.to_string(),
+            };
+            Rc::new(Machine::new(setup, rng))
+        });
+        let machines = RefCell::new(machines.collect());
+        Self {
+            server,
+            clock,
+            machines,
+            history: RefCell::new(History::new(rng)),
+            synced: RefCell::new(vec![BTreeSet::new(); mix.machines]),
+            rng: RefCell::new(Rng::new(rng.next())),
+            _dir: dir,
+            tripped: Cell::new(0),
+            refused: RefCell::default(),
+            left: RefCell::default(),
+            alone: Cell::new(mix.machines == 1 && !mix.meddle),
+            questions: Cell::new(mix.guard),
+            guard,
+            at_once: Cell::new(0),
+            blank,
+            away: RefCell::default(),
+            backup: RefCell::default(),
+            broken: RefCell::default(),
+            tally: Cell::default(),
+        }
+    }
+
+    pub(super) fn machine(&self, who: usize) -> Rc<Machine> {
+        Rc::clone(&self.machines.borrow()[who])
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.tally.get()
+    }
+
+    pub(super) fn note_broken(&self, what: impl FnOnce() -> String) {
+        self.broken.borrow_mut().push(what());
+    }
+
+    /// What was wrong so far.
+    pub(super) fn broken(&self) -> Result<(), String> {
+        match &self.broken.borrow()[..] {
+            [] => Ok(()),
+            broken => Err(broken.join("\n")),
+        }
+    }
+
+    pub(super) async fn apply(&self, op: &Op) {
+        self.is_as_left(op);
+        self.perform_op(op).await;
+        let died = self.revive();
+        let alone = self.alone.get() && !died;
+        *self.left.borrow_mut() = alone.then(|| self.machine(0).looks());
+        if self.away.borrow().is_none() {
+            let tree = self.server.tree();
+            let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
+            for (path, item) in theirs.filter(|(_, item)| item.stat.kind == Kind::File) {
+                self.expect_known(&item.data, path);
+            }
+        }
+    }
+
+    /// Where nobody else writes, nothing but its programs changes what a machine shows: no pass, no death, no
+    /// lost answer.
+    pub(super) fn is_as_left(&self, before: &dyn std::fmt::Debug) {
+        let Some(left) = self.left.borrow_mut().take() else {
+            return;
+        };
+        let now = self.machine(0).looks();
+        if now != left {
+            self.note_broken(|| format!("before {before:?}: {left:?} became {now:?} by itself"));
+        }
+    }
+
+    fn perform_op<'a>(&'a self, op: &'a Op) -> LocalBoxFuture<'a, ()> {
+        async move {
+            self.at_once.set(self.at_once.get() + 1);
+            self.count(op);
+            match op {
+                Op::On(who, act) => self.act(*who, act).await,
+                Op::Meddle(meddle) => self.meddle(meddle),
+                Op::Advance(secs) => self.clock.advance(*secs),
+                Op::Jump(who, secs) => {
+                    let ahead = &self.machine(*who).setup.ahead;
+                    ahead.fetch_add(*secs, Ordering::SeqCst);
+                }
+                Op::Offline(who) => self.machine(*who).offline().await,
+                Op::Online(who) => self.machine(*who).online().await,
+                Op::Sync(who) => self.pass(*who, look(false)).await,
+                // Nobody says that an empty directory is the home.
+                Op::Answer(_) if self.away.borrow().is_some() => {}
+                Op::Answer(who) => self.pass(*who, look(true)).await,
+                Op::Push(who) => self.pass(*who, Scope::Push { now: true }).await,
+                Op::Commit(who) => self.store(*who, Replica::commit),
+                Op::Settle(who) => self.store(*who, Replica::settle),
+                Op::Die(who, death) => self.machine(*who).die(*death),
+                Op::DieAfter(who, events, death) => {
+                    self.machine(*who).plug.pull_after(*events, *death);
+                }
+                Op::DiskFull(who, full) => self.machine(*who).disk.set_full(*full),
+                Op::Cut => self.server.cut(),
+                Op::Crash => self.server.crash(),
+                Op::Trip(skip, trip) => self.trip(*skip, *trip),
+                Op::Full(full) => self.server.set_capacity(if *full { 0 } else { 1 << 40 }),
+                Op::Refuse(path, kind) => {
+                    self.refused.borrow_mut().insert(path.clone());
+                    self.server.refuse(&path_of(path), *kind);
+                }
+                Op::Away(how) => self.go_away(*how),
+                Op::Back => self.come_back(),
+                Op::BackUp => self.back_up(),
+                Op::RollBack => self.roll_back(),
+                Op::Together(parts) => {
+                    join_all(parts.iter().map(|(after, op)| async move {
+                        tokio::time::sleep(Duration::from_millis(*after)).await;
+                        self.perform_op(op).await;
+                    }))
+                    .await;
+                }
+            }
+            self.at_once.set(self.at_once.get() - 1);
+        }
+        .boxed_local()
+    }
+
+    fn count(&self, op: &Op) {
+        let mut tally = self.tally.get();
+        match op {
+            Op::Together(_) => {}
+            Op::Cut
+            | Op::Crash
+            | Op::Trip(..)
+            | Op::Full(_)
+            | Op::Refuse(..)
+            | Op::DiskFull(..) => {
+                tally.faults += 1;
+            }
+            Op::Away(_) | Op::RollBack | Op::Jump(..) => tally.faults += 1,
+            _ => tally.operations += 1,
+        }
+        self.tally.set(tally);
+    }
+
+    fn store(&self, who: usize, store: fn(&Replica) -> Result<(), ReplicaError>) {
+        let machine = self.machine(who);
+        if let Err(error) = store(&machine.replica)
+            && machine.is_alive()
+            && !machine.disk.is_full()
+        {
+            self.note_broken(|| format!("the index cannot be stored: {error}"));
+        }
+    }
+
+    async fn pass(&self, who: usize, scope: Scope) {
+        let machine = self.machine(who);
+        let quiet = self.at_once.get() == 1;
+        let before = machine.looks();
+        // No link, or lost on the way: passes after this one go on.
+        let report = machine.pass(scope).await;
+        if let Ok(report) = &report
+            && !report.guards.is_empty()
+            && !self.questions.get()
+            && self.away.borrow().is_none()
+        {
+            self.note_broken(|| format!("guards: {:?}", report.guards));
+        }
+        let asked = matches!(
+            scope,
+            Scope::Full {
+                force_guard: true,
+                ..
+            }
+        );
+        if quiet && !asked && machine.is_alive() {
+            self.few_are_gone(&before, &machine.looks());
+        }
+    }
+
+    /// A pass that nobody allowed more removes only a few.
+    fn few_are_gone(&self, before: &Looks, after: &Looks) {
+        let stays: BTreeSet<_> = after.values().collect();
+        let gone = |(path, looks): &(&String, &(Kind, u64))| {
+            !after.contains_key(*path) && !stays.contains(looks)
+        };
+        let gone = before.iter().filter(gone).count() as u64;
+        let share = gone as f64 / before.len().max(1) as f64;
+        if gone > self.guard.removed_count && share > self.guard.removed_share {
+            self.note_broken(|| format!("{gone} are gone unasked: {before:?} became {after:?}"));
+        }
+    }
+
+    /// From now on, passes may ask.
+    pub(super) fn expect_questions(&self) {
+        self.questions.set(true);
+        self.alone.set(false);
+    }
+
+    fn trip(&self, skip: u64, trip: Trip) {
+        self.server.trip(skip, trip);
+        self.tripped
+            .set(self.tripped.get().max(self.server.requests() + skip));
+    }
+
+    /// Whether any request was made to fail.
+    pub(super) fn failed_requests(&self) -> bool {
+        self.tripped.get() > 0
+    }
+
+    /// Starts the dead machines again, with the disks that they left; whether there were any.
+    fn revive(&self) -> bool {
+        let mut died = false;
+        let machines = self.machines.borrow().len();
+        for who in 0..machines {
+            let dead = self.machine(who);
+            let Some(mut death) = dead.plug.dead() else {
+                continue;
+            };
+            died = true;
+            dead.bury();
+            let mut life = dead.life;
+            loop {
+                self.died(who, death);
+                life = life.after(death);
+                let plug = SharedPlug::default();
+                let mut rng = self.rng.borrow_mut();
+                if rng.one_in(5) {
+                    plug.pull_after(rng.below(80), rng.pick(&[Death::Kill, Death::PowerLoss]));
+                }
+                let started = Machine::start(dead.setup.clone(), &mut rng, life, Arc::clone(&plug));
+                match (started, plug.dead()) {
+                    (_, Some(again)) => death = again,
+                    (Ok(machine), None) => {
+                        self.machines.borrow_mut()[who] = Rc::new(machine);
+                        break;
+                    }
+                    (Err(error), None) => {
+                        panic!("the replica does not open after {death:?}: {error}")
+                    }
+                }
+            }
+        }
+        died
+    }
+
+    fn died(&self, who: usize, death: Death) {
+        let mut tally = self.tally.get();
+        tally.crashes += 1;
+        self.tally.set(tally);
+        if death == Death::Kill {
+            return;
+        }
+        self.alone.set(false);
+        let mut safe = self.synced.borrow()[who].clone();
+        let stored = match &*self.away.borrow() {
+            Some((home, _)) => home.tree(),
+            None => self.server.tree(),
+        };
+        let stored = stored.iter().filter(|(path, _)| is_kept(path));
+        safe.extend(stored.map(|(_, item)| item.data.len()));
+        for (other, machine) in self.machines.borrow().iter().enumerate() {
+            if other != who {
+                safe.extend(machine.held());
+            }
+        }
+        let mut history = self.history.borrow_mut();
+        let lost: Vec<_> = history
+            .contents
+            .keys()
+            .filter(|length| !safe.contains(length))
+            .copied()
+            .collect();
+        lost.into_iter().for_each(|length| history.lose(length));
+    }
+
+    /// Ends all faults.
+    pub(super) async fn heal(&self) {
+        self.come_back();
+        for machine in self.machines.borrow().iter() {
+            machine.plug.spare();
+            machine.disk.set_full(false);
+        }
+        while self.server.requests() <= self.tripped.get() {
+            // Whether it goes wrong is all the same.
+            drop(self.server.session().lstat(&path_of("")).await);
+        }
+        self.server.set_capacity(1 << 40);
+        for path in self.refused.borrow().iter() {
+            self.server.refuse(&path_of(path), None);
+        }
+    }
+
+    /// Nobody may ever see what nobody wrote.
+    pub(super) fn expect_known(&self, content: &[u8], place: &dyn std::fmt::Display) {
+        if !self.history.borrow().knows(content) {
+            self.note_broken(|| format!("{place} has {} bytes that nobody wrote", content.len()));
+        }
+    }
+
+    pub(super) fn may_ask(&self) -> bool {
+        self.questions.get()
+    }
+}
+
+/// Whether something at `path` on the server counts as there: under its name, in the trash or in the backups.
+pub(super) fn is_kept(path: &RelPath) -> bool {
+    let inside = |dir: &RelPath| path != dir && path.names().starts_with(dir.names());
+    !layout::is_ours(path) || inside(&layout::trash()) || inside(&layout::backups())
+}
+
+/// A pass that looks at the server.
+pub(super) fn look(force_guard: bool) -> Scope {
+    Scope::Full {
+        now: true,
+        force_guard,
+    }
+}
