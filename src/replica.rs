@@ -15,6 +15,7 @@ mod recover;
 mod rescue;
 mod rows;
 mod schema;
+mod settling;
 mod snapshot;
 mod stored;
 mod table;

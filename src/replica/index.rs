@@ -19,6 +19,7 @@ use super::stored::Stored;
 use super::table::Changes;
 use super::tx::{Move, Tx};
 use super::view::View;
+use crate::tree::{Hash, NodeId};
 
 /// With more rows than this pending, updates wait for the writer.
 const MOST_PENDING: usize = 50_000;
@@ -212,6 +213,21 @@ impl Replica {
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
+    }
+
+    /// Makes the content of `node` and its name survive power loss.
+    pub fn sync_content(&self, node: NodeId) -> Result<(), ReplicaError> {
+        let since = self.view(|view| view.unsynced_since(node))?;
+        self.content().sync_file(node)?;
+        match since {
+            Some(since) => self.update(|tx| tx.settle(node, since)),
+            None => Ok(()),
+        }
+    }
+
+    /// The hash of the content of `node`; `None` if it is missing or has not `size` bytes.
+    pub fn content_hash(&self, node: NodeId, size: u64) -> Result<Option<Hash>, ReplicaError> {
+        self.content().hash(node, size)
     }
 
     /// How much there is.

@@ -18,8 +18,10 @@ use super::index::{Phase, Replica, Shared, State};
 use super::journal::{self, Journal, Replayed};
 use super::opens::Opens;
 use super::rows::Counter;
+use super::settling::Settling;
 use super::stored::Stored;
 use super::table::{self, Counters};
+use super::view::View;
 use super::writer::{self, Writer};
 use super::{recover, schema};
 use crate::tree::{Kind, NodeId, Time};
@@ -73,22 +75,30 @@ impl Replica {
             tried: Condvar::new(),
         });
         let graves = recover::recover(&shared, now)?;
+        let unsynced = View::new(&shared.lock()).unsynced()?;
         let writer = Writer {
             shared: Arc::clone(&shared),
             db,
             graves,
             last_durable: Instant::now(),
             rows: 0,
+            settling: Settling::new(unsynced),
         };
         let thread = thread::Builder::new()
             .name("index".into())
             .spawn(|| writer.run())
             .at(state_dir)?;
-        Ok(Self {
+        let replica = Self {
             shared,
             writer: Mutex::new(Some(thread)),
             _lock: lock,
-        })
+        };
+        // From here on the disk knows that the home is open, whatever it forgets. A full one may not: then the
+        // home is readable at least.
+        if let Err(error) = replica.sync() {
+            tracing::warn!(%error, "after a power loss, the next start may not know that there was one");
+        }
+        Ok(replica)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Making rows and content agree again after the daemon or the machine died.
 //!
 //! The death of the daemon leaves work only for nodes in flight. Power loss may undo updates that nobody
-//! synced while the content they told of is on the disk: then every unsent file is looked at, which costs
-//! what changed and not what exists.
+//! synced while the content they told of is on the disk: then every unsent file is looked at. And it may keep
+//! updates while it takes content that nobody synced: what the server has and the disk was not yet known to keep
+//! is looked at, and fetched again. Both cost what changed and not what exists.
 
 use std::fs;
 
@@ -12,7 +13,7 @@ use super::index::Shared;
 use super::rows::{Content, Node};
 use super::tx::Tx;
 use super::view::View;
-use crate::tree::{Kind, NodeId, Time};
+use crate::tree::{Kind, NodeId, Place, Time};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -30,13 +31,23 @@ pub(super) fn recover(shared: &Shared, now: Time) -> Result<Vec<NodeId>> {
     // Without a boot id, all boots are one.
     let boot = fs::read(BOOT_ID).unwrap_or_default();
     let opened_in = View::new(&state).meta(OPENED_IN)?;
-    if opened_in.is_some_and(|opened_in| opened_in != boot) {
+    let lost_power = opened_in.is_some_and(|opened_in| opened_in != boot);
+    if lost_power {
         tracing::warn!("the machine went down while the home was open; looking at unsent files");
+        for (id, _) in View::new(&state).unsynced()? {
+            shared.update_locked(&mut state, |tx| settle_unsynced(tx, content, id))?;
+        }
+        for (place, _) in View::new(&state).dirty(usize::MAX)? {
+            shared.update_locked(&mut state, |tx| settle_dirty(tx, content, &place, now))?;
+        }
         for (id, _) in content.list(Which::Unsent)? {
             shared.update_locked(&mut state, |tx| settle_unsent(tx, content, id, now))?;
         }
     }
     shared.update_locked(&mut state, |tx| {
+        if lost_power {
+            tx.skip_nodes()?;
+        }
         tx.set_meta(OPENED_IN, Some(boot))?;
         if tx.node(NodeId::ROOT)?.is_none() {
             tx.put_node(new_node(NodeId::ROOT, Kind::Dir, now))?;
@@ -46,10 +57,17 @@ pub(super) fn recover(shared: &Shared, now: Time) -> Result<Vec<NodeId>> {
     View::new(&state).doomed()
 }
 
-/// Notes that nothing will have to be looked at.
+/// Notes that nothing will have to be looked at, once all content is on the disk.
 pub(super) fn note_closing(shared: &Shared) -> Result<()> {
+    let unsynced = View::new(&shared.lock()).unsynced()?;
+    shared.content.sync_all()?;
     let mut state = shared.lock();
-    shared.update_locked(&mut state, |tx| tx.set_meta(OPENED_IN, None))
+    shared.update_locked(&mut state, |tx| {
+        for (id, since) in unsynced {
+            tx.settle(id, since)?;
+        }
+        tx.set_meta(OPENED_IN, None)
+    })
 }
 
 fn settle_in_flight(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Time) -> Result<()> {
@@ -58,6 +76,67 @@ fn settle_in_flight(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Ti
         (Some(node), _) if node.nlink == 0 => tx.remove_node(id),
         (Some(_), Some(state)) => renew(tx, id, state, now),
         _ => Ok(()),
+    }
+}
+
+/// How much later than its row content has to be to be newer, in nanoseconds: the kernel's clock for files lags.
+const NEWER_NANOS: i64 = 1_000_000_000;
+
+/// The server has what the row says, and the disk may have any part of it: what is not known to be whole is
+/// fetched again. Only what was written after the row is newer than what the server has.
+fn settle_unsynced(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId) -> Result<()> {
+    let Some(node) = tx.node(id)?.filter(|node| !node.data_changed) else {
+        return Ok(());
+    };
+    let row = node.ctime.max(node.mtime);
+    let newer = |mtime: Time| mtime.0 > row.0.saturating_add(NEWER_NANOS);
+    if content.is_in_unsent(id)? && content.stat(id)?.is_some_and(|(_, mtime)| newer(mtime)) {
+        return Ok(());
+    }
+    let base = tx.base_places(id)?.into_iter().next();
+    let base = base.map(|place| tx.base(&place)).transpose()?.flatten();
+    let hash = node.hash.or(base.and_then(|base| base.version.hash));
+    if hash.is_some() && content.hash(id, node.size)? == hash {
+        return Ok(());
+    }
+    content.remove(id)?;
+    tx.forget_unsynced(id);
+    tx.put_node(Node {
+        content: Content::Absent,
+        ..node
+    })
+}
+
+/// Content that was written here and never synced may be where it was before, shorter, or missing: then the row
+/// says so, or what the server has counts again.
+fn settle_dirty(tx: &mut Tx<'_>, content: &ContentStore, place: &Place, now: Time) -> Result<()> {
+    let Some(id) = tx.child(place.parent, &place.name)? else {
+        return Ok(());
+    };
+    let node = tx.node(id)?;
+    let Some(node) = node.filter(|n| n.kind == Kind::File && n.data_changed && n.size > 0) else {
+        return Ok(());
+    };
+    if let Some(state) = content.stat(id)? {
+        let hint = tx.local_path(id)?;
+        content.follow(id, true, || hint);
+        return match state.0 == node.size {
+            true => Ok(()),
+            false => renew(tx, id, state, now),
+        };
+    }
+    let base = tx.base(place)?.filter(|base| base.node == id);
+    match base {
+        Some(base) if base.version.kind == Kind::File => tx.put_node(Node {
+            size: base.version.size,
+            mtime: Time::new(base.version.mtime, 0),
+            content: Content::Absent,
+            data_changed: false,
+            data_seq: node.data_seq + 1,
+            hash: None,
+            ..node
+        }),
+        _ => renew(tx, id, (0, node.mtime), now),
     }
 }
 
@@ -130,10 +209,21 @@ pub(super) fn new_node(id: NodeId, kind: Kind, now: Time) -> Node {
 mod tests {
     use std::io::Write;
 
+    use super::super::Replica;
     use super::super::index::tests::{NOW, killed, make, open, place, update, view};
     use super::super::open::index_path;
     use super::*;
-    use crate::tree::{Hash, RelPath};
+    use crate::tree::{BaseEntry, Hash, RelPath};
+
+    /// What the next boot finds.
+    fn without_power(replica: &Replica) -> tempfile::TempDir {
+        replica.sync().unwrap();
+        let copy = killed(replica);
+        let db = rusqlite::Connection::open(index_path(copy.path())).unwrap();
+        db.execute("UPDATE meta SET value = x'00' WHERE name = ?1", [OPENED_IN])
+            .unwrap();
+        copy
+    }
 
     #[test]
     fn content_written_after_the_last_row_is_sent() {
@@ -185,12 +275,7 @@ mod tests {
             let mut file = replica.content().open_unsent(id, &hint).unwrap();
             file.write_all(bytes).unwrap();
         }
-        replica.sync().unwrap();
-        let copy = killed(&replica);
-        let db = rusqlite::Connection::open(index_path(copy.path())).unwrap();
-        db.execute("UPDATE meta SET value = x'00' WHERE name = ?1", [OPENED_IN])
-            .unwrap();
-        drop(db);
+        let copy = without_power(&replica);
         let replica = open(&copy);
         assert!(
             view(&replica, |view| view.node(written))
@@ -211,5 +296,103 @@ mod tests {
             NOW,
             view(&replica, |view| view.node(written)).unwrap().ctime
         );
+    }
+    /// A file that the server has too, and what the disk holds of it.
+    fn fetched(replica: &Replica, name: &str, on_disk: Option<&str>) -> NodeId {
+        let id = make(replica, name, |node| {
+            node.size = 4;
+            node.content = Content::Whole;
+            node.hash = Some(Hash(*blake3::hash(b"data").as_bytes()));
+        });
+        if let Some(text) = on_disk {
+            let mut staged = replica.content().new_staging().unwrap();
+            staged.file.write_all(text.as_bytes()).unwrap();
+            replica.content().install(staged, id).unwrap();
+        }
+        id
+    }
+
+    #[test]
+    fn content_that_power_loss_took_and_the_server_has_is_fetched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let disk = [Some("data"), Some(""), Some("da\0\0"), None];
+        let ids = disk.map(|on_disk| fetched(&replica, &format!("{on_disk:?}"), on_disk));
+        let safe = fetched(&replica, "synced", Some("data"));
+        replica.sync_content(safe).unwrap();
+        let unsynced = view(&replica, |view| view.unsynced());
+        assert_eq!(unsynced.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
+        let copy = killed(&replica);
+        let kill = open(&copy);
+        assert_eq!(view(&kill, |view| view.unsynced()), unsynced);
+        let copy = without_power(&replica);
+        let replica = open(&copy);
+        let content = ids.map(|id| view(&replica, |view| view.node(id)).unwrap().content);
+        let (whole, absent) = (Content::Whole, Content::Absent);
+        assert_eq!(content, [whole, absent, absent, absent]);
+        assert_eq!(
+            view(&replica, |view| view.node(safe)).unwrap().content,
+            whole
+        );
+        assert_eq!(replica.content().list(Which::Clean).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn after_an_orderly_end_power_loss_takes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        fetched(&replica, "a", Some("data"));
+        replica.close().unwrap();
+        drop(replica);
+        assert!(view(&open(&dir), |view| view.unsynced()).is_empty());
+    }
+
+    #[test]
+    fn unsent_content_that_power_loss_moved_cut_or_took_is_what_its_row_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let on_disk = [Some("data"), Some("da"), None, None];
+        let ids = [0, 1, 2, 3].map(|nth: usize| {
+            let id = fetched(&replica, &format!("{nth}"), on_disk[nth]);
+            let here = place(NodeId::ROOT, &format!("{nth}"));
+            update(&replica, |tx| {
+                let node = tx.node(id)?.unwrap();
+                if nth == 3 {
+                    let version = node.version();
+                    tx.set_base(here.clone(), Some(BaseEntry { node: id, version }))?;
+                }
+                tx.mark_dirty(here, NOW)?;
+                tx.put_node(Node {
+                    data_changed: true,
+                    ..node
+                })
+            });
+            // The rename is lost.
+            if on_disk[nth].is_some() {
+                replica.content().mark_sent(id).unwrap();
+            }
+            id
+        });
+        let copy = without_power(&replica);
+        let replica = open(&copy);
+        let rows = ids.map(|id| view(&replica, |view| view.node(id)).unwrap());
+        assert_eq!(rows.each_ref().map(|row| row.size), [4, 2, 0, 4]);
+        let unsent = rows.each_ref().map(|row| row.data_changed);
+        assert_eq!(unsent, [true, true, true, false]);
+        assert_eq!(rows[3].content, Content::Absent, "the server has it");
+        let files = replica.content().list(Which::Unsent).unwrap();
+        assert_eq!(files.len(), 2);
+    }
+
+    #[test]
+    fn a_node_that_power_loss_forgot_leaves_its_number_to_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let before = without_power(&replica);
+        let ids: Vec<_> = (0..3_000)
+            .map(|nth| make(&replica, &format!("{nth}"), |_| {}))
+            .collect();
+        let next = make(&open(&before), "next", |_| {});
+        assert!(next > *ids.last().unwrap());
     }
 }

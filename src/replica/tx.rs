@@ -7,13 +7,15 @@ use super::index::State;
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
-    Meta, Nodes, Problems, Remote, Table, Xattrs,
+    Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
 use super::view::View;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
 
 /// Node ids are reserved this many at a time; after a crash the rest of them is not used.
 const RESERVE: u64 = 1024;
+/// More nodes than power loss can undo: long before so many the index has synced its log.
+const FORGOTTEN: u64 = 1 << 20;
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -66,6 +68,15 @@ impl<'a> Tx<'a> {
         Ok(NodeId(id))
     }
 
+    /// Leaves out the ids that were given before a power loss and may have been forgotten by it: content of that
+    /// number may be there.
+    pub(super) fn skip_nodes(&mut self) -> Result<()> {
+        let id = self.state.next_node.get() + FORGOTTEN;
+        self.set::<Counters>(Counter::ReservedNodes, Some(id));
+        self.state.next_node.set(id);
+        Ok(())
+    }
+
     /// Adds or replaces a node. Its content file moves to `unsent/` or back with `data_changed`.
     pub fn put_node(&mut self, node: Node) -> Result<()> {
         let old = self.node(node.id)?;
@@ -79,8 +90,24 @@ impl<'a> Tx<'a> {
                 unsent: node.data_changed,
             });
         }
+        if node.has_sent_content() && !old.is_some_and(|old| old.has_same_content(&node)) {
+            self.set::<Unsynced>(node.id, Some(self.state.updates));
+        }
         self.set::<Nodes>(node.id, Some(node));
         Ok(())
+    }
+
+    /// Says that the content of `node` as it was at the update `since` is on the disk.
+    pub(super) fn settle(&mut self, node: NodeId, since: u64) -> Result<()> {
+        if self.unsynced_since(node)? == Some(since) {
+            self.set::<Unsynced>(node, None);
+        }
+        Ok(())
+    }
+
+    /// Says that power loss takes nothing of a node's content that the index does not know of.
+    pub(super) fn forget_unsynced(&mut self, node: NodeId) {
+        self.set::<Unsynced>(node, None);
     }
 
     /// Removes a node with all that belongs to it; its places are the caller's. Its content goes once that
@@ -94,6 +121,7 @@ impl<'a> Tx<'a> {
             self.set::<Xattrs>((id, name), None);
         }
         self.set::<InFlight>(id, None);
+        self.set::<Unsynced>(id, None);
         self.set::<Nodes>(id, None);
         if old.kind == Kind::File {
             self.moves.retain(|to_move| to_move.node != id);

@@ -8,7 +8,7 @@ use super::overlay::Layers;
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
-    Meta, Nodes, Problems, Remote, Table, Xattrs,
+    Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
 use crate::tree::{BaseEntry, Name, NodeId, Place, RelPath, Time};
 
@@ -239,6 +239,15 @@ impl<'a> View<'a> {
     pub(super) fn in_flight(&self) -> Result<Vec<NodeId>> {
         let rows = self.by_node::<InFlight>(usize::MAX)?;
         Ok(rows.into_iter().map(|(node, ())| node).collect())
+    }
+
+    /// Nodes whose content may not be on the disk yet, each with the update that says so.
+    pub(super) fn unsynced(&self) -> Result<Vec<(NodeId, u64)>> {
+        self.by_node::<Unsynced>(usize::MAX)
+    }
+
+    pub(super) fn unsynced_since(&self, node: NodeId) -> Result<Option<u64>> {
+        self.get::<Unsynced>(&node)
     }
 
     pub(super) fn doomed(&self) -> Result<Vec<NodeId>> {
