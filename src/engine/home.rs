@@ -102,10 +102,21 @@ pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<()
         }
     }
     remember(&shared.replica, META_PUBLISHED, &next.to_string());
-    if last > 0 {
-        remove_if_there(remote, &counter(shared, last)).await?;
+    // After a power loss here the server has to show what this disk remembers, or it would look rolled back.
+    let replica = Arc::clone(&shared.replica);
+    let synced = tokio::task::spawn_blocking(move || replica.sync()).await;
+    match synced {
+        Ok(Ok(())) if last > 0 => remove_if_there(remote, &counter(shared, last)).await,
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the last counter stays on the server");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(%error, "syncing the index");
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// Removes this client's counters that a pass left when it ended between raising the counter and taking note.
