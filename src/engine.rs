@@ -20,7 +20,6 @@ mod port;
 mod push;
 mod reconcile;
 mod scan;
-mod settle;
 mod shared;
 mod status;
 
@@ -68,7 +67,6 @@ impl Engine {
         );
         let shared = Arc::new(shared);
         runtime.spawn(linker::run(Arc::clone(&shared)));
-        runtime.spawn(settle::run(Arc::clone(&shared)));
         runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));
         Ok(Self { shared })
     }

@@ -15,7 +15,7 @@ mod recover;
 mod rescue;
 mod rows;
 mod schema;
-mod settle;
+mod settling;
 mod snapshot;
 mod stored;
 mod table;

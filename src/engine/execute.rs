@@ -1,6 +1,7 @@
 //! Carries a plan out: phase after phase, the steps of a phase side by side, each outcome folded as soon as
 //! it is known. One bad path is a problem of that path; only the loss of the link ends a round.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::FutureExt;
@@ -15,7 +16,7 @@ use super::shared::Shared;
 use crate::remote::{Remote, RemoteError};
 use crate::replica::ReplicaError;
 use crate::sync::{Action, Plan, Step};
-use crate::tree::{NodeId, Place, Version};
+use crate::tree::{Hash, NodeId, Place, Version};
 
 mod describe;
 mod fold;
@@ -71,8 +72,11 @@ pub(super) async fn run(
                 let Some(step) = steps.next() else { break };
                 running.push(async move {
                     match resolve(shared, remote, gathered, step).await {
-                        Ok(step) => (step, run_step(shared, remote, gathered, step).await),
-                        Err(error) => (step, Err(error)),
+                        Ok(step) => {
+                            let ended = run_step(shared, remote, gathered, &step).await;
+                            (step, ended)
+                        }
+                        Err(error) => (Cow::Borrowed(step), Err(error)),
                     }
                 });
             }
@@ -129,18 +133,32 @@ async fn resolve<'a>(
     remote: &Remote,
     gathered: &Gathered,
     step: &'a Step,
-) -> Result<&'a Step, ScanError> {
+) -> Result<Cow<'a, Step>, ScanError> {
     let Action::Compare {
         node,
         version,
         otherwise,
     } = &step.action
     else {
-        return Ok(step);
+        return Ok(Cow::Borrowed(step));
     };
     let seq = gathered.seqs.get(node).copied().unwrap_or(0);
-    let equal = compare(shared, remote, &step.place, *node, seq, version).await?;
-    Ok(if equal { step } else { otherwise })
+    let Some(hash) = compare(shared, remote, &step.place, *node, seq, version).await? else {
+        return Ok(Cow::Borrowed(otherwise));
+    };
+    // What was read tells more of it than the listing did.
+    let version = Version {
+        hash,
+        ..version.clone()
+    };
+    Ok(Cow::Owned(Step {
+        action: Action::Compare {
+            node: *node,
+            version,
+            otherwise: otherwise.clone(),
+        },
+        ..step.clone()
+    }))
 }
 
 /// Whether the step makes sense only while its directory is in the base tree: an earlier step may have
@@ -259,8 +277,8 @@ fn apply_step(shared: &Shared, gathered: &Gathered, step: &Step) -> Result<Appli
     }
 }
 
-/// Whether the server's content equals the node's. Changed under way counts as different: what is done
-/// then checks for itself.
+/// The hash of the server's content if it equals the node's, as far as it is known. Changed under way counts as
+/// different: what is done then checks for itself.
 async fn compare(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -268,18 +286,19 @@ async fn compare(
     id: NodeId,
     seq: u64,
     version: &Version,
-) -> Result<bool, ScanError> {
+) -> Result<Option<Option<Hash>>, ScanError> {
     let Some(path) = push::server_path(shared, place)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let session = remote.bulk().as_ref();
     let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     if !fetched.version.same_content(version) {
-        return Ok(false);
+        return Ok(None);
     }
     let equal = version.size == 0 || shared.replica.content().equals(id, &fetched.file)?;
     let node = shared.replica.view(|view| view.node(id))?;
-    Ok(equal && node.is_some_and(|node| node.data_seq == seq))
+    let equal = equal && node.is_some_and(|node| node.data_seq == seq);
+    Ok(equal.then_some(fetched.version.hash))
 }

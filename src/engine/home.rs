@@ -103,7 +103,10 @@ pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<()
         }
     }
     remember(&shared.replica, META_PUBLISHED, &next.to_string());
-    if last > 0 {
+    // After a power loss here the server has to show what this disk remembers, or it would look rolled back.
+    if let Err(error) = shared.replica.sync() {
+        tracing::warn!(%error, "the last counter stays on the server");
+    } else if last > 0 {
         remove_if_there(remote, &counter(shared, last)).await?;
     }
     Ok(())
@@ -115,22 +118,15 @@ pub(super) async fn clear_counters(
     remote: &Remote,
 ) -> Result<(), RemoteError> {
     let last = published(&shared.replica);
-    for number in own_counters(shared, remote).await? {
-        if number != last {
-            remove_if_there(remote, &counter(shared, number)).await?;
+    for entry in remote.interactive().list(&layout::feed()).await? {
+        match layout::parse_feed_name(&entry.name) {
+            Some((client, number)) if client == shared.client && number != last => {
+                remove_if_there(remote, &counter(shared, number)).await?;
+            }
+            _ => {}
         }
     }
     Ok(())
-}
-
-/// This client's counters on the server.
-async fn own_counters(shared: &Shared, remote: &Remote) -> Result<Vec<u64>, RemoteError> {
-    let entries = remote.interactive().list(&layout::feed()).await?;
-    let names = entries
-        .iter()
-        .filter_map(|entry| layout::parse_feed_name(&entry.name));
-    let own = names.filter(|(client, _)| *client == shared.client);
-    Ok(own.map(|(_, number)| number).collect())
 }
 
 fn counter(shared: &Shared, number: u64) -> RelPath {
@@ -165,17 +161,10 @@ async fn is_counted(shared: &Arc<Shared>, remote: &Remote) -> Result<bool, Remot
         return Ok(true);
     }
     match remote.interactive().lstat(&counter(shared, last)).await {
-        Ok(_) => return Ok(true),
-        Err(error) if error.kind == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
-    // After a power loss the server may remember more than we do.
-    let newest = own_counters(shared, remote).await?.into_iter().max();
-    let Some(newest) = newest.filter(|newest| *newest > last) else {
-        return Ok(false);
-    };
-    remember(&shared.replica, META_PUBLISHED, &newest.to_string());
-    Ok(true)
 }
 
 async fn found_home(shared: &Shared, remote: &Remote) -> Result<String, RemoteError> {

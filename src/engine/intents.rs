@@ -16,7 +16,7 @@ use super::push::{discard, look};
 use super::scan::ScanError;
 use super::shared::Shared;
 use crate::remote::{Remote, Session};
-use crate::replica::{Intent, Problem, ReplicaError};
+use crate::replica::{Intent, Node, Problem, ReplicaError};
 use crate::sync::{self, Action, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, Place, RelPath, Version};
 
@@ -113,8 +113,24 @@ async fn published(
             ..seen
         },
     });
-    let outcome = if ours { DONE } else { Outcome::Saw(seen) };
+    let outcome = match ours && still_has(shared, intent)? {
+        true => DONE,
+        false => Outcome::Saw(seen),
+    };
     Ok((Action::Agree { entry }, outcome))
+}
+
+/// Whether the content here is what was sent, as far as nobody wrote to it since. After a power loss it may lack
+/// what was never synced: then it is another version, and the plan decides between the two.
+fn still_has(shared: &Shared, intent: &Intent) -> Result<bool, ReplicaError> {
+    let node = shared.replica.view(|view| view.node(intent.node))?;
+    let is_meant = |node: &Node| node.data_changed && node.data_seq == intent.data_seq;
+    let (Some(_), Some(sent)) = (node.filter(is_meant), intent.version.hash) else {
+        return Ok(true);
+    };
+    let size = intent.version.size;
+    let hash = shared.replica.content_hash(intent.node, size)?;
+    Ok(size == 0 || hash == Some(sent))
 }
 
 /// What came of the rename from `from` to `target`.

@@ -55,8 +55,6 @@ pub struct EngineOptions {
     pub max_dirty_age: Duration,
     /// A full pass runs at least so often.
     pub reconcile_interval: Duration,
-    /// Content that came from the server is made to survive a power loss so often.
-    pub settle_interval: Duration,
     /// Trash and backups older than this are removed.
     pub retention: Duration,
     /// Decides conflicts whose times overlap.
@@ -89,7 +87,6 @@ impl EngineOptions {
             quiet_period: Duration::from_secs(1),
             max_dirty_age: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(300),
-            settle_interval: Duration::from_secs(60),
             retention: Duration::from_secs(30 * 86_400),
             prefer: Prefer::default(),
             keep_replaced: false,

@@ -126,7 +126,7 @@ impl Home {
     pub fn fsync(&self, handle: Handle) -> Result<(), FsError> {
         let content = &self.handles.file(handle)?.content;
         if content.file().is_some() {
-            self.replica.content().sync_file(content.node)?;
+            self.replica.sync_content(content.node)?;
         }
         self.fsync_dir()
     }

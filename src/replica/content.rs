@@ -18,8 +18,9 @@ use crate::tree::{NodeId, RelPath, Time};
 
 mod backups;
 pub(super) mod disk;
+mod synced;
 
-use disk::{exists, make_dir, open_rw, read_dir, remove_file, rename, sync_dir, sync_parent};
+use disk::{exists, make_dir, open_rw, read_dir, remove_file, rename, sync_dir};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -270,19 +271,6 @@ impl ContentStore {
         let _guard = self.lock();
         remove_file(&path_in(&self.clean, node))?;
         remove_file(&path_in(&self.unsent, node))
-    }
-
-    /// Makes the content of `node` and its name survive power loss.
-    pub fn sync_file(&self, node: NodeId) -> Result<()> {
-        for dir in [&self.unsent, &self.clean] {
-            let path = path_in(dir, node);
-            match File::open(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                opened => opened.at(&path)?.sync_data().at(&path)?,
-            }
-            return sync_parent(&path);
-        }
-        Ok(())
     }
 
     /// Size and modification time of the content of `node`; `None` without a content file.

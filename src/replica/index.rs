@@ -18,9 +18,10 @@ use super::recover;
 use super::rows::{Counter, Counts};
 use super::stored::Stored;
 use super::table::Changes;
-use super::tx::{Move, Tx, has_ids_at_hand};
+use super::tx::{Move, Tx};
 use super::view::View;
 use super::writer::Writer;
+use crate::tree::{Hash, NodeId};
 
 /// With more rows than this pending, updates wait for the writer.
 const MOST_PENDING: usize = 50_000;
@@ -69,9 +70,6 @@ pub(super) struct State {
     pub(super) index: PathBuf,
     /// The next node id to give.
     pub(super) next_node: Cell<u64>,
-    /// Ids below this are reserved in the database, and those below the other even after a power loss.
-    pub(super) committed_nodes: u64,
-    pub(super) durable_nodes: u64,
     /// Updates acknowledged so far; what a commit covers is told in these.
     pub(super) updates: u64,
     /// Updates that survive power loss.
@@ -104,7 +102,7 @@ impl State {
     }
 
     /// What the last failed commit failed with.
-    pub(super) fn fail(&self) -> Result<(), ReplicaError> {
+    fn fail(&self) -> Result<(), ReplicaError> {
         match &self.failure {
             Some(failure) => Err(failure.again()),
             None => Ok(()),
@@ -195,12 +193,6 @@ impl Replica {
         &self,
         f: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        if !has_ids_at_hand(&self.shared.lock())
-            && let Err(error) = self.sync()
-        {
-            // Who needs none goes on: on a full disk, whoever removes files.
-            tracing::debug!(%error, "no more ids can be reserved");
-        }
         let mut state = self.shared.lock_for_update()?;
         self.shared.update_locked(&mut state, f)
     }
@@ -246,6 +238,30 @@ impl Replica {
         }
     }
 
+    /// Syncs the content that the server has, too, unless a thread does so by itself.
+    pub fn settle(&self) -> Result<(), ReplicaError> {
+        if let Seat::Here(writer) = &mut *self.seat() {
+            writer.turn(false)?;
+            writer.settling.settle_now(&self.shared);
+        }
+        Ok(())
+    }
+
+    /// Makes the content of `node` and its name survive power loss.
+    pub fn sync_content(&self, node: NodeId) -> Result<(), ReplicaError> {
+        let since = self.view(|view| view.unsynced_since(node))?;
+        self.content().sync_file(node)?;
+        match since {
+            Some(since) => self.update(|tx| tx.settle(node, since)),
+            None => Ok(()),
+        }
+    }
+
+    /// The hash of the content of `node`; `None` if it is missing or has not `size` bytes.
+    pub fn content_hash(&self, node: NodeId, size: u64) -> Result<Option<Hash>, ReplicaError> {
+        self.content().hash(node, size)
+    }
+
     fn seat(&self) -> MutexGuard<'_, Seat> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -268,11 +284,6 @@ impl Replica {
     /// Commits everything and ends the writer. Reads go on working. If this fails, nothing is lost: the
     /// journal has what the database lacks.
     pub fn close(&self) -> Result<(), ReplicaError> {
-        if !matches!(*self.seat(), Seat::Left)
-            && let Err(error) = self.settle()
-        {
-            tracing::warn!(%error, "content may have to be fetched again");
-        }
         let seat = mem::replace(&mut *self.seat(), Seat::Left);
         if !matches!(seat, Seat::Left) {
             // Failing costs the next start a look at the unsent files, no more.

@@ -18,8 +18,10 @@ use super::index::{Phase, Replica, Seat, Shared, State};
 use super::journal::{self, Journal, Replayed};
 use super::opens::Opens;
 use super::rows::Counter;
+use super::settling::Settling;
 use super::stored::Stored;
 use super::table::{self, Counters};
+use super::view::View;
 use super::writer::{self, Writer};
 use super::{recover, schema};
 use crate::tree::{Kind, NodeId, Time};
@@ -110,12 +112,14 @@ impl Replica {
             tried: Condvar::new(),
         });
         let graves = recover::recover(&shared, opening.now, opening.boot)?;
+        let unsynced = View::new(&shared.lock()).unsynced()?;
         let writer = Writer {
             shared: Arc::clone(&shared),
             db,
             graves,
             last_durable: Instant::now(),
             rows: 0,
+            settling: Settling::new(unsynced),
             unfinished: None,
         };
         let seat = match opening.commits {
@@ -130,9 +134,10 @@ impl Replica {
             writer: Mutex::new(seat),
             _lock: lock,
         };
+        // From here on the disk knows that the home is open, whatever it forgets. A full one may not: then the
+        // home is readable at least.
         if let Err(error) = replica.sync() {
-            // Nothing can be created until there is room.
-            tracing::warn!(%error, "the start does not get to the disk");
+            tracing::warn!(%error, "after a power loss, the next start may not know that there was one");
         }
         Ok(replica)
     }
@@ -198,16 +203,13 @@ pub(super) fn load(state_dir: &Path) -> Result<(Connection, State)> {
         .changes
         .counter_put(Counter::ReservedNodes)
         .or(stored);
-    let next_node = reserved.unwrap_or_default().max(NodeId::FIRST_FREE.0);
     let state = State {
         pending: replayed.changes,
         committing: Arc::default(),
         journal: Journal::create(state_dir, replayed.last + 1, replayed.last_len)?,
         stored: Stored::new(schema::open_reader(&index)?),
         index,
-        next_node: Cell::new(next_node),
-        committed_nodes: 0,
-        durable_nodes: 0,
+        next_node: Cell::new(reserved.unwrap_or_default().max(NodeId::FIRST_FREE.0)),
         // Even if nothing is pending, the last run's commits may not be durable.
         updates: 1,
         durable: 0,

@@ -12,7 +12,7 @@ use super::index::Shared;
 use super::rows::{Content, Node};
 use super::tx::Tx;
 use super::view::View;
-use crate::tree::{Kind, NodeId, Time};
+use crate::tree::{Kind, NodeId, Place, Time};
 
 mod power_loss;
 
@@ -20,6 +20,9 @@ type Result<T> = std::result::Result<T, ReplicaError>;
 
 /// The boot in which the replica was opened last; nothing after it was closed.
 const OPENED_IN: &str = "opened_in_boot";
+/// So many files are synced one by one at the end. For more it is cheaper to sync all that is on the disk, whoever
+/// wrote it.
+const ONE_BY_ONE: usize = 64;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Names the machine's present boot. Without one, all boots are the same.
@@ -43,7 +46,6 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
     }
     shared.update_locked(&mut state, |tx| {
         tx.set_meta(OPENED_IN, Some(boot))?;
-        tx.reserve_nodes();
         if tx.node(NodeId::ROOT)?.is_none() {
             tx.put_node(new_node(NodeId::ROOT, Kind::Dir, now))?;
         }
@@ -52,10 +54,36 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
     View::new(&state).doomed()
 }
 
-/// Notes that nothing will have to be looked at.
+/// Notes that nothing will have to be looked at, once all content is on the disk.
 pub(super) fn note_closing(shared: &Shared) -> Result<()> {
+    let (unsynced, dirty) = {
+        let state = shared.lock();
+        let view = View::new(&state);
+        (view.unsynced()?, view.dirty(ONE_BY_ONE + 1)?)
+    };
+    if unsynced.len() + dirty.len() > ONE_BY_ONE {
+        shared.content.sync_all()?;
+    } else {
+        sync_each(shared, &unsynced, &dirty)?;
+    }
     let mut state = shared.lock();
-    shared.update_locked(&mut state, |tx| tx.set_meta(OPENED_IN, None))
+    shared.update_locked(&mut state, |tx| {
+        for (id, since) in unsynced {
+            tx.settle(id, since)?;
+        }
+        tx.set_meta(OPENED_IN, None)
+    })
+}
+
+/// Syncs the content of some nodes and of what stands at some places.
+fn sync_each(shared: &Shared, unsynced: &[(NodeId, u64)], dirty: &[(Place, Time)]) -> Result<()> {
+    let mut nodes: Vec<NodeId> = unsynced.iter().map(|(id, _)| *id).collect();
+    for (place, _) in dirty {
+        nodes.extend(View::new(&shared.lock()).child(place.parent, &place.name)?);
+    }
+    nodes
+        .into_iter()
+        .try_for_each(|id| shared.content.sync_file(id))
 }
 
 fn settle_in_flight(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Time) -> Result<()> {
@@ -122,11 +150,22 @@ pub(super) fn new_node(id: NodeId, kind: Kind, now: Time) -> Node {
 mod tests {
     use std::io::Write;
 
+    use super::super::Replica;
     use super::super::content::Which;
     use super::super::index::tests::{NOW, killed, make, open, place, update, view};
     use super::super::open::index_path;
     use super::*;
-    use crate::tree::{Hash, RelPath};
+    use crate::tree::{BaseEntry, Hash, RelPath};
+
+    /// What the next boot finds.
+    fn without_power(replica: &Replica) -> tempfile::TempDir {
+        replica.sync().unwrap();
+        let copy = killed(replica);
+        let db = rusqlite::Connection::open(index_path(copy.path())).unwrap();
+        db.execute("UPDATE meta SET value = x'00' WHERE name = ?1", [OPENED_IN])
+            .unwrap();
+        copy
+    }
 
     #[test]
     fn content_written_after_the_last_row_is_sent() {
@@ -178,12 +217,7 @@ mod tests {
             let mut file = replica.content().open_unsent(id, &hint).unwrap();
             file.write_all(bytes).unwrap();
         }
-        replica.sync().unwrap();
-        let copy = killed(&replica);
-        let db = rusqlite::Connection::open(index_path(copy.path())).unwrap();
-        db.execute("UPDATE meta SET value = x'00' WHERE name = ?1", [OPENED_IN])
-            .unwrap();
-        drop(db);
+        let copy = without_power(&replica);
         let replica = open(&copy);
         assert!(
             view(&replica, |view| view.node(written))
@@ -204,5 +238,103 @@ mod tests {
             NOW,
             view(&replica, |view| view.node(written)).unwrap().ctime
         );
+    }
+    /// A file that the server has too, and what the disk holds of it.
+    fn fetched(replica: &Replica, name: &str, on_disk: Option<&str>) -> NodeId {
+        let id = make(replica, name, |node| {
+            node.size = 4;
+            node.content = Content::Whole;
+            node.hash = Some(Hash(*blake3::hash(b"data").as_bytes()));
+        });
+        if let Some(text) = on_disk {
+            let mut staged = replica.content().new_staging().unwrap();
+            staged.file.write_all(text.as_bytes()).unwrap();
+            replica.content().install(staged, id).unwrap();
+        }
+        id
+    }
+
+    #[test]
+    fn content_that_power_loss_took_and_the_server_has_is_fetched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let disk = [Some("data"), Some(""), Some("da\0\0"), None];
+        let ids = disk.map(|on_disk| fetched(&replica, &format!("{on_disk:?}"), on_disk));
+        let safe = fetched(&replica, "synced", Some("data"));
+        replica.sync_content(safe).unwrap();
+        let unsynced = view(&replica, |view| view.unsynced());
+        assert_eq!(unsynced.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
+        let copy = killed(&replica);
+        let kill = open(&copy);
+        assert_eq!(view(&kill, |view| view.unsynced()), unsynced);
+        let copy = without_power(&replica);
+        let replica = open(&copy);
+        let content = ids.map(|id| view(&replica, |view| view.node(id)).unwrap().content);
+        let (whole, absent) = (Content::Whole, Content::Absent);
+        assert_eq!(content, [whole, absent, absent, absent]);
+        assert_eq!(
+            view(&replica, |view| view.node(safe)).unwrap().content,
+            whole
+        );
+        assert_eq!(replica.content().list(Which::Clean).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn after_an_orderly_end_power_loss_takes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        fetched(&replica, "a", Some("data"));
+        replica.close().unwrap();
+        drop(replica);
+        assert!(view(&open(&dir), |view| view.unsynced()).is_empty());
+    }
+
+    #[test]
+    fn unsent_content_that_power_loss_moved_cut_or_took_is_what_its_row_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let on_disk = [Some("data"), Some("da"), None, None];
+        let ids = [0, 1, 2, 3].map(|nth: usize| {
+            let id = fetched(&replica, &format!("{nth}"), on_disk[nth]);
+            let here = place(NodeId::ROOT, &format!("{nth}"));
+            update(&replica, |tx| {
+                let node = tx.node(id)?.unwrap();
+                if nth == 3 {
+                    let version = node.version();
+                    tx.set_base(here.clone(), Some(BaseEntry { node: id, version }))?;
+                }
+                tx.mark_dirty(here, NOW)?;
+                tx.put_node(Node {
+                    data_changed: true,
+                    ..node
+                })
+            });
+            // The rename is lost.
+            if on_disk[nth].is_some() {
+                replica.content().mark_sent(id).unwrap();
+            }
+            id
+        });
+        let copy = without_power(&replica);
+        let replica = open(&copy);
+        let rows = ids.map(|id| view(&replica, |view| view.node(id)).unwrap());
+        assert_eq!(rows.each_ref().map(|row| row.size), [4, 2, 0, 4]);
+        let unsent = rows.each_ref().map(|row| row.data_changed);
+        assert_eq!(unsent, [true, true, true, false]);
+        assert_eq!(rows[3].content, Content::Absent, "the server has it");
+        let files = replica.content().list(Which::Unsent).unwrap();
+        assert_eq!(files.len(), 2);
+    }
+
+    #[test]
+    fn a_node_that_power_loss_forgot_leaves_its_number_to_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let before = without_power(&replica);
+        let ids: Vec<_> = (0..3_000)
+            .map(|nth| make(&replica, &format!("{nth}"), |_| {}))
+            .collect();
+        let next = make(&open(&before), "next", |_| {});
+        assert!(next > *ids.last().unwrap());
     }
 }

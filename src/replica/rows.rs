@@ -60,6 +60,18 @@ impl Node {
         self.kind == Kind::File && self.data_changed && !self.scoped && self.nlink > 0
     }
 
+    /// Whether this is a file with content that the server has too.
+    pub(super) fn has_sent_content(&self) -> bool {
+        let whole = self.content == Content::Whole && self.size > 0;
+        self.kind == Kind::File && whole && !self.data_changed
+    }
+
+    /// Whether nothing tells the content of the one from the other's, both of which the server has.
+    pub(super) fn has_same_content(&self, other: &Self) -> bool {
+        let told = |node: &Self| (node.size, node.hash, node.data_seq);
+        self.has_sent_content() && other.has_sent_content() && told(self) == told(other)
+    }
+
     /// Its mtime as a server can show it: whole seconds in 32 bits (draft-ietf-secsh-filexfer-02, section 5).
     pub fn server_mtime(&self) -> i64 {
         self.mtime.secs().clamp(0, u32::MAX.into())

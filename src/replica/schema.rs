@@ -14,10 +14,11 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::ReplicaError;
 
 /// The format written here, SQLite's `user_version`.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The steps to each format from the one before; never edited once released, only added to.
-const MIGRATIONS: [&str; FORMAT as usize] = ["
+const MIGRATIONS: [&str; FORMAT as usize] = [
+    "
     CREATE TABLE node (
         id INTEGER PRIMARY KEY,
         kind INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
@@ -69,10 +70,13 @@ const MIGRATIONS: [&str; FORMAT as usize] = ["
         PRIMARY KEY (parent, name)
     ) WITHOUT ROWID;
     CREATE TABLE in_flight (node INTEGER PRIMARY KEY);
-    CREATE TABLE unsynced (node INTEGER PRIMARY KEY, stamp INTEGER NOT NULL);
     CREATE TABLE doomed (node INTEGER PRIMARY KEY);
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE unsynced (node INTEGER PRIMARY KEY, since INTEGER NOT NULL);
+",
+];
 
 /// Memory for pages, in KiB, per connection.
 const CACHE_KIB: i64 = 16 * 1024;

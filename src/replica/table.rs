@@ -181,11 +181,10 @@ tables! {
         Sql::table("problem", &["parent", "name"], &["path", "message", "since"]);
     /// Nodes whose content may differ from their row.
     in_flight: InFlight(NodeId => ()) = Sql::table("in_flight", &["node"], &[]);
-    /// Nodes whose content the server has, and of which a power loss may leave less here; each with a number that
-    /// changes when the content does.
-    unsynced: Unsynced(NodeId => u64) = Sql::table("unsynced", &["node"], &["stamp"]);
     /// Nodes that are gone and whose content goes once that is durable.
     doomed: Doomed(NodeId => ()) = Sql::table("doomed", &["node"], &[]);
+    /// Nodes whose content the server has, while power loss may still take it from here.
+    unsynced: Unsynced(NodeId => u64) = Sql::table("unsynced", &["node"], &["since"]);
     /// Numbers kept beside the rows.
     counters: Counters(Counter => u64) = Sql::table("counter", &["name"], &["value"]);
 }
@@ -207,6 +206,13 @@ impl Changes {
     pub(super) fn doomed(&self) -> impl Iterator<Item = NodeId> + '_ {
         let doomed = self.doomed.iter().filter(|(_, row)| row.is_some());
         doomed.map(|(node, _)| *node)
+    }
+
+    /// The nodes whose content these changes leave for the disk to keep.
+    pub(super) fn unsynced(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.unsynced
+            .iter()
+            .filter_map(|(id, since)| Some((*id, (*since)?)))
     }
 
     /// The nodes whose places these changes change.

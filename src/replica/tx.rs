@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use super::error::ReplicaError;
 use super::index::State;
-use super::rows::{Content, Counter, Intent, LocalBackup, Node, Observation, Problem};
+use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
     Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
@@ -13,11 +13,9 @@ use super::view::View;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
 
 /// Node ids are reserved this many at a time; after a crash the rest of them is not used.
-const RESERVE: u64 = 4096;
-
-/// So many ids are at hand, reserved beyond any power loss, when an update begins. One that needs more makes no
-/// content files in the same update: these bear the ids, and no other node may ever get one of theirs.
-const AT_HAND: u64 = 1024;
+const RESERVE: u64 = 1024;
+/// More nodes than power loss can undo: long before so many the index has synced its log.
+const FORGOTTEN: u64 = 1 << 20;
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -25,8 +23,6 @@ type Result<T> = std::result::Result<T, ReplicaError>;
 pub struct Tx<'a> {
     view: View<'a>,
     moves: Vec<Move>,
-    /// Whether ids can be given.
-    has_ids: bool,
 }
 
 /// Content that changes directories together with its row.
@@ -49,7 +45,6 @@ impl<'a> Tx<'a> {
         Self {
             view: View::new(state),
             moves: Vec::new(),
-            has_ids: has_ids_at_hand(state),
         }
     }
 
@@ -64,22 +59,22 @@ impl<'a> Tx<'a> {
 
     /// A new node's id: greater than all before, and never given again.
     pub fn alloc_node(&mut self) -> Result<NodeId> {
-        if !self.has_ids {
-            self.state.fail()?;
-        }
         let id = self.state.next_node.get();
-        if id + RESERVE / 2 >= self.counter(Counter::ReservedNodes)? {
-            self.reserve_nodes();
+        if id >= self.counter(Counter::ReservedNodes)? {
+            self.set::<Counters>(Counter::ReservedNodes, Some(id + RESERVE));
         }
         // Advances even if the transaction fails: content may bear the number already.
         self.state.next_node.set(id + 1);
         Ok(NodeId(id))
     }
 
-    /// Reserves ids for what comes.
-    pub(super) fn reserve_nodes(&mut self) {
-        let next = self.state.next_node.get();
-        self.set_counter(Counter::ReservedNodes, next + RESERVE);
+    /// Leaves out the ids that were given before a power loss and may have been forgotten by it: content of that
+    /// number may be there.
+    pub(super) fn skip_nodes(&mut self) -> Result<()> {
+        let id = self.state.next_node.get() + FORGOTTEN;
+        self.set::<Counters>(Counter::ReservedNodes, Some(id));
+        self.state.next_node.set(id);
+        Ok(())
     }
 
     /// Adds or replaces a node. Its content file moves to `unsent/` or back with `data_changed`.
@@ -95,11 +90,24 @@ impl<'a> Tx<'a> {
                 unsent: node.data_changed,
             });
         }
-        if holds_servers(&node) && !old.as_ref().is_some_and(holds_servers) {
+        if node.has_sent_content() && !old.is_some_and(|old| old.has_same_content(&node)) {
             self.set::<Unsynced>(node.id, Some(self.state.updates));
         }
         self.set::<Nodes>(node.id, Some(node));
         Ok(())
+    }
+
+    /// Says that the content of `node` as it was at the update `since` is on the disk.
+    pub(super) fn settle(&mut self, node: NodeId, since: u64) -> Result<()> {
+        if self.unsynced_since(node)? == Some(since) {
+            self.set::<Unsynced>(node, None);
+        }
+        Ok(())
+    }
+
+    /// Says that power loss takes nothing of a node's content that the index does not know of.
+    pub(super) fn forget_unsynced(&mut self, node: NodeId) {
+        self.set::<Unsynced>(node, None);
     }
 
     /// Removes a node with all that belongs to it; its places are the caller's. Its content goes once that
@@ -203,7 +211,7 @@ impl<'a> Tx<'a> {
     /// Gives no id of a backup before `next` any more.
     pub(super) fn skip_backups(&mut self, next: u64) -> Result<()> {
         let id = self.counter(Counter::Backups)?.max(next);
-        self.set_counter(Counter::Backups, id);
+        self.set::<Counters>(Counter::Backups, Some(id));
         Ok(())
     }
 
@@ -245,14 +253,6 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Says that the content of a node is on the disk, unless it is another than it was at `stamp`.
-    pub(super) fn clear_unsynced(&mut self, node: NodeId, stamp: u64) -> Result<()> {
-        if self.get::<Unsynced>(&node)? == Some(stamp) {
-            self.set::<Unsynced>(node, None);
-        }
-        Ok(())
-    }
-
     pub(super) fn bury(&mut self, node: NodeId) {
         self.set::<Doomed>(node, None);
     }
@@ -277,14 +277,4 @@ impl<'a> Tx<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether an update that begins now has enough ids.
-pub(super) fn has_ids_at_hand(state: &State) -> bool {
-    state.next_node.get() + AT_HAND <= state.durable_nodes
-}
-
-/// Whether the content here is what the server has, too.
-fn holds_servers(node: &Node) -> bool {
-    node.kind == Kind::File && node.content == Content::Whole && !node.data_changed && !node.scoped
 }

@@ -241,9 +241,13 @@ impl<'a> View<'a> {
         Ok(rows.into_iter().map(|(node, ())| node).collect())
     }
 
-    /// Nodes whose content may not survive a power loss, with their stamps.
+    /// Nodes whose content may not be on the disk yet, each with the update that says so.
     pub(super) fn unsynced(&self) -> Result<Vec<(NodeId, u64)>> {
         self.by_node::<Unsynced>(usize::MAX)
+    }
+
+    pub(super) fn unsynced_since(&self, node: NodeId) -> Result<Option<u64>> {
+        self.get::<Unsynced>(&node)
     }
 
     pub(super) fn doomed(&self) -> Result<Vec<NodeId>> {

@@ -14,6 +14,7 @@ use super::error::ReplicaError;
 use super::index::{MANY_PENDING, Phase, Shared, State};
 use super::journal;
 use super::rows::Counter;
+use super::settling::Settling;
 use super::table::Changes;
 use crate::tree::NodeId;
 
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     pub(super) last_durable: Instant,
     /// Rows written since the log began anew.
     pub(super) rows: usize,
+    pub(super) settling: Settling,
     /// What a turn could not commit, for the next one.
     pub(super) unfinished: Option<Batch>,
 }
@@ -63,6 +65,7 @@ impl Writer {
             if !self.commit_until_done(&batch) {
                 return;
             }
+            self.settling.settle(&self.shared);
         }
         let state = self.shared.lock();
         state.stored.end();
@@ -134,13 +137,18 @@ impl Writer {
         let asked = |state: &State| state.wanted > state.durable || state.phase != Phase::Running;
         let mut state = self.shared.lock();
         while state.pending.len() == 0 && !asked(&state) {
-            if self.graves.is_empty() {
+            let until_settled = self.settling.due_in();
+            let within = match self.graves.is_empty() {
+                true => until_settled,
+                false => Some(BURY_WITHIN.min(until_settled.unwrap_or(BURY_WITHIN))),
+            };
+            let Some(within) = within else {
                 let woken = self.shared.work.wait(state);
                 state = woken.unwrap_or_else(PoisonError::into_inner);
                 continue;
-            }
+            };
             let timed_out;
-            (state, timed_out) = self.shared.pause(state, BURY_WITHIN, |state| {
+            (state, timed_out) = self.shared.pause(state, within, |state| {
                 state.pending.len() == 0 && !asked(state)
             });
             if timed_out {
@@ -197,12 +205,8 @@ impl Writer {
             let done = mem::take(&mut state.committing);
             state.stored.renew(&done);
             state.failure = None;
-            if let Some(reserved) = done.counter_put(Counter::ReservedNodes) {
-                state.committed_nodes = reserved;
-            }
             if durable {
                 state.durable = batch.updates;
-                state.durable_nodes = state.committed_nodes;
             }
             drop(state);
             drop(done);
@@ -216,6 +220,7 @@ impl Writer {
             self.restart_log();
         }
         self.graves.extend(batch.changes.doomed());
+        self.settling.add(batch.changes.unsynced());
         if durable {
             self.last_durable = Instant::now();
             self.bury();

@@ -183,11 +183,6 @@ impl Watch for Disk {
         !(grows && self.state.borrow().full)
     }
 
-    fn all_synced(&self) {
-        let now = self.clock.secs();
-        self.state.borrow_mut().sync_all(&self.root, |_| now);
-    }
-
     fn synced(&self, path: &Path) {
         let Ok(meta) = fs::symlink_metadata(path) else {
             return; // It has no name any more.

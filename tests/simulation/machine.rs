@@ -132,7 +132,6 @@ impl Machine {
             // Passes run when the simulation says so.
             quiet_period: Duration::from_secs(1_000_000),
             reconcile_interval: Duration::from_secs(1_000_000),
-            settle_interval: Duration::from_secs(1_000_000),
             guard: setup.guard,
             random: Arc::new(move || Ok(Rng::new(random.fetch_add(1, Ordering::SeqCst)).next())),
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)

@@ -17,8 +17,6 @@ pub(super) trait Watch {
     fn before(&self, path: &Path, grows: bool) -> bool;
     /// A file or directory is on the disk for good.
     fn synced(&self, path: &Path);
-    /// All of it is.
-    fn all_synced(&self);
 }
 
 thread_local! {
@@ -127,17 +125,6 @@ extern "C" fn fsync(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn fdatasync(fd: c_int) -> c_int {
     sync(fd, libc::SYS_fdatasync)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn syncfs(fd: c_int) -> c_int {
-    touches(|| path_of(fd));
-    // Nothing that is simulated gets to a disk.
-    match watched(|| path_of(fd), |watch, _| watch.all_synced()) {
-        Some(()) => 0,
-        // SAFETY: takes a number only.
-        None => unsafe { libc::syscall(libc::SYS_syncfs, fd) as c_int },
-    }
 }
 
 /// # Safety

@@ -1,5 +1,6 @@
 //! What happened is folded into base: never what was planned.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::super::apply::Applied;
@@ -36,12 +37,13 @@ enum Note {
 pub(super) fn settle(
     shared: &Shared,
     gathered: &Gathered,
-    ended: Vec<(&Step, Result<Ended, ScanError>)>,
+    ended: Vec<(Cow<'_, Step>, Result<Ended, ScanError>)>,
     stats: &mut RoundStats,
 ) -> Result<(), ScanError> {
     let mut lost = Ok(());
     let mut all = Vec::new();
-    for (step, ended) in ended {
+    let (steps, ended): (Vec<_>, Vec<_>) = ended.into_iter().unzip();
+    for (step, ended) in steps.iter().zip(ended) {
         match judge(step, ended, stats) {
             Ok(settled) => all.push(settled),
             Err(error) => lost = Err(error),

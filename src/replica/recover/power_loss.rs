@@ -14,6 +14,7 @@ use crate::tree::{BaseEntry, Kind, NodeId, Time};
 
 /// Looks at all that was on its way to the disk; what is settled there is not looked at.
 pub(super) fn look(tx: &mut Tx<'_>, content: &ContentStore, now: Time) -> Result<()> {
+    tx.skip_nodes()?;
     let unsynced: BTreeSet<NodeId> = tx.unsynced()?.into_iter().map(|(id, _)| id).collect();
     for id in unsent(tx, content)? {
         let Some(node) = tx.node(id)? else {
@@ -55,6 +56,10 @@ fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Re
         return Ok(());
     }
     let found = content.stat(node.id)?;
+    if found.is_some() {
+        let hint = tx.local_path(node.id)?;
+        content.follow(node.id, true, || hint);
+    }
     match found {
         Some((size, _)) if size == node.size => Ok(()),
         None if node.size == 0 => Ok(()),
@@ -114,7 +119,7 @@ fn unchanged(
     }
 }
 
-/// Content that the server has is fetched again rather than believed.
+/// Content that the server has is fetched again, unless it is known to be whole.
 fn distrust(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId) -> Result<()> {
     let Some(node) = tx.node(id)? else {
         return Ok(());
@@ -122,10 +127,16 @@ fn distrust(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId) -> Result<()> {
     if node.data_changed || node.scoped || node.content != Content::Whole {
         return Ok(());
     }
+    let base = tx.base_places(id)?.into_iter().next();
+    let base = base.map(|place| tx.base(&place)).transpose()?.flatten();
+    let hash = node.hash.or(base.and_then(|base| base.version.hash));
+    if hash.is_some() && content.hash(id, node.size)? == hash {
+        return Ok(());
+    }
+    content.remove(id)?;
+    tx.forget_unsynced(id);
     tx.put_node(Node {
         content: Content::Absent,
-        hash: None,
         ..node
-    })?;
-    content.remove(id)
+    })
 }
