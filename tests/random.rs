@@ -7,15 +7,14 @@
 mod machine;
 mod op;
 mod oracle;
-mod rng;
 mod world;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use crate::support::rng::Rng;
 use op::{Mix, Op};
-use rng::Rng;
 use world::World;
 
 /// How long the suite looks for what nobody thought of.

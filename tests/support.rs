@@ -7,4 +7,5 @@ pub(crate) mod machine;
 pub(crate) mod mounted;
 pub(crate) mod passwords;
 pub(crate) mod proxy;
+pub(crate) mod rng;
 pub(crate) mod sshd;

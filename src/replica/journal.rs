@@ -271,6 +271,8 @@ pub(super) fn remove_up_to(dir: &Path, number: u64) -> Result<(), ReplicaError> 
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::super::rows::Counter;
     use super::*;

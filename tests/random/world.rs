@@ -15,8 +15,8 @@ use roamhome::tree::{Kind, Time};
 
 use super::machine::{Looks, Machine, path_of};
 use super::op::{Act, Meddle, Mix, Op};
-use super::rng::Rng;
 use crate::support::client::Clock;
+use crate::support::rng::Rng;
 
 /// The bytes of a file. No two contents of a simulation have the same length, so the length names a content.
 pub(super) type Content = Vec<u8>;
