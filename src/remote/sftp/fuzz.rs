@@ -167,6 +167,7 @@ fn understand(reply: Reply) {
         assert!(!error.message.chars().any(char::is_control));
     }
     if let Ok(stat) = attrs(reply.clone()) {
+        assert!(i64::try_from(stat.size).is_ok());
         assert!(stat.mode <= 0o7777 && (0..=i64::from(u32::MAX)).contains(&stat.mtime));
     }
     for entry in names(reply.clone()).unwrap_or_default() {
