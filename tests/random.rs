@@ -4,10 +4,10 @@
 //! `ROAMHOME_SEED=n` runs one again (`ROAMHOME_LOG=debug` shows its passes), `ROAMHOME_SEEDS=a..b` all of a
 //! range. A failure is first made as short as it gets.
 
-mod machine;
+pub(crate) mod machine;
 mod op;
 mod oracle;
-mod world;
+pub(crate) mod world;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

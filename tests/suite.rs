@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod e2e;
 mod engine;
+mod hostile;
 mod mount;
 mod patience;
 mod posix;

@@ -21,10 +21,20 @@ use crate::support::client::{Clock, ME};
 const HANGS: Duration = Duration::from_secs(600);
 
 /// What a place shows, to be compared: kind, mode, and content or target.
-pub(super) type Shown = (Kind, u32, Vec<u8>);
+pub(crate) type Shown = (Kind, u32, Vec<u8>);
+
+/// Straight to the server.
+struct Direct(MemoryServer);
+
+#[async_trait]
+impl Connect for Direct {
+    async fn connect(&self) -> Result<Remote, LinkError> {
+        Ok(self.0.remote(2))
+    }
+}
 
 struct ToServer {
-    server: MemoryServer,
+    way: Arc<dyn Connect>,
     /// The connection of this machine, which ends with it; `None` once it is dead.
     made: Mutex<Option<Option<Remote>>>,
 }
@@ -32,13 +42,13 @@ struct ToServer {
 #[async_trait]
 impl Connect for ToServer {
     async fn connect(&self) -> Result<Remote, LinkError> {
+        let remote = self.way.connect().await?;
         let mut made = self.made.lock().unwrap();
         let made = made.as_mut().ok_or_else(|| LinkError {
             message: "the machine is dead".into(),
             remedy: String::new(),
             needs_person: true,
         })?;
-        let remote = self.server.remote(2);
         // One at a time: what was given up is dropped, and our copy must not keep it alive.
         if let Some(before) = made.replace(remote.clone()) {
             before.close();
@@ -47,21 +57,26 @@ impl Connect for ToServer {
     }
 }
 
-pub(super) struct Machine {
-    pub(super) engine: Engine,
-    pub(super) replica: Arc<Replica>,
+pub(crate) struct Machine {
+    pub(crate) engine: Engine,
+    pub(crate) replica: Arc<Replica>,
     home: Arc<Home>,
     connector: Arc<ToServer>,
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Not killed yet.
-    pub(super) alive: Cell<bool>,
+    pub(crate) alive: Cell<bool>,
 }
 
 /// What a look at a file tells, without fetching it.
-pub(super) type Looks = BTreeMap<String, (Kind, u64)>;
+pub(crate) type Looks = BTreeMap<String, (Kind, u64)>;
 
 impl Machine {
-    pub(super) fn start(dir: PathBuf, server: &MemoryServer, clock: &Clock, ahead: i64) -> Self {
+    pub(crate) fn start(dir: PathBuf, server: &MemoryServer, clock: &Clock, ahead: i64) -> Self {
+        Self::start_by(dir, Arc::new(Direct(server.clone())), clock, ahead)
+    }
+
+    /// Starts one that reaches its server in another way.
+    pub(crate) fn start_by(dir: PathBuf, way: Arc<dyn Connect>, clock: &Clock, ahead: i64) -> Self {
         let now = {
             let clock = clock.clone();
             move || Time::new(clock.now().secs() + ahead, 0)
@@ -74,7 +89,7 @@ impl Machine {
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
         };
         let connector = Arc::new(ToServer {
-            server: server.clone(),
+            way,
             made: Mutex::new(Some(None)),
         });
         let connect: Arc<dyn Connect> = Arc::clone(&connector) as _;
@@ -99,7 +114,7 @@ impl Machine {
     }
 
     /// Ends the machine between two instructions, and leaves what its disk then held in `to`.
-    pub(super) fn kill(&self, to: &Path) {
+    pub(crate) fn kill(&self, to: &Path) {
         self.alive.set(false);
         for remote in self
             .connector
@@ -125,12 +140,12 @@ impl Machine {
         self.engine.stop();
     }
 
-    pub(super) async fn offline(&self) {
+    pub(crate) async fn offline(&self) {
         self.engine.hold(true);
         self.until("offline").await;
     }
 
-    pub(super) async fn online(&self) {
+    pub(crate) async fn online(&self) {
         self.engine.hold(false);
         self.until("online").await;
     }
@@ -145,7 +160,7 @@ impl Machine {
         }
     }
 
-    pub(super) async fn pass(&self, scope: Scope) -> Result<PassReport, PassError> {
+    pub(crate) async fn pass(&self, scope: Scope) -> Result<PassReport, PassError> {
         match tokio::time::timeout(HANGS, self.engine.pass(scope)).await {
             Ok(report) => report,
             Err(_elapsed) => panic!("a pass hangs"),
@@ -186,7 +201,7 @@ impl Machine {
     }
 
     /// Empties or creates a file, writes after `pause`, and closes it after another.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         path: &str,
         content: impl FnOnce() -> Content,
@@ -216,7 +231,7 @@ impl Machine {
 
     /// Changes a file's content in place: `change` gets what is there and tells the offset and bytes to write,
     /// or the length to cut to.
-    pub(super) async fn alter(
+    pub(crate) async fn alter(
         &self,
         path: &str,
         change: impl FnOnce(&[u8]) -> Option<Content>,
@@ -252,7 +267,7 @@ impl Machine {
     }
 
     /// Looks the path up again if another file took its place, as the kernel does.
-    pub(super) async fn read(&self, path: &str) -> Result<Content, FsError> {
+    pub(crate) async fn read(&self, path: &str) -> Result<Content, FsError> {
         let id = self.find(path_of(path).names()).await?;
         match self.read_node(id).await {
             Err(FsError::Stale) => {
@@ -272,37 +287,37 @@ impl Machine {
         Ok(data)
     }
 
-    pub(super) async fn mkdir(&self, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn mkdir(&self, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         let made = self.run(move |home| home.mkdir(dir, &name, 0o755, ME));
         made.await.map(drop)
     }
 
-    pub(super) async fn rmdir(&self, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn rmdir(&self, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         self.run(move |home| home.rmdir(dir, &name)).await
     }
 
-    pub(super) async fn unlink(&self, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn unlink(&self, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         self.run(move |home| home.unlink(dir, &name)).await
     }
 
-    pub(super) async fn link(&self, from: &str, to: &str) -> Result<(), FsError> {
+    pub(crate) async fn link(&self, from: &str, to: &str) -> Result<(), FsError> {
         let id = self.find(path_of(from).names()).await?;
         let (dir, name) = self.place(to).await?;
         let linked = self.run(move |home| home.link(id, dir, &name));
         linked.await.map(drop)
     }
 
-    pub(super) async fn symlink(&self, target: &str, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn symlink(&self, target: &str, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         let target = target.as_bytes().to_vec();
         let made = self.run(move |home| home.symlink(dir, &name, &target, ME));
         made.await.map(drop)
     }
 
-    pub(super) async fn rename(
+    pub(crate) async fn rename(
         &self,
         from: &str,
         to: &str,
@@ -313,14 +328,14 @@ impl Machine {
             .await
     }
 
-    pub(super) async fn set_attr(&self, path: &str, set: SetAttr) -> Result<(), FsError> {
+    pub(crate) async fn set_attr(&self, path: &str, set: SetAttr) -> Result<(), FsError> {
         let id = self.find(path_of(path).names()).await?;
         let done = self.run(move |home| home.set_attr(id, set, ME));
         done.await.map(drop)
     }
 
     /// Lets everything be known that an operation on `path` will need to know.
-    pub(super) async fn warm(&self, path: &str) {
+    pub(crate) async fn warm(&self, path: &str) {
         if let Ok((dir, name)) = self.place(path).await {
             // What cannot be had now, the operation will not have either.
             drop(self.run(move |home| home.lookup(dir, &name)).await);
@@ -328,7 +343,7 @@ impl Machine {
     }
 
     /// What the mount shows of what it knows, without asking the server for anything.
-    pub(super) fn looks(&self) -> Looks {
+    pub(crate) fn looks(&self) -> Looks {
         let walk = |view: &View<'_>| {
             let mut found = Looks::new();
             let mut todo = vec![(NodeId::ROOT, String::new())];
@@ -348,7 +363,7 @@ impl Machine {
     }
 
     /// Everything that the mount shows, fetched.
-    pub(super) async fn tree(&self) -> Result<BTreeMap<String, Shown>, FsError> {
+    pub(crate) async fn tree(&self) -> Result<BTreeMap<String, Shown>, FsError> {
         let mut all = BTreeMap::new();
         let mut todo = vec![(NodeId::ROOT, String::new())];
         while let Some((dir, prefix)) = todo.pop() {
@@ -378,7 +393,7 @@ impl Machine {
     }
 
     /// The contents that this machine keeps by itself.
-    pub(super) fn backups(&self) -> Vec<Content> {
+    pub(crate) fn backups(&self) -> Vec<Content> {
         let known = |view: &View<'_>| view.backups();
         let known = self.replica.view::<_, ReplicaError>(known).unwrap();
         let read = |id| {
@@ -397,11 +412,11 @@ impl Drop for Machine {
     }
 }
 
-pub(super) fn path_of(path: &str) -> RelPath {
+pub(crate) fn path_of(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
 }
 
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

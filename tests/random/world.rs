@@ -19,7 +19,7 @@ use crate::support::client::Clock;
 use crate::support::rng::Rng;
 
 /// The bytes of a file. No two contents of a simulation have the same length, so the length names a content.
-pub(super) type Content = Vec<u8>;
+pub(crate) type Content = Vec<u8>;
 
 const LONGEST: usize = 4000;
 
