@@ -212,4 +212,25 @@ mod tests {
             view(&replica, |view| view.node(written)).unwrap().ctime
         );
     }
+
+    #[test]
+    fn a_number_that_content_bears_is_never_given_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        // As if the updates that gave them had not survived, only what was written then.
+        let borne: Vec<NodeId> = (20..5_000).step_by(499).map(NodeId).collect();
+        for (id, clean) in borne.iter().zip([true, false].into_iter().cycle()) {
+            let hint = RelPath::parse(b"x").unwrap();
+            let mut file = replica.content().open_unsent(*id, &hint).unwrap();
+            file.write_all(b"of another file").unwrap();
+            if clean {
+                replica.content().mark_sent(*id).unwrap();
+            }
+        }
+        let given: Vec<_> = (0..5_000)
+            .map(|_| update(&replica, |tx| tx.alloc_node()))
+            .collect();
+        assert!(given.iter().all(|id| !borne.contains(id)));
+        assert!(given.windows(2).all(|two| two[0] < two[1]));
+    }
 }
