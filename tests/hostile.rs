@@ -31,7 +31,7 @@ async fn session(seed: u64) {
 
 async fn home(seed: u64) {
     let mut rng = Rng::new(seed);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::support::scratch();
     home::run(peer(seed, &mut rng), &mut rng, dir.path()).await;
 }
 
@@ -52,7 +52,8 @@ fn run<F: Future<Output = ()>>(test: &str, seed: u64, story: impl Fn(u64) -> F) 
     lived.is_ok()
 }
 
-fn seeds(budget: Duration) -> Box<dyn Iterator<Item = u64>> {
+/// The seeds that were asked for, or as many as there is time for.
+pub(crate) fn seeds(budget: Duration) -> Box<dyn Iterator<Item = u64>> {
     let number = |text: &str| text.parse::<u64>().unwrap();
     if let Ok(seed) = std::env::var("ROAMHOME_SEED") {
         return Box::new(std::iter::once(number(&seed)));
