@@ -214,6 +214,11 @@ impl Replica {
         Ok(())
     }
 
+    /// Why nothing gets into the index, while that is so. All that was acknowledged is in the journal meanwhile.
+    pub fn trouble(&self) -> Option<ReplicaError> {
+        self.shared.lock().fail().err()
+    }
+
     /// How much there is.
     pub fn counts(&self) -> Result<Counts, ReplicaError> {
         self.view(|view| {
