@@ -4,6 +4,7 @@
 //! `ROAMHOME_SEED=n` runs one again, `ROAMHOME_SEEDS=a..b` all of a range.
 
 mod harm;
+mod living;
 mod state;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use roamhome::replica::{Content, Replica, ReplicaError, View, check, rescue};
+use roamhome::replica::{Content, Replica, ReplicaError, View, check_content, rescue};
 use roamhome::tree::{Kind, NodeId};
 
 use crate::support::client::Client;
@@ -119,6 +120,7 @@ fn one(original: &Original, seed: u64) {
         &state,
     );
     let before = files(&state, &OURS);
+    let clean = files(&state, &["content"]);
     let how = harm::harm(&mut rng, &state);
     eprintln!("{seed}: {} {how}", if killed { "killed" } else { "ended" });
     // What was not harmed itself.
@@ -132,23 +134,31 @@ fn one(original: &Original, seed: u64) {
     {
         assert_clear(&error, &state);
     }
-    match check(&state, false, original.now()) {
-        Ok(_) => {}
-        Err(error) => assert_clear(&error, &state),
-    }
+    let told = match check_content(&state, false, original.now()) {
+        Ok(report) => !report.is_sound(),
+        Err(error) => {
+            assert_clear(&error, &state);
+            true
+        }
+    };
+    let now_there = files(&state, &["content"]);
+    let harmed = clean
+        .iter()
+        .any(|(path, content)| now_there.get(path) != Some(content));
+    assert!(told || !harmed, "harmed content passes for sound");
     assert_holds(
         &rescued(&state, &dir.path().join("again")),
         &intact,
         "a second rescue",
     );
-    match check(&state, true, original.now()) {
+    match check_content(&state, true, original.now()) {
         Ok(_) => {}
         Err(error @ (ReplicaError::OtherVersion { .. } | ReplicaError::TooNew { .. })) => {
             return assert_clear(&error, &state);
         }
         Err(error) => panic!("{error}"),
     }
-    let report = check(&state, false, original.now()).unwrap();
+    let report = check_content(&state, false, original.now()).unwrap();
     let lost = |what: &str| what.contains("unsent content is missing");
     assert!(
         report.findings.iter().all(|f| lost(&f.what)),
@@ -160,6 +170,9 @@ fn one(original: &Original, seed: u64) {
         &intact,
         "the repaired replica",
     );
+    let served: Contents = files(&state, &["content"]).into_values().collect();
+    let true_ones = clean.into_values().chain(before.into_values()).collect();
+    assert_holds(&true_ones, &served, "the truth");
     if rng.one_in(8) {
         unite(original, &state, &intact);
     }

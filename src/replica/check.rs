@@ -53,25 +53,42 @@ impl CheckReport {
 /// Checks the replica in `state_dir`, which no daemon may be using; with `repair`, sets right what it can. An index
 /// that is damaged is made anew then.
 pub fn check(state_dir: &Path, repair: bool, now: Time) -> Result<CheckReport> {
+    run(state_dir, repair, false, now)
+}
+
+/// The same, and reads all content that the server has, too: where it is not what was agreed on, the disk rots.
+pub fn check_content(state_dir: &Path, repair: bool, now: Time) -> Result<CheckReport> {
+    run(state_dir, repair, true, now)
+}
+
+fn run(state_dir: &Path, repair: bool, read_content: bool, now: Time) -> Result<CheckReport> {
     let lock = open::take_directory(state_dir)?;
     let again = || lock.try_clone().at(state_dir);
-    match look(again()?, state_dir, repair, now) {
+    let look = |lock| look(lock, state_dir, repair, read_content, now);
+    match look(again()?) {
         Err(ReplicaError::Damaged { .. }) if repair => {}
         looked => return looked,
     }
     let what = rebuild::rebuild(state_dir, now)?;
-    let mut report = look(again()?, state_dir, repair, now)?;
+    let mut report = look(again()?)?;
     let repaired = true;
     report.findings.insert(0, Finding { what, repaired });
     Ok(report)
 }
 
-fn look(lock: File, state_dir: &Path, repair: bool, now: Time) -> Result<CheckReport> {
+fn look(
+    lock: File,
+    state_dir: &Path,
+    repair: bool,
+    read_content: bool,
+    now: Time,
+) -> Result<CheckReport> {
     let replica = Replica::open_locked(lock, state_dir, now)?;
     let mut checker = Checker {
         db: schema::open_reader(&open::index_path(state_dir))?,
         replica,
         repair,
+        read_content,
         now,
         report: CheckReport::default(),
     };
@@ -89,6 +106,8 @@ struct Checker {
     replica: Replica,
     db: Connection,
     repair: bool,
+    /// Whether content is read, too.
+    read_content: bool,
     now: Time,
     report: CheckReport,
 }

@@ -18,6 +18,7 @@ use crate::tree::{NodeId, RelPath, Time};
 
 pub(super) mod disk;
 mod list;
+mod rot;
 
 pub(super) use list::Which;
 

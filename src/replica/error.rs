@@ -51,6 +51,16 @@ pub enum ReplicaError {
         /// How it was noticed.
         detail: String,
     },
+    /// Content is no longer what was agreed on with the server, although nobody wrote to it.
+    #[error(
+        "{content} has rotted on the disk: unmount, then let `roamhome check --content --repair` put it aside, and it is \
+         fetched again",
+        content = .content.display()
+    )]
+    Rotten {
+        /// The content file.
+        content: PathBuf,
+    },
     /// A version of roamhome that keeps its journals in another form wrote this one and was killed.
     #[error(
         "{journal} was written by another version of roamhome, which was killed: mount and unmount with that one, \
@@ -136,6 +146,9 @@ impl ReplicaError {
             Self::Damaged { what, detail } => Self::Damaged {
                 what: what.clone(),
                 detail: detail.clone(),
+            },
+            Self::Rotten { content } => Self::Rotten {
+                content: content.clone(),
             },
             Self::OtherVersion { journal } => Self::OtherVersion {
                 journal: journal.clone(),

@@ -67,7 +67,11 @@ impl Checker {
                     self.replica.content().evict(id)?;
                 }
             }
-            (Which::Clean, false) => {}
+            (Which::Clean, false) => {
+                if self.read_content && !self.replica.content().is_as_agreed(node)? {
+                    self.rotten(node)?;
+                }
+            }
             (_, true) if !fits => {
                 self.renew(
                     format!("{shown}: {} bytes in the index, {len} unsent", node.size),
@@ -82,7 +86,13 @@ impl Checker {
                     true,
                 )?;
             }
-            (Which::Unsent, false) if !fits || mtime > node.mtime => {
+            // Which of the two is wrong, the file's place or its row, only what was agreed on can tell.
+            (Which::Unsent, false)
+                if !fits
+                    || mtime > node.mtime
+                    || node.hash.is_none()
+                    || !self.replica.content().is_as_agreed(node)? =>
+            {
                 self.renew(format!("{shown}: changed, and the index does not know"), id)?;
             }
             (Which::Unsent, false) => {
@@ -90,6 +100,17 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Content that is not what was agreed on, although nobody wrote to it.
+    fn rotten(&mut self, node: &Node) -> Result<()> {
+        let mut what = format!("{}: its content has rotted on the disk", self.path(node.id));
+        if self.repair {
+            let aside = self.replica.content().quarantine(node)?;
+            what += &format!("; it is in {}, and will be fetched again", aside.display());
+        }
+        let id = node.id;
+        self.found(what, |tx| forget_content(tx, id))
     }
 
     /// Lets the row say what the file is, and that it has to be sent.

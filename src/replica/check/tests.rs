@@ -215,7 +215,10 @@ fn content_in_the_wrong_directory_is_moved_or_sent() {
 
     let replica = open(&dir);
     let sent = make_whole(&replica, "b", false);
-    edit(&replica, sent, |node| node.mtime = Time(i64::MAX));
+    edit(&replica, sent, |node| {
+        node.mtime = Time(i64::MAX);
+        node.hash = Some(crate::tree::Hash(*blake3::hash(b"text").as_bytes()));
+    });
     replica
         .content()
         .open_unsent(sent, &RelPath::root())
@@ -421,4 +424,65 @@ fn a_repair_that_was_cut_off_goes_on_with_what_it_moved() {
     harm(&dir, "link");
     assert!(check(dir.path(), true, NOW).unwrap().is_sound());
     assert!(dir.path().join("damaged-2/index.db").exists());
+}
+
+#[test]
+fn content_that_rotted_is_told_put_aside_and_fetched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let hash = |text: &[u8]| Some(crate::tree::Hash(*blake3::hash(text).as_bytes()));
+    let rotten = make_whole(&replica, "rotten", false);
+    let sound = make_whole(&replica, "sound", false);
+    let unsent = make_whole(&replica, "unsent", true);
+    for id in [rotten, sound] {
+        edit(&replica, id, |node| node.hash = hash(b"text"));
+    }
+    // What is unsent has no agreed hash that could convict it.
+    edit(&replica, unsent, |node| node.hash = None);
+    let clean = replica.content().list(Which::Clean).unwrap();
+    let (_, path) = clean.into_iter().find(|(id, _)| *id == rotten).unwrap();
+    fs::write(path, "tExt").unwrap();
+    drop(replica);
+    assert_eq!(check(dir.path(), true, NOW).unwrap().findings, []);
+    let told = check_content(dir.path(), false, NOW).unwrap();
+    assert!(!told.is_sound() && told.findings.len() == 1, "{told:?}");
+    assert!(
+        told.findings[0]
+            .what
+            .contains("rotten: its content has rotted")
+    );
+    let repaired = check_content(dir.path(), true, NOW).unwrap();
+    let what = &repaired.findings[0].what;
+    assert!(repaired.is_sound() && what.contains("quarantine"), "{what}");
+    assert_eq!(check_content(dir.path(), false, NOW).unwrap().findings, []);
+    let kept = dir.path().join(format!("quarantine/{rotten}"));
+    assert_eq!(fs::read(kept).unwrap(), b"tExt");
+    let replica = open(&dir);
+    let content = |id| view(&replica, |v| v.node(id)).unwrap().content;
+    assert_eq!(
+        [rotten, sound, unsent].map(content),
+        [Content::Absent, Content::Whole, Content::Whole]
+    );
+}
+
+#[test]
+fn a_row_that_calls_unsent_content_sent_is_believed_only_if_the_hash_agrees() {
+    for (hash, sent) in [
+        (Some(*b"text"), true),
+        (Some(*b"past"), false),
+        (None, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = make_whole(&replica, "a", false);
+        edit(&replica, id, |node| {
+            node.mtime = Time(i64::MAX);
+            node.hash = hash.map(|text| crate::tree::Hash(*blake3::hash(&text).as_bytes()));
+        });
+        replica.content().open_unsent(id, &RelPath::root()).unwrap();
+        drop(replica);
+        repair(&dir);
+        let node = view(&open(&dir), |v| v.node(id)).unwrap();
+        assert_eq!(node.data_changed, !sent, "{hash:?}");
+    }
 }
