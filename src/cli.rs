@@ -107,9 +107,14 @@ enum Command {
         /// The state directory; may be left out when there is exactly one
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
-        /// Repair what can be repaired without losing anything
+        /// Repair what can be repaired without losing anything; an index that is damaged is made anew, and the old one
+        /// kept
         #[arg(long)]
         repair: bool,
+        /// Also read all content that the server has, too, and tell what has rotted on the disk; with --repair, that
+        /// is put aside and fetched again
+        #[arg(long)]
+        content: bool,
     },
     /// Copy every file that was never sent out of a state directory, without daemon, index or server
     Rescue {
@@ -176,7 +181,11 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Online { which } => link::run(which.mountpoint.as_deref(), Request::Online),
         Command::Backups { action, which } => kept::backups(action, which.mount.as_deref()),
         Command::Trash { action, which } => kept::trash(action, which.mount.as_deref()),
-        Command::Check { state, repair } => state::check(state, repair),
+        Command::Check {
+            state,
+            repair,
+            content,
+        } => state::check(state, repair, content),
         Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
         Command::Config { config } => settings::run(config.as_deref()),
         Command::Demo { keep } => demo::run(keep),

@@ -83,9 +83,13 @@ pub fn holder(state_dir: &Path) -> Option<u32> {
 }
 
 /// Checks the state directory, and repairs what it can if told to; answers what it found, for people. Damage
-/// that remains is a failure.
-pub fn check(state_dir: &Path, repair: bool) -> Result<Vec<String>, Failure> {
-    let report = replica::check(state_dir, repair, clock::now()).map_err(failure::replica)?;
+/// that remains is a failure. With `content`, all content is read as well.
+pub fn check(state_dir: &Path, repair: bool, content: bool) -> Result<Vec<String>, Failure> {
+    let check = match content {
+        true => replica::check_content,
+        false => replica::check,
+    };
+    let report = check(state_dir, repair, clock::now()).map_err(failure::replica)?;
     let mut lines: Vec<String> = report
         .findings
         .iter()

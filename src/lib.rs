@@ -15,6 +15,8 @@ pub mod daemon;
 pub mod engine;
 pub mod fs;
 pub mod fuse;
+#[cfg(test)]
+mod fuzz;
 pub mod logging;
 pub mod remote;
 pub mod replica;

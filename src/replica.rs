@@ -23,7 +23,7 @@ mod tx;
 mod view;
 mod writer;
 
-pub use check::{CheckReport, Finding, check};
+pub use check::{CheckReport, Finding, check, check_content};
 pub use content::{ContentStore, StagingFile};
 pub use error::ReplicaError;
 pub use index::Replica;

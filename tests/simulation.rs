@@ -5,15 +5,14 @@
 //! range. A failure is first made as short as it gets.
 
 mod acts;
-mod disk;
-mod history;
-mod machine;
+pub(crate) mod disk;
+pub(crate) mod history;
+pub(crate) mod machine;
 mod meddle;
 mod op;
 mod oracle;
-mod plug;
-mod programs;
-mod rng;
+pub(crate) mod plug;
+pub(crate) mod programs;
 mod syscalls;
 mod world;
 
@@ -21,8 +20,8 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use crate::support::rng::Rng;
 use op::{Mix, Op};
-use rng::Rng;
 use world::World;
 
 /// How long the suite looks for what nobody thought of.

@@ -4,9 +4,11 @@
 
 mod cli;
 mod conformance;
+mod damage;
 mod demo;
 mod e2e;
 mod engine;
+mod hostile;
 mod mount;
 mod patience;
 mod posix;

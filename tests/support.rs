@@ -7,4 +7,15 @@ pub(crate) mod machine;
 pub(crate) mod mounted;
 pub(crate) mod passwords;
 pub(crate) mod proxy;
+pub(crate) mod rng;
 pub(crate) mod sshd;
+
+/// A directory for what is tested by the hundred: in memory where there is such a place, since the disk would be waited
+/// for again and again and is not what is tested.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    match tempfile::tempdir_in(memory) {
+        Ok(dir) => dir,
+        Err(_) => tempfile::tempdir().unwrap(),
+    }
+}

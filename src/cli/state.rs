@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// Verifies a state directory.
-pub(super) fn check(state: Option<PathBuf>, repair: bool) -> Result<(), Failure> {
+pub(super) fn check(state: Option<PathBuf>, repair: bool, content: bool) -> Result<(), Failure> {
     let dir = match state {
         Some(dir) => existing(dir)?,
         None => the_only(&settings::env()?.state_root())?,
     };
     process::await_holder(&dir)?;
-    print(daemon::check(&dir, repair)?)
+    print(daemon::check(&dir, repair, content)?)
 }
 
 /// Copies unsent files out of a state directory.

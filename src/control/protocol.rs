@@ -392,4 +392,6 @@ pub struct ReplicaView {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -134,6 +134,12 @@ pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
             .collect();
         Ok::<_, ReplicaError>((oldest, problems, view.backups()?.len() as u64))
     })?;
+    let mut problems: Vec<Problem> = problems;
+    problems.extend(shared.replica.trouble().map(|error| Problem {
+        path: RelPath::root(),
+        message: error.to_string(),
+        since: shared.now(),
+    }));
     Ok(EngineStatus {
         link: shared.link.borrow().clone(),
         transfers: shared.transfers.view(),

@@ -111,6 +111,7 @@ impl FsError {
                 | ReplicaError::WrongOwner { .. }
                 | ReplicaError::OtherVersion { .. }
                 | ReplicaError::Damaged { .. }
+                | ReplicaError::Rotten { .. }
                 | ReplicaError::Io { .. }
                 | ReplicaError::Sql { .. },
             ) => libc::EIO,

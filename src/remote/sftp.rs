@@ -23,6 +23,8 @@ use crate::tree::RelPath;
 
 mod ask;
 mod convert;
+#[cfg(test)]
+mod fuzz;
 mod list;
 #[cfg(test)]
 mod tests;

@@ -5,17 +5,21 @@
 //! committed before it. Repairs only ever add names, or remove what the server has too.
 
 mod content;
+mod rebuild;
+mod salvage;
 mod tree;
 
+use std::fs::File;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::error::ReplicaError;
+use super::error::{AtPath, ReplicaError};
 use super::index::Replica;
+use super::open::{self, Opening};
 use super::rows::Counter;
+use super::schema;
 use super::tx::Tx;
-use super::{open, schema};
 use crate::tree::{NodeId, Time};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
@@ -47,13 +51,45 @@ impl CheckReport {
     }
 }
 
-/// Checks the replica in `state_dir`, which no daemon may be using; with `repair`, sets right what it can.
+/// Checks the replica in `state_dir`, which no daemon may be using; with `repair`, sets right what it can. An index
+/// that is damaged is made anew then.
 pub fn check(state_dir: &Path, repair: bool, now: Time) -> Result<CheckReport> {
-    let replica = Replica::open(state_dir, now)?;
+    run(state_dir, repair, false, now)
+}
+
+/// The same, and reads all content that the server has, too: where it is not what was agreed on, the disk rots.
+pub fn check_content(state_dir: &Path, repair: bool, now: Time) -> Result<CheckReport> {
+    run(state_dir, repair, true, now)
+}
+
+fn run(state_dir: &Path, repair: bool, read_content: bool, now: Time) -> Result<CheckReport> {
+    let lock = open::take_directory(state_dir)?;
+    let again = || lock.try_clone().at(state_dir);
+    let look = |lock| look(lock, state_dir, repair, read_content, now);
+    match look(again()?) {
+        Err(ReplicaError::Damaged { .. }) if repair => {}
+        looked => return looked,
+    }
+    let what = rebuild::rebuild(state_dir, now)?;
+    let mut report = look(again()?)?;
+    let repaired = true;
+    report.findings.insert(0, Finding { what, repaired });
+    Ok(report)
+}
+
+fn look(
+    lock: File,
+    state_dir: &Path,
+    repair: bool,
+    read_content: bool,
+    now: Time,
+) -> Result<CheckReport> {
+    let replica = Replica::open_locked(lock, state_dir, Opening::new(now))?;
     let mut checker = Checker {
         db: schema::open_reader(&open::index_path(state_dir))?,
         replica,
         repair,
+        read_content,
         now,
         report: CheckReport::default(),
     };
@@ -71,6 +107,8 @@ struct Checker {
     replica: Replica,
     db: Connection,
     repair: bool,
+    /// Whether content is read, too.
+    read_content: bool,
     now: Time,
     report: CheckReport,
 }
@@ -139,10 +177,14 @@ impl Checker {
     fn database(&mut self) -> Result<bool> {
         let found = self.rows("PRAGMA integrity_check(20)", |row| row.get::<_, String>(0))?;
         let bad: Vec<String> = found.into_iter().filter(|line| line != "ok").collect();
+        if let Some(first) = bad.first().filter(|_| self.repair) {
+            return Err(ReplicaError::Damaged {
+                what: open::index_path(self.replica.state_dir()),
+                detail: first.clone(),
+            });
+        }
         for line in &bad {
-            self.found_for_good(format!(
-                "the index is damaged: {line}; use `roamhome rescue`"
-            ));
+            self.found_for_good(format!("the index is damaged: {line}"));
         }
         Ok(bad.is_empty())
     }

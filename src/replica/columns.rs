@@ -36,10 +36,10 @@ impl<'a, 's> Binder<'a, 's> {
         Ok(())
     }
 
-    /// Binds a number that SQLite has to hold in 63 bits.
+    /// Binds a number that SQLite has to hold in 63 bits. A greater one becomes the greatest: it is acknowledged, so a
+    /// row that never gets in would hold up all that come after it.
     pub(super) fn put_u64(&mut self, value: u64) -> Result<()> {
-        let value = i64::try_from(value).map_err(|e| Error::ToSqlConversionFailure(e.into()))?;
-        self.put(value)
+        self.put(i64::try_from(value).unwrap_or(i64::MAX))
     }
 }
 

@@ -18,7 +18,11 @@ use crate::tree::{NodeId, RelPath, Time};
 
 mod backups;
 pub(super) mod disk;
+mod list;
+mod rot;
 mod synced;
+
+pub(super) use list::Which;
 
 use disk::{exists, make_dir, open_rw, read_dir, remove_file, rename, sync_dir};
 
@@ -300,39 +304,10 @@ impl ContentStore {
         remove_file(&path_in(&self.unsent, node))
     }
 
-    /// The content files there are, for `check` and `rescue`: of one kind, in no order.
-    pub(super) fn list(&self, which: Which) -> Result<Vec<(NodeId, PathBuf)>> {
-        let root = match which {
-            Which::Clean => &self.clean,
-            Which::Unsent => &self.unsent,
-        };
-        let mut found = Vec::new();
-        for fan in read_dir(root)? {
-            if !fan.is_dir() {
-                continue;
-            }
-            for path in read_dir(&fan)? {
-                found.extend(number(&path).map(|id| (NodeId(id), path)));
-            }
-        }
-        Ok(found)
-    }
-
     /// The path hints of unsent files.
     pub(super) fn hints(&self) -> &Hints {
         &self.hints
     }
-}
-
-/// A directory of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Clean,
-    Unsent,
-}
-
-fn number(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.parse().ok()
 }
 
 /// Directories fan out by the low byte of the number.

@@ -42,7 +42,7 @@ pub enum ReplicaError {
     /// What is stored makes no sense.
     #[error(
         "{what} is damaged ({detail}): save what was never sent with `roamhome rescue STATE_DIR OUT_DIR`, \
-         then move the state directory away and start again",
+         then make the index anew with `roamhome check --state STATE_DIR --repair`",
         what = .what.display()
     )]
     Damaged {
@@ -50,6 +50,16 @@ pub enum ReplicaError {
         what: PathBuf,
         /// How it was noticed.
         detail: String,
+    },
+    /// Content is no longer what was agreed on with the server, although nobody wrote to it.
+    #[error(
+        "{content} has rotted on the disk: unmount, then let `roamhome check --content --repair` put it aside, and it is \
+         fetched again",
+        content = .content.display()
+    )]
+    Rotten {
+        /// The content file.
+        content: PathBuf,
     },
     /// A version of roamhome that keeps its journals in another form wrote this one and was killed.
     #[error(
@@ -95,17 +105,23 @@ impl ReplicaError {
         }
     }
 
-    /// A database error of the index at `path`, told apart from a full disk and from damage.
+    /// A database error of the index at `path`, told apart from a full disk and from damage. All SQL is our own and
+    /// fits our schema, so what a sound index would never object to is damage as well.
     pub(super) fn sql(path: &Path, source: rusqlite::Error) -> Self {
         use rusqlite::Error as Sqlite;
-        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+        use rusqlite::ErrorCode::{
+            ConstraintViolation, DatabaseCorrupt, DiskFull, NotADatabase, TooBig, TypeMismatch,
+            Unknown,
+        };
         let path = path.to_owned();
         match (&source, source.sqlite_error_code()) {
             (_, Some(DiskFull)) => Self::NoSpace { path },
-            (_, Some(DatabaseCorrupt | NotADatabase))
+            (_, Some(DatabaseCorrupt | NotADatabase | ConstraintViolation | TypeMismatch))
+            | (_, Some(TooBig | Unknown))
             | (Sqlite::FromSqlConversionFailure(..), _)
             | (Sqlite::IntegralValueOutOfRange(..), _)
-            | (Sqlite::InvalidColumnType(..), _) => Self::Damaged {
+            | (Sqlite::InvalidColumnType(..), _)
+            | (Sqlite::Utf8Error(..) | Sqlite::SqlInputError { .. }, _) => Self::Damaged {
                 what: path,
                 detail: source.to_string(),
             },
@@ -130,6 +146,9 @@ impl ReplicaError {
             Self::Damaged { what, detail } => Self::Damaged {
                 what: what.clone(),
                 detail: detail.clone(),
+            },
+            Self::Rotten { content } => Self::Rotten {
+                content: content.clone(),
             },
             Self::OtherVersion { journal } => Self::OtherVersion {
                 journal: journal.clone(),

@@ -111,7 +111,7 @@ impl Hints {
     }
 }
 
-fn parse_line(line: &[u8]) -> Option<(NodeId, RelPath)> {
+pub(super) fn parse_line(line: &[u8]) -> Option<(NodeId, RelPath)> {
     let space = line.iter().position(|b| *b == b' ')?;
     let node = std::str::from_utf8(&line[..space]).ok()?.parse().ok()?;
     let path = RelPath::parse(&line[space + 1..]).ok()?;

@@ -266,6 +266,11 @@ impl Replica {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why nothing gets into the index, while that is so. All that was acknowledged is in the journal meanwhile.
+    pub fn trouble(&self) -> Option<ReplicaError> {
+        self.shared.lock().fail().err()
+    }
+
     /// How much there is.
     pub fn counts(&self) -> Result<Counts, ReplicaError> {
         self.view(|view| {

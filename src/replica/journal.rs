@@ -125,7 +125,7 @@ fn path_of(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// The numbers of all journals in `dir`, in order.
-fn numbers(dir: &Path) -> Result<Vec<u64>, ReplicaError> {
+pub(super) fn numbers(dir: &Path) -> Result<Vec<u64>, ReplicaError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).at(dir)? {
         let name = entry.at(dir)?.file_name();
@@ -270,6 +270,8 @@ pub(super) fn remove_up_to(dir: &Path, number: u64) -> Result<(), ReplicaError> 
     Ok(())
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests {
     use super::super::rows::Counter;

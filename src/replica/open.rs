@@ -95,7 +95,11 @@ impl Replica {
     /// Opens the replica in `state_dir`, or makes one there with a root directory. Takes what a killed
     /// daemon had acknowledged out of its journals, and looks at the content of files it was writing.
     pub fn open_as(state_dir: &Path, opening: Opening) -> Result<Self> {
-        let lock = take_directory(state_dir)?;
+        Self::open_locked(take_directory(state_dir)?, state_dir, opening)
+    }
+
+    /// The same for who has the lock already.
+    pub(super) fn open_locked(lock: File, state_dir: &Path, opening: Opening) -> Result<Self> {
         let store = ContentStore::open(state_dir)?;
         let index = index_path(state_dir);
         let (db, state) = load(state_dir)?;
@@ -144,7 +148,7 @@ impl Replica {
 }
 
 /// Makes sure that the directory is there and ours, and locks it until the file is closed.
-fn take_directory(state_dir: &Path) -> Result<File> {
+pub(super) fn take_directory(state_dir: &Path) -> Result<File> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(state_dir).at(state_dir)?;
@@ -187,7 +191,14 @@ fn take_directory(state_dir: &Path) -> Result<File> {
 pub(super) fn load(state_dir: &Path) -> Result<(Connection, State)> {
     let index = index_path(state_dir);
     let sql = |e| ReplicaError::sql(&index, e);
+    let is_there = index.exists();
+    if !is_there {
+        refuse_loss(state_dir, "it is missing, and what belongs to it is there")?;
+    }
     let (mut db, format) = schema::open_writer(&index)?;
+    if format == 0 && is_there {
+        refuse_loss(state_dir, "it is empty, and what belongs to it is there")?;
+    }
     let applied = match format {
         0 => None,
         _ => table::get::<Counters>(&db, &Counter::AppliedJournal).map_err(sql)?,
@@ -220,6 +231,17 @@ pub(super) fn load(state_dir: &Path) -> Result<(Connection, State)> {
         phase: Phase::Running,
     };
     Ok((db, state))
+}
+
+/// An index that is made anew would give numbers again that content bears.
+fn refuse_loss(state_dir: &Path, detail: &str) -> Result<()> {
+    if !ContentStore::at(state_dir).has_any()? && journal::numbers(state_dir)?.is_empty() {
+        return Ok(());
+    }
+    Err(ReplicaError::Damaged {
+        what: index_path(state_dir),
+        detail: detail.to_owned(),
+    })
 }
 
 /// Commits what could be replayed at once and drops the journals that could not: new ones must not follow

@@ -5,16 +5,20 @@
 //! server's whole seconds; names, paths and link targets are blobs; kinds are file 0, directory 1, symlink 2,
 //! FIFO 3, socket 4, other 5; content is absent 0, partial 1, whole 2.
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::error::ReplicaError;
+use super::error::{AtPath, ReplicaError};
 
 /// The format written here, SQLite's `user_version`.
 pub(super) const FORMAT: u32 = 2;
+
+/// A number beyond this was written by no version.
+const PLAUSIBLE: u32 = 1000;
 
 /// The steps to each format from the one before; never edited once released, only added to.
 const MIGRATIONS: [&str; FORMAT as usize] = [
@@ -78,6 +82,9 @@ const MIGRATIONS: [&str; FORMAT as usize] = [
 ",
 ];
 
+/// Begins every database.
+const SQLITE: &[u8] = b"SQLite format 3\0";
+
 /// Memory for pages, in KiB, per connection.
 const CACHE_KIB: i64 = 16 * 1024;
 
@@ -87,6 +94,12 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, u32), ReplicaError
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = connect(path, flags).map_err(sql)?;
     let found = format(&db).map_err(sql)?;
+    if found > PLAUSIBLE {
+        return Err(ReplicaError::Damaged {
+            what: path.to_owned(),
+            detail: format!("format {found}"),
+        });
+    }
     if found > FORMAT {
         return Err(ReplicaError::TooNew {
             path: path.to_owned(),
@@ -123,6 +136,18 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, ReplicaError> {
         Ok(db)
     };
     open().map_err(|e| ReplicaError::sql(path, e))
+}
+
+/// A connection to an index that may be damaged, whatever its version says. `path` is a copy, and its beginning is set
+/// right: without it SQLite would not look at the rest.
+pub(super) fn open_damaged(path: &Path) -> Result<Connection, ReplicaError> {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .at(path)?;
+    file.write_all_at(SQLITE, 0).at(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    connect(path, flags).map_err(|e| ReplicaError::sql(path, e))
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

@@ -232,6 +232,8 @@ pub(super) struct Sql {
     pub(super) get: String,
     /// First key, key after the last, limit → keys and values in order.
     pub(super) range: String,
+    /// Keys and values of all rows, from the first to the last and from the last to the first.
+    pub(super) all: [String; 2],
     /// How to change it; `None` for indexes, which SQLite changes by itself.
     write: Option<Write>,
 }
@@ -269,7 +271,13 @@ impl Sql {
             value.join(", ")
         };
         let count = key.len();
+        let all = |order: &str| {
+            let by: Vec<String> = key.iter().map(|key| format!("{key} {order}")).collect();
+            let by = by.join(", ");
+            format!("SELECT {keys}, {values} FROM {table} ORDER BY {by}")
+        };
         Self {
+            all: [all("ASC"), all("DESC")],
             get: format!("SELECT {values} FROM {table} WHERE {}", equals(key)),
             range: format!(
                 "SELECT {keys}, {values} FROM {table} WHERE ({keys}) >= ({}) AND ({keys}) < ({}) \

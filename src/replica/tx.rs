@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use super::content::ContentStore;
 use super::error::ReplicaError;
 use super::index::State;
 use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
@@ -14,8 +15,6 @@ use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
 
 /// Node ids are reserved this many at a time; after a crash the rest of them is not used.
 const RESERVE: u64 = 1024;
-/// More nodes than power loss can undo: long before so many the index has synced its log.
-const FORGOTTEN: u64 = 1 << 20;
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -59,8 +58,9 @@ impl<'a> Tx<'a> {
 
     /// A new node's id: greater than all before, and never given again.
     pub fn alloc_node(&mut self) -> Result<NodeId> {
-        let id = self.state.next_node.get();
+        let mut id = self.state.next_node.get();
         if id >= self.counter(Counter::ReservedNodes)? {
+            id = self.first_unborne(id);
             self.set::<Counters>(Counter::ReservedNodes, Some(id + RESERVE));
         }
         // Advances even if the transaction fails: content may bear the number already.
@@ -68,13 +68,27 @@ impl<'a> Tx<'a> {
         Ok(NodeId(id))
     }
 
-    /// Leaves out the ids that were given before a power loss and may have been forgotten by it: content of that
-    /// number may be there.
-    pub(super) fn skip_nodes(&mut self) -> Result<()> {
-        let id = self.state.next_node.get() + FORGOTTEN;
-        self.set::<Counters>(Counter::ReservedNodes, Some(id));
-        self.state.next_node.set(id);
+    /// Takes a number that came back from before: it is not given again.
+    pub(super) fn take_number(&mut self, id: NodeId) -> Result<()> {
+        let next = id.0.saturating_add(1);
+        if next > self.state.next_node.get() {
+            self.state.next_node.set(next);
+        }
+        if next > self.counter(Counter::ReservedNodes)? {
+            self.set_counter(Counter::ReservedNodes, next);
+        }
         Ok(())
+    }
+
+    /// The first of a block of numbers from `id` on that no content bears. A power loss, or a disk that rots, may have
+    /// undone that they were given: who gets one again must not find another file's content there.
+    fn first_unborne(&self, mut id: u64) -> u64 {
+        let store = ContentStore::at(self.state.index.parent().unwrap_or(&self.state.index));
+        let last = |id| (id..id + RESERVE).rfind(|number| store.is_borne(NodeId(*number)));
+        while let Some(borne) = last(id) {
+            id = borne + 1;
+        }
+        id
     }
 
     /// Adds or replaces a node. Its content file moves to `unsent/` or back with `data_changed`.

@@ -163,12 +163,20 @@ impl Writer {
     fn commit_until_done(&mut self, batch: &Batch) -> bool {
         let mut backoff = FIRST_BACKOFF;
         let mut attempts_left = LAST_ATTEMPTS;
+        let mut told = false;
         loop {
             let result = self.commit(batch);
             let Err(error) = result else {
                 return true;
             };
-            tracing::warn!(%error, "cannot commit to the index; trying again");
+            let damaged = matches!(error, ReplicaError::Damaged { .. });
+            match damaged {
+                // It shows in the status; saying it every few seconds does not mend it.
+                true if told => {}
+                true => tracing::error!(%error, "cannot commit to the index"),
+                false => tracing::warn!(%error, "cannot commit to the index; trying again"),
+            }
+            told = damaged;
             let no_space = matches!(error, ReplicaError::NoSpace { .. });
             let mut state = self.shared.lock();
             self.shared.failed(&mut state, error);

@@ -14,15 +14,15 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use super::plug::{Death, SharedPlug};
-use super::rng::Rng;
 use super::syscalls::{self, Watch};
 use crate::support::client::Clock;
+use crate::support::rng::Rng;
 
 /// The names in a directory, and the inodes that they stand for.
 type Names = BTreeMap<OsString, u64>;
 
 /// A disk in use.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     root: PathBuf,
     /// Where what a death leaves is to be.
     left: PathBuf,
@@ -49,7 +49,7 @@ struct Tree {
 
 impl Disk {
     /// The disk at `root`, a directory that is made if it is missing. All that is there is synced.
-    pub(super) fn new(
+    pub(crate) fn new(
         root: PathBuf,
         left: PathBuf,
         clock: &Clock,
@@ -76,27 +76,32 @@ impl Disk {
         disk
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.root
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    /// Where what a death leaves is.
+    pub(crate) fn left(&self) -> &Path {
+        &self.left
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
         self.state.borrow().full
     }
 
-    pub(super) fn set_full(&self, full: bool) {
+    pub(crate) fn set_full(&self, full: bool) {
         self.state.borrow_mut().full = full;
     }
 
     /// Counts an event from which the machine may die.
-    pub(super) fn tick(&self) {
+    pub(crate) fn tick(&self) {
         if let Some(death) = self.plug.is_due() {
             self.die(death);
         }
     }
 
     /// Ends the machine now.
-    pub(super) fn die(&self, death: Death) {
+    pub(crate) fn die(&self, death: Death) {
         syscalls::unwatched(|| self.leave(&mut self.state.borrow_mut(), death, &self.left));
         self.plug.pulled(death);
     }

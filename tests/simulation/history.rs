@@ -1,30 +1,29 @@
 //! Every content that there ever was, and what became of it.
 
+use crate::support::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rng::Rng;
-
 /// The bytes of a file. No two contents of a simulation have the same length, so the length names a content.
-pub(super) type Content = Vec<u8>;
+pub(crate) type Content = Vec<u8>;
 
 const LONGEST: usize = 4000;
 
 /// Every content that was ever closed or written on the server.
 #[derive(Default)]
-pub(super) struct History {
+pub(crate) struct History {
     /// By length. A content that was begun counts from its close.
-    pub(super) contents: BTreeMap<usize, Content>,
-    pub(super) closed: BTreeSet<usize>,
+    pub(crate) contents: BTreeMap<usize, Content>,
+    pub(crate) closed: BTreeSet<usize>,
     /// Replaced or removed by somebody who saw it and had no other copy of it in sight, or not synced by a program
     /// when the only disk that had it lost its power.
-    pub(super) given_up: BTreeSet<usize>,
+    pub(crate) given_up: BTreeSet<usize>,
     /// Those of which a loss of power may have left half.
     torn: BTreeSet<usize>,
     lengths: Vec<usize>,
 }
 
 impl History {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
         let mut lengths: Vec<usize> = (1..LONGEST).collect();
         for i in (1..lengths.len()).rev() {
             lengths.swap(i, rng.below(i as u64 + 1) as usize);
@@ -48,7 +47,7 @@ impl History {
     }
 
     /// A content that begins like `old` and is not equal to it.
-    pub(super) fn begin_with(
+    pub(crate) fn begin_with(
         &mut self,
         old: &[u8],
         fits: impl Fn(usize) -> bool,
@@ -60,7 +59,7 @@ impl History {
     }
 
     /// The contents that must be somewhere.
-    pub(super) fn must_be(&self) -> impl Iterator<Item = &Content> {
+    pub(crate) fn must_be(&self) -> impl Iterator<Item = &Content> {
         let lengths = self.closed.difference(&self.given_up);
         lengths
             .filter(|length| **length > 0)
@@ -68,13 +67,13 @@ impl History {
     }
 
     /// Nobody promised to keep it, nor to keep it whole.
-    pub(super) fn lose(&mut self, length: usize) {
+    pub(crate) fn lose(&mut self, length: usize) {
         self.given_up.insert(length);
         self.torn.insert(length);
     }
 
     /// Whether somebody wrote this.
-    pub(super) fn knows(&self, content: &[u8]) -> bool {
+    pub(crate) fn knows(&self, content: &[u8]) -> bool {
         let Some(known) = self.contents.get(&content.len()) else {
             return content.is_empty();
         };

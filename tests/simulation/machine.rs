@@ -2,7 +2,7 @@
 //! simulated, so that its operations run in the midst of its own passes and everybody else's.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,16 +20,33 @@ use roamhome::tree::Time;
 use super::disk::Disk;
 use super::plug::{Death, SharedPlug};
 use super::programs::OpenFile;
-use super::rng::Rng;
 use super::syscalls;
 use crate::support::client::Clock;
+use crate::support::rng::Rng;
 
 /// Longer than anything may take, in virtual time.
 const HANGS: Duration = Duration::from_secs(600);
 
+/// A connector, for a machine that lives as long as the gate says.
+pub(crate) type Way = Arc<dyn Fn(Gate) -> Arc<dyn Connect>>;
+
+/// The way to the memory server.
+pub(crate) fn way_to(server: &MemoryServer) -> Way {
+    let server = server.clone();
+    Arc::new(move |gate| Arc::new(Direct(server.clone(), gate)))
+}
+
+struct Direct(MemoryServer, Gate);
+
+#[async_trait]
+impl Connect for Direct {
+    async fn connect(&self) -> Result<Remote, LinkError> {
+        Ok(self.0.remote_through(2, &self.1))
+    }
+}
+
 struct ToServer {
-    server: MemoryServer,
-    gate: Gate,
+    way: Arc<dyn Connect>,
     plug: SharedPlug,
     /// The connection of this machine: one at a time.
     made: Mutex<Option<Remote>>,
@@ -45,7 +62,7 @@ impl Connect for ToServer {
                 needs_person: true,
             });
         }
-        let remote = self.server.remote_through(2, &self.gate);
+        let remote = self.way.connect().await?;
         // What was given up is dropped, and our copy must not keep it alive.
         if let Some(before) = self.made.lock().unwrap().replace(remote.clone()) {
             before.close();
@@ -56,39 +73,39 @@ impl Connect for ToServer {
 
 /// What a machine is started with, and what outlives its deaths.
 #[derive(Clone)]
-pub(super) struct Setup {
-    pub(super) server: MemoryServer,
-    pub(super) clock: Clock,
+pub(crate) struct Setup {
+    pub(crate) way: Way,
+    pub(crate) clock: Clock,
     /// How far its clock is ahead, in seconds.
-    pub(super) ahead: Arc<AtomicI64>,
-    pub(super) guard: GuardLimits,
+    pub(crate) ahead: Arc<AtomicI64>,
+    pub(crate) guard: GuardLimits,
     /// Where the disks of the simulation are.
-    pub(super) dir: PathBuf,
-    pub(super) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) name: String,
 }
 
-pub(super) struct Machine {
-    pub(super) engine: Engine,
-    pub(super) replica: Arc<Replica>,
-    pub(super) home: Arc<Home>,
+pub(crate) struct Machine {
+    pub(crate) engine: Engine,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) home: Arc<Home>,
     connector: Arc<ToServer>,
-    pub(super) setup: Setup,
-    pub(super) disk: Rc<Disk>,
-    pub(super) plug: SharedPlug,
-    pub(super) open: RefCell<Vec<OpenFile>>,
-    pub(super) life: Life,
+    pub(crate) setup: Setup,
+    pub(crate) disk: Rc<Disk>,
+    pub(crate) plug: SharedPlug,
+    pub(crate) open: RefCell<Vec<OpenFile>>,
+    pub(crate) life: Life,
 }
 
 /// Which life of a machine it is, and in which boot.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Life {
+pub(crate) struct Life {
     number: u64,
     boot: u64,
 }
 
 impl Life {
     /// The life after this one.
-    pub(super) fn after(self, death: Death) -> Self {
+    pub(crate) fn after(self, death: Death) -> Self {
         Self {
             number: self.number + 1,
             boot: self.boot + u64::from(death == Death::PowerLoss),
@@ -98,12 +115,25 @@ impl Life {
 
 impl Machine {
     /// A new machine.
-    pub(super) fn new(setup: Setup, rng: &mut Rng) -> Self {
+    pub(crate) fn new(setup: Setup, rng: &mut Rng) -> Self {
         Self::start(setup, rng, Life::default(), SharedPlug::default()).unwrap()
     }
 
+    /// A machine that is alone in the world, with its disks in `dir`.
+    pub(crate) fn alone(dir: &Path, way: Way, clock: &Clock, rng: &mut Rng) -> Self {
+        let setup = Setup {
+            way,
+            clock: clock.clone(),
+            ahead: Arc::default(),
+            guard: GuardLimits::default(),
+            dir: dir.to_owned(),
+            name: "state".into(),
+        };
+        Self::new(setup, rng)
+    }
+
     /// A machine in one of its lives, with the disk that the one before left. It may die before it is up.
-    pub(super) fn start(
+    pub(crate) fn start(
         setup: Setup,
         rng: &mut Rng,
         life: Life,
@@ -144,8 +174,7 @@ impl Machine {
             })
         };
         let connector = Arc::new(ToServer {
-            server: setup.server.clone(),
-            gate,
+            way: (setup.way)(gate),
             plug: Arc::clone(&plug),
             made: Mutex::new(None),
         });
@@ -175,12 +204,12 @@ impl Machine {
         })
     }
 
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.plug.is_alive()
     }
 
     /// Ends the machine between two instructions.
-    pub(super) fn die(&self, death: Death) {
+    pub(crate) fn die(&self, death: Death) {
         if self.is_alive() {
             self.disk.die(death);
         }
@@ -188,7 +217,7 @@ impl Machine {
     }
 
     /// Ends what a dead machine left running.
-    pub(super) fn bury(&self) {
+    pub(crate) fn bury(&self) {
         if let Some(remote) = self.connector.made.lock().unwrap().take() {
             remote.close();
         }
@@ -196,12 +225,12 @@ impl Machine {
         syscalls::forget(self.disk.path());
     }
 
-    pub(super) async fn offline(&self) {
+    pub(crate) async fn offline(&self) {
         self.engine.hold(true);
         self.until("offline").await;
     }
 
-    pub(super) async fn online(&self) {
+    pub(crate) async fn online(&self) {
         self.engine.hold(false);
         self.until("online").await;
     }
@@ -216,14 +245,14 @@ impl Machine {
         }
     }
 
-    pub(super) async fn pass(&self, scope: Scope) -> Result<PassReport, PassError> {
+    pub(crate) async fn pass(&self, scope: Scope) -> Result<PassReport, PassError> {
         match tokio::time::timeout(HANGS, self.engine.pass(scope)).await {
             Ok(report) => report,
             Err(_elapsed) => panic!("a pass hangs"),
         }
     }
 
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         operation: impl Fn(&Home) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, FsError> {

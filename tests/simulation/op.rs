@@ -4,7 +4,7 @@ use roamhome::remote::ErrorKind;
 use roamhome::remote::memory::Trip;
 
 use super::plug::Death;
-use super::rng::Rng;
+use crate::support::rng::Rng;
 
 /// One thing that a program on a machine does.
 #[derive(Debug, Clone)]

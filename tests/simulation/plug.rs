@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How a machine dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
+pub(crate) enum Death {
     /// The daemon is killed; the disk has all that it wrote.
     Kill,
     /// The power is cut; of what was not synced, the disk may have this and that.
@@ -13,7 +13,7 @@ pub(super) enum Death {
 
 /// The plug of one machine.
 #[derive(Default)]
-pub(super) struct Plug(Mutex<State>);
+pub(crate) struct Plug(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -28,22 +28,22 @@ impl Plug {
         self.0.lock().unwrap()
     }
 
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.lock().dead.is_none()
     }
 
     /// Lets it die after so many more events.
-    pub(super) fn pull_after(&self, events: u64, death: Death) {
+    pub(crate) fn pull_after(&self, events: u64, death: Death) {
         self.lock().due = Some((death, events));
     }
 
     /// Nothing is due any more.
-    pub(super) fn spare(&self) {
+    pub(crate) fn spare(&self) {
         self.lock().due = None;
     }
 
     /// An event is about to happen: whether it is one before which the machine dies.
-    pub(super) fn is_due(&self) -> Option<Death> {
+    pub(crate) fn is_due(&self) -> Option<Death> {
         let mut state = self.lock();
         let (death, left) = state.due.take()?;
         match left {
@@ -56,15 +56,15 @@ impl Plug {
     }
 
     /// It has died.
-    pub(super) fn pulled(&self, death: Death) {
+    pub(crate) fn pulled(&self, death: Death) {
         self.lock().dead = Some(death);
     }
 
     /// How it died.
-    pub(super) fn dead(&self) -> Option<Death> {
+    pub(crate) fn dead(&self) -> Option<Death> {
         self.lock().dead
     }
 }
 
 /// Shared by all that ends with it.
-pub(super) type SharedPlug = Arc<Plug>;
+pub(crate) type SharedPlug = Arc<Plug>;

@@ -12,19 +12,19 @@ use super::machine::Machine;
 use crate::support::client::ME;
 
 /// What a place shows, to be compared: kind, mode, and content or target.
-pub(super) type Shown = (Kind, u32, Vec<u8>);
+pub(crate) type Shown = (Kind, u32, Vec<u8>);
 
 /// What a look at a file tells, without fetching it.
-pub(super) type Looks = BTreeMap<String, (Kind, u64)>;
+pub(crate) type Looks = BTreeMap<String, (Kind, u64)>;
 
 /// The most that a file of a simulation holds.
 const ALL: usize = 1 << 20;
 
 /// A file that a program has open for writing.
-pub(super) struct OpenFile {
+pub(crate) struct OpenFile {
     handle: Handle,
     /// Where it was opened.
-    pub(super) path: String,
+    pub(crate) path: String,
 }
 
 impl Machine {
@@ -45,7 +45,7 @@ impl Machine {
     }
 
     /// Empties or creates a file, writes after `pause`, and closes it after another.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         path: &str,
         content: impl FnOnce() -> Content,
@@ -75,7 +75,7 @@ impl Machine {
 
     /// Changes a file's content in place: `change` gets what is there and tells the offset and bytes to write,
     /// or the length to cut to.
-    pub(super) async fn alter(
+    pub(crate) async fn alter(
         &self,
         path: &str,
         change: impl FnOnce(&[u8]) -> Option<Content>,
@@ -111,7 +111,7 @@ impl Machine {
     }
 
     /// Looks the path up again if another file took its place, as the kernel does.
-    pub(super) async fn read(&self, path: &str) -> Result<Content, FsError> {
+    pub(crate) async fn read(&self, path: &str) -> Result<Content, FsError> {
         let id = self.find(path_of(path).names()).await?;
         match self.read_node(id).await {
             Err(FsError::Stale) => {
@@ -131,37 +131,37 @@ impl Machine {
         Ok(data)
     }
 
-    pub(super) async fn mkdir(&self, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn mkdir(&self, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         let made = self.run(move |home| home.mkdir(dir, &name, 0o755, ME));
         made.await.map(drop)
     }
 
-    pub(super) async fn rmdir(&self, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn rmdir(&self, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         self.run(move |home| home.rmdir(dir, &name)).await
     }
 
-    pub(super) async fn unlink(&self, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn unlink(&self, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         self.run(move |home| home.unlink(dir, &name)).await
     }
 
-    pub(super) async fn link(&self, from: &str, to: &str) -> Result<(), FsError> {
+    pub(crate) async fn link(&self, from: &str, to: &str) -> Result<(), FsError> {
         let id = self.find(path_of(from).names()).await?;
         let (dir, name) = self.place(to).await?;
         let linked = self.run(move |home| home.link(id, dir, &name));
         linked.await.map(drop)
     }
 
-    pub(super) async fn symlink(&self, target: &str, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn symlink(&self, target: &str, path: &str) -> Result<(), FsError> {
         let (dir, name) = self.place(path).await?;
         let target = target.as_bytes().to_vec();
         let made = self.run(move |home| home.symlink(dir, &name, &target, ME));
         made.await.map(drop)
     }
 
-    pub(super) async fn rename(
+    pub(crate) async fn rename(
         &self,
         from: &str,
         to: &str,
@@ -172,14 +172,14 @@ impl Machine {
             .await
     }
 
-    pub(super) async fn set_attr(&self, path: &str, set: SetAttr) -> Result<(), FsError> {
+    pub(crate) async fn set_attr(&self, path: &str, set: SetAttr) -> Result<(), FsError> {
         let id = self.find(path_of(path).names()).await?;
         let done = self.run(move |home| home.set_attr(id, set, ME));
         done.await.map(drop)
     }
 
     /// Lets everything be known that an operation on `path` will need to know.
-    pub(super) async fn warm(&self, path: &str) {
+    pub(crate) async fn warm(&self, path: &str) {
         if let Ok((dir, name)) = self.place(path).await {
             // What cannot be had now, the operation will not have either.
             drop(self.run(move |home| home.lookup(dir, &name)).await);
@@ -187,7 +187,7 @@ impl Machine {
     }
 
     /// Opens a file for writing, and leaves it open.
-    pub(super) async fn open(&self, path: &str) -> Result<(), FsError> {
+    pub(crate) async fn open(&self, path: &str) -> Result<(), FsError> {
         let id = self.find(path_of(path).names()).await?;
         let options = OpenOptions {
             write: true,
@@ -203,7 +203,7 @@ impl Machine {
 
     /// Adds to the file that is open for longest, as a mapped page that is written late; tells what was there and
     /// what is there now.
-    pub(super) fn write_late(
+    pub(crate) fn write_late(
         &self,
         more: impl FnOnce(&[u8]) -> Option<Content>,
     ) -> Result<Option<(Content, Content)>, FsError> {
@@ -221,7 +221,7 @@ impl Machine {
     }
 
     /// Closes the file that is open for longest; tells what it held.
-    pub(super) fn close(&self) -> Result<Option<(String, Content)>, FsError> {
+    pub(crate) fn close(&self) -> Result<Option<(String, Content)>, FsError> {
         if self.open.borrow().is_empty() || !self.is_alive() {
             return Ok(None);
         }
@@ -232,7 +232,7 @@ impl Machine {
     }
 
     /// Makes a file and its name survive a loss of power; tells what it holds.
-    pub(super) async fn fsync(&self, path: &str) -> Result<Option<Content>, FsError> {
+    pub(crate) async fn fsync(&self, path: &str) -> Result<Option<Content>, FsError> {
         let id = self.find(path_of(path).names()).await?;
         let opened = self
             .run(move |home| home.open(id, OpenOptions::default(), ME))
@@ -246,7 +246,7 @@ impl Machine {
     }
 
     /// What the mount shows of what it knows, without asking the server for anything.
-    pub(super) fn looks(&self) -> Looks {
+    pub(crate) fn looks(&self) -> Looks {
         let walk = |view: &View<'_>| {
             let mut found = Looks::new();
             let mut todo = vec![(NodeId::ROOT, String::new())];
@@ -266,7 +266,7 @@ impl Machine {
     }
 
     /// Everything that the mount shows, fetched.
-    pub(super) async fn tree(&self) -> Result<BTreeMap<String, Shown>, FsError> {
+    pub(crate) async fn tree(&self) -> Result<BTreeMap<String, Shown>, FsError> {
         let mut all = BTreeMap::new();
         let mut todo = vec![(NodeId::ROOT, String::new())];
         while let Some((dir, prefix)) = todo.pop() {
@@ -296,7 +296,7 @@ impl Machine {
     }
 
     /// The lengths of the contents that are on this machine's disk.
-    pub(super) fn held(&self) -> BTreeSet<usize> {
+    pub(crate) fn held(&self) -> BTreeSet<usize> {
         let here = |view: &View<'_>| {
             let mut held: BTreeSet<usize> = view
                 .backups()?
@@ -322,7 +322,7 @@ impl Machine {
     }
 
     /// The contents that this machine keeps by itself.
-    pub(super) fn backups(&self) -> Vec<Content> {
+    pub(crate) fn backups(&self) -> Vec<Content> {
         let known = |view: &View<'_>| view.backups();
         let known = self.replica.view::<_, ReplicaError>(known).unwrap();
         let read = |id| {
@@ -335,6 +335,6 @@ impl Machine {
     }
 }
 
-pub(super) fn path_of(path: &str) -> RelPath {
+pub(crate) fn path_of(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
 }

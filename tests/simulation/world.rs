@@ -17,12 +17,12 @@ use roamhome::sync::GuardLimits;
 use roamhome::tree::{Kind, RelPath};
 
 use super::history::History;
-use super::machine::{Machine, Setup};
+use super::machine::{Machine, Setup, way_to};
 use super::op::{Mix, Op};
 use super::plug::{Death, SharedPlug};
 use super::programs::{Looks, path_of};
-use super::rng::Rng;
 use crate::support::client::Clock;
+use crate::support::rng::Rng;
 
 /// A server as it was, and what stood in its place then.
 type AwayHome = (Snapshot, BTreeMap<RelPath, Item>);
@@ -94,7 +94,7 @@ impl World {
         let machines = (0..mix.machines).map(|i| {
             let ahead = if mix.skew { rng.pick(&skews) } else { 0 };
             let setup = Setup {
-                server: server.clone(),
+                way: way_to(&server),
                 clock: clock.clone(),
                 ahead: Arc::new(AtomicI64::new(ahead)),
                 guard,

@@ -68,6 +68,15 @@ pub(super) async fn send(
             .replica
             .view::<_, ReplicaError>(|view| view.node(id))?;
         let unchanged = now.is_some_and(|now| now.data_seq == node.data_seq);
+        if let Some(rotten) = shared
+            .replica
+            .content()
+            .convict(&node, hash)
+            .filter(|_| unchanged)
+        {
+            discard(session, staged).await?;
+            return Err(rotten.into());
+        }
         if hash.is_some() && unchanged {
             return Ok(Some(Sent { node, hash }));
         }

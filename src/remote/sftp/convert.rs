@@ -8,6 +8,8 @@ use crate::tree::Kind;
 
 /// Type bits of `st_mode`.
 const S_IFMT: u32 = 0o170_000;
+/// The longest that a file can be, on Linux and in the index. A server may tell of longer ones.
+const SIZE_MAX: u64 = i64::MAX.cast_unsigned();
 /// Below this a server's limit is taken for nonsense.
 const MIN_DATA: u64 = 1024;
 
@@ -45,7 +47,7 @@ pub(super) fn stat(attrs: &Attrs) -> Stat {
             0o140_000 => Kind::Socket,
             _ => Kind::Other,
         },
-        size: attrs.size.unwrap_or(0),
+        size: attrs.size.unwrap_or(0).min(SIZE_MAX),
         mtime: attrs.times.map_or(0, |(_, mtime)| i64::from(mtime)),
         mode: permissions & 0o7777,
         uid,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Checker, Result};
@@ -11,9 +12,9 @@ use crate::replica::content::Which;
 use crate::replica::error::AtPath;
 use crate::replica::hint::Hints;
 use crate::replica::recover;
-use crate::replica::rows::{Content, Node};
+use crate::replica::rows::{Content, Counter, LocalBackup, Node};
 use crate::replica::tx::Tx;
-use crate::tree::{Kind, NodeId, Place, RelPath};
+use crate::tree::{Kind, NodeId, Place, RelPath, Version};
 
 /// Content files by node.
 type Files = HashMap<NodeId, (Which, PathBuf)>;
@@ -66,7 +67,11 @@ impl Checker {
                     self.replica.content().evict(id)?;
                 }
             }
-            (Which::Clean, false) => {}
+            (Which::Clean, false) => {
+                if self.read_content && !self.replica.content().is_as_agreed(node)? {
+                    self.rotten(node)?;
+                }
+            }
             (_, true) if !fits => {
                 self.renew(
                     format!("{shown}: {} bytes in the index, {len} unsent", node.size),
@@ -81,7 +86,13 @@ impl Checker {
                     true,
                 )?;
             }
-            (Which::Unsent, false) if !fits || mtime > node.mtime => {
+            // Which of the two is wrong, the file's place or its row, only what was agreed on can tell.
+            (Which::Unsent, false)
+                if !fits
+                    || mtime > node.mtime
+                    || node.hash.is_none()
+                    || !self.replica.content().is_as_agreed(node)? =>
+            {
                 self.renew(format!("{shown}: changed, and the index does not know"), id)?;
             }
             (Which::Unsent, false) => {
@@ -89,6 +100,17 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Content that is not what was agreed on, although nobody wrote to it.
+    fn rotten(&mut self, node: &Node) -> Result<()> {
+        let mut what = format!("{}: its content has rotted on the disk", self.path(node.id));
+        if self.repair {
+            let aside = self.replica.content().quarantine(node)?;
+            what += &format!("; it is in {}, and will be fetched again", aside.display());
+        }
+        let id = node.id;
+        self.found(what, |tx| forget_content(tx, id))
     }
 
     /// Lets the row say what the file is, and that it has to be sent.
@@ -154,6 +176,7 @@ impl Checker {
         let now = self.now;
         self.found(what, |tx| {
             let place = free_place(tx, hint.as_ref(), id)?;
+            tx.take_number(id)?;
             tx.put_node(node)?;
             tx.link(place.clone(), id)?;
             tx.mark_dirty(place, now)
@@ -171,11 +194,35 @@ impl Checker {
             self.found(what, |tx| tx.remove_backup(row.id))?;
         }
         for id in there.difference(&known) {
-            self.found_for_good(format!(
-                "backup {id}: the index does not know this file; kept"
-            ));
+            self.unknown_backup(*id)?;
         }
         Ok(())
+    }
+
+    /// A backup's file without a row: nobody knows what it is, so it is kept as if it were the only copy.
+    fn unknown_backup(&mut self, id: u64) -> Result<()> {
+        let file = self.replica.content().open_backup(id)?;
+        let metadata = file.metadata().at(self.replica.state_dir())?;
+        let path = Hints::of_file(&file).unwrap_or_else(|| {
+            let name = format!("recovered-backup-{id}");
+            RelPath::parse(name.as_bytes()).unwrap_or_default()
+        });
+        let (now, mtime) = (self.now, metadata.mtime());
+        self.found(
+            format!("backup {id}: the index does not know this file; kept"),
+            |tx| {
+                let next = tx.counter(Counter::Backups)?.max(id.saturating_add(1));
+                tx.set_counter(Counter::Backups, next);
+                tx.add_backup(LocalBackup {
+                    path,
+                    version: Version::file(metadata.len(), mtime, 0o600),
+                    at: now,
+                    why: "found without a note".into(),
+                    id,
+                    unsent: true,
+                })
+            },
+        )
     }
 }
 

@@ -215,7 +215,10 @@ fn content_in_the_wrong_directory_is_moved_or_sent() {
 
     let replica = open(&dir);
     let sent = make_whole(&replica, "b", false);
-    edit(&replica, sent, |node| node.mtime = Time(i64::MAX));
+    edit(&replica, sent, |node| {
+        node.mtime = Time(i64::MAX);
+        node.hash = Some(crate::tree::Hash(*blake3::hash(b"text").as_bytes()));
+    });
     replica
         .content()
         .open_unsent(sent, &RelPath::root())
@@ -298,4 +301,188 @@ fn forgotten_dirty_places_and_backups_are_found() {
     drop(replica);
     assert_eq!(repair(&dir).len(), 2);
     open(&dir).content().open_backup(50).unwrap();
+}
+
+/// A home with something of everything, closed, with a zeroed page in the midst of its tables.
+fn damaged() -> (TempDir, NodeId, NodeId) {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let sub = make_dir(&replica, place(NodeId::ROOT, "dir"));
+    make_whole(&replica, "clean", false);
+    let unsent = make_whole(&replica, "unsent", true);
+    update(&replica, |tx| {
+        for name in ["unsent", "clean", "dir"] {
+            let entry = crate::tree::BaseEntry {
+                node: unsent,
+                version: Version::file(0, 0, 0),
+            };
+            tx.set_base(place(NodeId::ROOT, name), Some(entry))?;
+        }
+        tx.unlink(&place(NodeId::ROOT, "unsent"))?;
+        tx.link(place(sub, "unsent"), unsent)?;
+        tx.set_xattr(unsent, b"user.a", Some(b"b".to_vec()))?;
+        tx.set_meta(super::super::view::CLIENT_ID, Some(vec![7; 8]))
+    });
+    replica.content().link_to_backup(unsent, 3).unwrap();
+    drop(replica);
+    (dir, sub, unsent)
+}
+
+fn harm(dir: &TempDir, table: &str) {
+    let index = super::super::open::index_path(dir.path());
+    let db = rusqlite::Connection::open(&index).unwrap();
+    let page: u32 = db
+        .query_row(
+            "SELECT rootpage FROM sqlite_schema WHERE name = ?1",
+            [table],
+            |row| row.get(0),
+        )
+        .unwrap();
+    drop(db);
+    let mut bytes = fs::read(&index).unwrap();
+    let end = page as usize * 4096;
+    bytes[end - 4096..end].fill(0xa5);
+    fs::write(&index, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_index_is_made_anew_the_old_one_is_kept_and_nothing_counts_as_agreed_on() {
+    for table in ["base", "link", "node", "dirty", "counter", "backup"] {
+        let (dir, sub, unsent) = damaged();
+        harm(&dir, table);
+        match check(dir.path(), false, NOW) {
+            Ok(report) => assert!(!report.is_sound(), "{table}"),
+            Err(error) => assert!(error.to_string().contains("--repair"), "{table}: {error}"),
+        }
+        let repaired = check(dir.path(), true, NOW).unwrap();
+        assert!(repaired.is_sound(), "{table}: {repaired:?}");
+        assert!(
+            repaired.findings[0].what.contains("damaged-1"),
+            "{repaired:?}"
+        );
+        assert_eq!(
+            check(dir.path(), false, NOW).unwrap().findings,
+            [],
+            "{table}"
+        );
+        let kept = fs::read(dir.path().join("damaged-1/index.db")).unwrap();
+        assert!(kept.windows(1000).any(|part| part == [0xa5; 1000]));
+        let replica = open(&dir);
+        assert!(view(&replica, |v| v.node(unsent)).unwrap().is_unsent());
+        assert!(view(&replica, |v| v.base_children(NodeId::ROOT)).is_empty());
+        replica.content().open_backup(3).unwrap();
+        assert!(
+            view(&replica, |v| v.backups())
+                .iter()
+                .any(|row| row.id == 3)
+        );
+        if table != "node" {
+            let path = view(&replica, |v| v.local_path(unsent)).unwrap();
+            assert_eq!(path.to_string(), "dir/unsent", "{table}");
+            assert!(view(&replica, |v| v.is_dirty(&place(sub, "unsent"))));
+            assert!(view(&replica, |v| v.xattr(unsent, b"user.a")).is_some());
+        }
+        let next = update(&replica, |tx| tx.alloc_node());
+        assert!(next > unsent, "{table}");
+    }
+}
+
+#[test]
+fn a_lost_index_is_damage_and_no_new_home() {
+    for empty in [true, false] {
+        let (dir, _, unsent) = damaged();
+        let index = super::super::open::index_path(dir.path());
+        match empty {
+            true => fs::write(&index, "").unwrap(),
+            false => fs::remove_file(&index).unwrap(),
+        }
+        for _ in 0..2 {
+            let refused = Replica::open(dir.path(), NOW).map(drop).unwrap_err();
+            assert!(matches!(refused, ReplicaError::Damaged { .. }), "{refused}");
+            check(dir.path(), false, NOW).unwrap_err();
+        }
+        assert!(check(dir.path(), true, NOW).unwrap().is_sound());
+        let replica = open(&dir);
+        assert!(view(&replica, |v| v.node(unsent)).unwrap().is_unsent());
+        // What it was called was noted beside it when it was written.
+        let path = view(&replica, |v| v.local_path(unsent)).unwrap();
+        assert_eq!(path.to_string(), "unsent");
+    }
+}
+
+#[test]
+fn a_repair_that_was_cut_off_goes_on_with_what_it_moved() {
+    let (dir, _, unsent) = damaged();
+    let part = dir.path().join("damaged-1.part");
+    fs::create_dir(&part).unwrap();
+    let index = super::super::open::index_path(dir.path());
+    fs::rename(&index, super::super::open::index_path(&part)).unwrap();
+    assert!(check(dir.path(), true, NOW).unwrap().is_sound());
+    let path = view(&open(&dir), |v| v.local_path(unsent)).unwrap();
+    assert_eq!(path.to_string(), "dir/unsent");
+    assert!(dir.path().join("damaged-1/index.db").exists());
+    harm(&dir, "link");
+    assert!(check(dir.path(), true, NOW).unwrap().is_sound());
+    assert!(dir.path().join("damaged-2/index.db").exists());
+}
+
+#[test]
+fn content_that_rotted_is_told_put_aside_and_fetched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let hash = |text: &[u8]| Some(crate::tree::Hash(*blake3::hash(text).as_bytes()));
+    let rotten = make_whole(&replica, "rotten", false);
+    let sound = make_whole(&replica, "sound", false);
+    let unsent = make_whole(&replica, "unsent", true);
+    for id in [rotten, sound] {
+        edit(&replica, id, |node| node.hash = hash(b"text"));
+    }
+    // What is unsent has no agreed hash that could convict it.
+    edit(&replica, unsent, |node| node.hash = None);
+    let clean = replica.content().list(Which::Clean).unwrap();
+    let (_, path) = clean.into_iter().find(|(id, _)| *id == rotten).unwrap();
+    fs::write(path, "tExt").unwrap();
+    drop(replica);
+    assert_eq!(check(dir.path(), true, NOW).unwrap().findings, []);
+    let told = check_content(dir.path(), false, NOW).unwrap();
+    assert!(!told.is_sound() && told.findings.len() == 1, "{told:?}");
+    assert!(
+        told.findings[0]
+            .what
+            .contains("rotten: its content has rotted")
+    );
+    let repaired = check_content(dir.path(), true, NOW).unwrap();
+    let what = &repaired.findings[0].what;
+    assert!(repaired.is_sound() && what.contains("quarantine"), "{what}");
+    assert_eq!(check_content(dir.path(), false, NOW).unwrap().findings, []);
+    let kept = dir.path().join(format!("quarantine/{rotten}"));
+    assert_eq!(fs::read(kept).unwrap(), b"tExt");
+    let replica = open(&dir);
+    let content = |id| view(&replica, |v| v.node(id)).unwrap().content;
+    assert_eq!(
+        [rotten, sound, unsent].map(content),
+        [Content::Absent, Content::Whole, Content::Whole]
+    );
+}
+
+#[test]
+fn a_row_that_calls_unsent_content_sent_is_believed_only_if_the_hash_agrees() {
+    for (hash, sent) in [
+        (Some(*b"text"), true),
+        (Some(*b"past"), false),
+        (None, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = make_whole(&replica, "a", false);
+        edit(&replica, id, |node| {
+            node.mtime = Time(i64::MAX);
+            node.hash = hash.map(|text| crate::tree::Hash(*blake3::hash(&text).as_bytes()));
+        });
+        replica.content().open_unsent(id, &RelPath::root()).unwrap();
+        drop(replica);
+        repair(&dir);
+        let node = view(&open(&dir), |v| v.node(id)).unwrap();
+        assert_eq!(node.data_changed, !sent, "{hash:?}");
+    }
 }

@@ -2,10 +2,9 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
-use super::disk::{exists, read_dir, remove_file, sync_dir};
-use super::{ContentStore, Result, number, path_in};
+use super::disk::{exists, remove_file, sync_dir};
+use super::{ContentStore, Result, path_in};
 use crate::replica::error::AtPath;
 use crate::tree::NodeId;
 
@@ -55,13 +54,5 @@ impl ContentStore {
     /// Removes a backup's content.
     pub fn remove_backup(&self, id: u64) -> Result<()> {
         remove_file(&self.backups.join(id.to_string()))
-    }
-
-    /// The files in `backups/`.
-    pub(in crate::replica) fn list_backups(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let paths = read_dir(&self.backups)?.into_iter();
-        Ok(paths
-            .filter_map(|path| Some((number(&path)?, path)))
-            .collect())
     }
 }

@@ -271,3 +271,16 @@ fn a_place_stays_dirty_since_the_first_time() {
     update(&replica, |tx| tx.clear_dirty(&spot));
     assert_eq!(replica.counts().unwrap().dirty_places, 0);
 }
+
+#[test]
+fn a_number_that_no_column_holds_stops_no_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let id = make(&replica, "endless", |node| node.size = u64::MAX);
+    make(&replica, "after", |_| {});
+    replica.sync().unwrap();
+    replica.close().unwrap();
+    drop(replica);
+    let node = view(&open(&dir), |view| view.node(id)).unwrap();
+    assert_eq!(node.size, i64::MAX.cast_unsigned());
+}

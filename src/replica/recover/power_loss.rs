@@ -14,7 +14,6 @@ use crate::tree::{BaseEntry, Kind, NodeId, Time};
 
 /// Looks at all that was on its way to the disk; what is settled there is not looked at.
 pub(super) fn look(tx: &mut Tx<'_>, content: &ContentStore, now: Time) -> Result<()> {
-    tx.skip_nodes()?;
     let unsynced: BTreeSet<NodeId> = tx.unsynced()?.into_iter().map(|(id, _)| id).collect();
     for id in unsent(tx, content)? {
         let Some(node) = tx.node(id)? else {
