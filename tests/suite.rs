@@ -4,6 +4,7 @@
 
 mod cli;
 mod conformance;
+mod crash;
 mod demo;
 mod e2e;
 mod engine;
