@@ -70,7 +70,11 @@ pub(super) fn run(program: &str, args: &[&OsStr]) -> String {
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {error}");
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {error}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
