@@ -2,10 +2,12 @@
 
 mod conflict;
 mod ending;
+mod faults;
 mod kill;
 mod login;
 mod names;
 mod network;
+mod phases;
 mod programs;
 mod refusal;
 mod replaced;

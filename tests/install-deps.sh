@@ -16,6 +16,12 @@ needs=(
     strace:strace
     ps:procps
     script:bsdutils
+    losetup:mount
+    unshare:util-linux
+    mkfs.ext4:e2fsprogs
+    mkfs.xfs:xfsprogs
+    xfs_io:xfsprogs
+    mkfs.btrfs:btrfs-progs
 )
 
 missing=()

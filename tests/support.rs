@@ -1,6 +1,7 @@
 //! What several test modules need.
 
 pub(crate) mod client;
+pub(crate) mod dice;
 #[path = "../src/fs/tests/fake.rs"]
 pub(crate) mod fake;
 pub(crate) mod machine;
@@ -9,6 +10,7 @@ pub(crate) mod passwords;
 pub(crate) mod proxy;
 pub(crate) mod rng;
 pub(crate) mod sshd;
+pub(crate) mod writer;
 
 /// A directory for what is tested by the hundred: in memory where there is such a place, since the disk would be waited
 /// for again and again and is not what is tested.

@@ -3,17 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::support::dice::content;
 use crate::support::machine::{Site, assert_same, eventually, tree};
-
-/// Content that no compression and no luck makes the same for two numbers.
-fn content(number: u64, len: usize) -> Vec<u8> {
-    let mut reader = blake3::Hasher::new()
-        .update(&number.to_le_bytes())
-        .finalize_xof();
-    let mut data = vec![0; len];
-    reader.fill(&mut data);
-    data
-}
 
 #[test]
 fn uploads_and_downloads_get_through_a_link_that_is_cut_again_and_again() {

@@ -94,6 +94,7 @@ impl Site {
             target,
             identity: self.sshd.identity.clone(),
             proxy,
+            via: Vec::new(),
             dir,
         }
     }
@@ -107,6 +108,8 @@ pub(crate) struct Machine {
     pub(crate) target: String,
     /// The key that it logs in with.
     pub(crate) identity: PathBuf,
+    /// A command that runs `roamhome` for it.
+    pub(crate) via: Vec<OsString>,
     dir: PathBuf,
 }
 
@@ -136,6 +139,7 @@ impl Machine {
         let mut command = Command::new("timeout");
         command
             .args(["--kill-after=5", PATIENCE_SECS])
+            .args(&self.via)
             .arg(env!("CARGO_BIN_EXE_roamhome"))
             .args(args)
             .current_dir(&self.dir)
@@ -248,7 +252,7 @@ impl Machine {
     }
 
     /// The process that has, or last had, the state directory.
-    fn pid(&self) -> Option<Pid> {
+    pub(crate) fn pid(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.state().join("lock")).ok()?;
         Pid::from_raw(text.trim().parse().ok()?)
     }

@@ -31,8 +31,12 @@ struct State {
     stalled: bool,
     /// Waited before each piece is forwarded.
     delay: Duration,
-    /// The line goes down when so many more bytes have passed.
+    /// What one direction passes in a second, in bytes.
+    rate: Option<u64>,
+    /// The line goes down when so many bytes have passed.
     cut_after: Option<u64>,
+    /// It stalls when so many bytes have passed.
+    stall_after: Option<u64>,
     passed: u64,
 }
 
@@ -80,7 +84,9 @@ impl Proxy {
             state.down = false;
             state.stalled = false;
             state.delay = Duration::ZERO;
+            state.rate = None;
             state.cut_after = None;
+            state.stall_after = None;
         });
     }
 
@@ -97,6 +103,16 @@ impl Proxy {
     /// Forwards nothing until `up`, as a network that swallows everything.
     pub(crate) fn stall(&self) {
         self.change(|state| state.stalled = true);
+    }
+
+    /// The same, once `bytes` more have passed.
+    pub(crate) fn stall_after(&self, bytes: u64) {
+        self.change(|state| state.stall_after = Some(state.passed + bytes));
+    }
+
+    /// Lets through so many bytes in a second, each way.
+    pub(crate) fn throttle(&self, rate: u64) {
+        self.change(|state| state.rate = Some(rate));
     }
 
     /// Makes each piece wait.
@@ -157,11 +173,20 @@ impl Line {
             if read == 0 {
                 return Ok(());
             }
-            let delay = self.lock().delay;
-            if !delay.is_zero() {
-                thread::sleep(delay);
+            let (delay, rate) = {
+                let state = self.lock();
+                (state.delay, state.rate)
+            };
+            let taken = rate.map(|rate| Duration::from_secs_f64(read as f64 / rate as f64));
+            let wait = delay + taken.unwrap_or_default();
+            if !wait.is_zero() {
+                thread::sleep(wait);
             }
             let mut state = self.lock();
+            if state.stall_after.is_some_and(|limit| state.passed >= limit) {
+                state.stall_after = None;
+                state.stalled = true;
+            }
             while state.stalled && !state.down {
                 state = self.changed.wait(state).unwrap();
             }
