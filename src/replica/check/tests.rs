@@ -486,3 +486,36 @@ fn a_row_that_calls_unsent_content_sent_is_believed_only_if_the_hash_agrees() {
         assert_eq!(node.data_changed, !sent, "{hash:?}");
     }
 }
+
+#[test]
+fn what_lost_its_name_with_the_index_comes_back_only_if_the_server_lacks_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let lost = make_dir(&replica, place(NodeId::ROOT, "lost"));
+    let below = make_dir(&replica, place(lost, "below"));
+    for (name, to) in [("placeholder", lost), ("cached", lost), ("unsent", below)] {
+        let id = match name {
+            "placeholder" => make(&replica, name, |node| node.size = 9),
+            name => make_whole(&replica, name, name == "unsent"),
+        };
+        update(&replica, |tx| {
+            tx.unlink(&place(NodeId::ROOT, name))?;
+            tx.link(place(to, name), id)
+        });
+    }
+    update(&replica, |tx| tx.unlink(&place(NodeId::ROOT, "lost")));
+    drop(replica);
+    harm(&dir, "counter");
+    assert!(check(dir.path(), true, NOW).unwrap().is_sound());
+    let replica = open(&dir);
+    let children = |id| view(&replica, |v| v.children(id, None, 9));
+    let [(name, found)] = &children(NodeId::ROOT)[..] else {
+        panic!("{:?}", children(NodeId::ROOT));
+    };
+    assert_eq!(
+        (name.to_string(), *found),
+        (format!("recovered-{lost}"), lost)
+    );
+    assert_eq!(children(lost).len(), 1);
+    assert_eq!(children(below).len(), 1);
+}
