@@ -519,3 +519,20 @@ fn what_lost_its_name_with_the_index_comes_back_only_if_the_server_lacks_it() {
     assert_eq!(children(lost).len(), 1);
     assert_eq!(children(below).len(), 1);
 }
+
+#[test]
+fn content_of_a_node_that_has_a_row_is_never_removed_as_a_removed_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let id = make_whole(&replica, "a", true);
+    drop(replica);
+    let db = rusqlite::Connection::open(super::super::open::index_path(dir.path())).unwrap();
+    let doom = "INSERT INTO doomed VALUES (?1)";
+    db.execute(doom, [id.0.cast_signed()]).unwrap();
+    drop(db);
+    drop(open(&dir));
+    assert_repairs(&dir, "called removed, but it is there");
+    let replica = open(&dir);
+    replica.content().open_read(id, true).unwrap();
+    assert!(view(&replica, |v| v.node(id)).unwrap().is_unsent());
+}
