@@ -250,9 +250,16 @@ impl<'a> View<'a> {
         self.get::<Unsynced>(&node)
     }
 
+    /// The nodes that are gone and whose content is not. One that has a row is not gone, whatever is said of it: then the
+    /// index is damaged, and its content stays.
     pub(super) fn doomed(&self) -> Result<Vec<NodeId>> {
-        let rows = self.by_node::<Doomed>(usize::MAX)?;
-        Ok(rows.into_iter().map(|(node, ())| node).collect())
+        let mut doomed = Vec::new();
+        for (node, ()) in self.by_node::<Doomed>(usize::MAX)? {
+            if self.node(node)?.is_none() {
+                doomed.push(node);
+            }
+        }
+        Ok(doomed)
     }
 
     pub(super) fn counter(&self, counter: Counter) -> Result<u64> {

@@ -13,7 +13,9 @@ use crate::support::rng::Rng;
 const HANGS: Duration = Duration::from_secs(3600);
 const STEPS: u64 = 30;
 
-const PATHS: [&str; 7] = ["one", "dir", "dir/two", "dir/link", "fresh", "no/such", ""];
+const PATHS: [&str; 8] = [
+    "one", "large", "dir", "dir/two", "dir/link", "fresh", "no/such", "",
+];
 
 fn path(rng: &mut Rng) -> RelPath {
     RelPath::parse(rng.pick(&PATHS).as_bytes()).unwrap()
@@ -78,7 +80,7 @@ async fn list(session: &dyn Session, at: &RelPath) -> Result<(), RemoteError> {
 }
 
 async fn fetch(session: &dyn Session, at: &RelPath, rng: &mut Rng) -> Result<(), TransferError> {
-    let size = rng.pick(&[0, 4, 400_000, 1 << 40]);
+    let size = rng.pick(&[0, 16, 16, 400_000, 400_000, 1 << 40]);
     let mut got = 0;
     let mut sink = |offset: u64, data: Bytes| {
         assert!(offset + data.len() as u64 <= size, "more than there is");

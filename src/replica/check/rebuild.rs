@@ -128,6 +128,7 @@ impl Tree {
                 .collect(),
         };
         tree.fill_in(unsent, now);
+        tree.leave_out_nameless(unsent);
         for id in unsent.keys() {
             if let Some(node) = tree.nodes.get_mut(id)
                 && let Some((size, mtime)) = store.stat(*id)?
@@ -163,6 +164,45 @@ impl Tree {
         }
         let nodes = &self.nodes;
         self.links.retain(|_, id| nodes.contains_key(id));
+    }
+
+    /// What no way from the root leads to any more is left out where the server has it, or where it is nothing: under a
+    /// name of the rescue it would be another file. What only this machine has stays, with the directories above it.
+    fn leave_out_nameless(&mut self, unsent: &Files) {
+        let reached = self.reached();
+        self.nodes.retain(|id, node| {
+            reached.contains(id)
+                || node.kind != Kind::File
+                || node.scoped
+                || unsent.contains_key(id)
+        });
+        loop {
+            let nodes = &self.nodes;
+            self.links.retain(|_, id| nodes.contains_key(id));
+            let parents: BTreeSet<NodeId> = self.links.keys().map(|place| place.parent).collect();
+            let before = self.nodes.len();
+            self.nodes.retain(|id, node| {
+                reached.contains(id) || node.kind != Kind::Dir || parents.contains(id)
+            });
+            if self.nodes.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn reached(&self) -> BTreeSet<NodeId> {
+        let mut children: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
+        for (place, id) in &self.links {
+            children.entry(place.parent).or_default().push(*id);
+        }
+        let mut reached = BTreeSet::new();
+        let mut todo = vec![NodeId::ROOT];
+        while let Some(id) = todo.pop() {
+            if reached.insert(id) {
+                todo.extend(children.remove(&id).unwrap_or_default());
+            }
+        }
+        reached
     }
 
     fn count_links(&mut self) {

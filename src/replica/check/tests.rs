@@ -486,3 +486,53 @@ fn a_row_that_calls_unsent_content_sent_is_believed_only_if_the_hash_agrees() {
         assert_eq!(node.data_changed, !sent, "{hash:?}");
     }
 }
+
+#[test]
+fn what_lost_its_name_with_the_index_comes_back_only_if_the_server_lacks_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let lost = make_dir(&replica, place(NodeId::ROOT, "lost"));
+    let below = make_dir(&replica, place(lost, "below"));
+    for (name, to) in [("placeholder", lost), ("cached", lost), ("unsent", below)] {
+        let id = match name {
+            "placeholder" => make(&replica, name, |node| node.size = 9),
+            name => make_whole(&replica, name, name == "unsent"),
+        };
+        update(&replica, |tx| {
+            tx.unlink(&place(NodeId::ROOT, name))?;
+            tx.link(place(to, name), id)
+        });
+    }
+    update(&replica, |tx| tx.unlink(&place(NodeId::ROOT, "lost")));
+    drop(replica);
+    harm(&dir, "counter");
+    assert!(check(dir.path(), true, NOW).unwrap().is_sound());
+    let replica = open(&dir);
+    let children = |id| view(&replica, |v| v.children(id, None, 9));
+    let [(name, found)] = &children(NodeId::ROOT)[..] else {
+        panic!("{:?}", children(NodeId::ROOT));
+    };
+    assert_eq!(
+        (name.to_string(), *found),
+        (format!("recovered-{lost}"), lost)
+    );
+    assert_eq!(children(lost).len(), 1);
+    assert_eq!(children(below).len(), 1);
+}
+
+#[test]
+fn content_of_a_node_that_has_a_row_is_never_removed_as_a_removed_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(&dir);
+    let id = make_whole(&replica, "a", true);
+    drop(replica);
+    let db = rusqlite::Connection::open(super::super::open::index_path(dir.path())).unwrap();
+    let doom = "INSERT INTO doomed VALUES (?1)";
+    db.execute(doom, [id.0.cast_signed()]).unwrap();
+    drop(db);
+    drop(open(&dir));
+    assert_repairs(&dir, "called removed, but it is there");
+    let replica = open(&dir);
+    replica.content().open_read(id, true).unwrap();
+    assert!(view(&replica, |v| v.node(id)).unwrap().is_unsent());
+}

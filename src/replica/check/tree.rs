@@ -13,10 +13,23 @@ const REACHED: &str = "WITH RECURSIVE reached (id) AS (
 
 impl Checker {
     pub(super) fn tree(&mut self) -> Result<()> {
+        self.doomed()?;
         self.links()?;
         self.directories()?;
         self.unreached()?;
         self.link_counts()
+    }
+
+    /// Nodes that are there, and on the list of those whose content goes.
+    fn doomed(&mut self) -> Result<()> {
+        for node in self.ids("SELECT node FROM doomed WHERE node IN (SELECT id FROM node)")? {
+            let what = format!("{}: called removed, but it is there", self.path(node));
+            self.found(what, |tx| {
+                tx.bury(node);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Links from or to nothing.
