@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::EngineOptions;
-use super::shared::Shared;
+use super::shared::{Shared, blocking};
 use crate::remote::layout::{self, ClientId, HomeToml};
 use crate::remote::{ErrorKind, Remote, RemoteError};
 use crate::replica::{CLIENT_ID, Replica, ReplicaError, View};
@@ -104,7 +104,7 @@ pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<()
     }
     remember(&shared.replica, META_PUBLISHED, &next.to_string());
     // After a power loss here the server has to show what this disk remembers, or it would look rolled back.
-    if let Err(error) = shared.replica.sync() {
+    if let Err(error) = blocking(|| shared.replica.sync()) {
         tracing::warn!(%error, "the last counter stays on the server");
     } else if last > 0 {
         remove_if_there(remote, &counter(shared, last)).await?;

@@ -7,24 +7,48 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
 
+use super::apply::{self, Applied};
 use super::execute::apply_fold;
 use super::keep;
 use super::push::{discard, look};
 use super::scan::ScanError;
-use super::shared::Shared;
+use super::shared::{Shared, blocking};
 use crate::remote::{Remote, Session};
 use crate::replica::{Intent, Node, Problem, ReplicaError};
-use crate::sync::{self, Action, Outcome, Step, Why};
+use crate::sync::{self, Action, Keep, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, Place, RelPath, Version};
 
-/// Writes down what is about to be made of `place`.
-pub(super) fn declare(shared: &Shared, place: &Place, intent: Intent) -> Result<(), ReplicaError> {
+/// Brings declarations to the disk, many at a time.
+#[derive(Default)]
+pub(super) struct Declared {
+    asked: AtomicU64,
+    /// So many of those who asked had their declarations written before the last sync.
+    synced: Mutex<u64>,
+}
+
+/// Writes down what is about to be made of `place`, so that not even a power loss forgets it.
+pub(super) async fn declare(
+    shared: &Shared,
+    place: &Place,
+    intent: Intent,
+) -> Result<(), ReplicaError> {
+    let Declared { asked, synced } = &shared.declared;
     shared
         .replica
-        .update(|tx| tx.intend(place.clone(), Some(intent)))
+        .update::<_, ReplicaError>(|tx| tx.intend(place.clone(), Some(intent)))?;
+    let mine = asked.fetch_add(1, Ordering::SeqCst) + 1;
+    let mut synced = synced.lock().await;
+    if *synced < mine {
+        let all = asked.load(Ordering::SeqCst);
+        blocking(|| shared.replica.sync())?;
+        *synced = all;
+    }
+    Ok(())
 }
 
 /// Looks what came of everything that was under way when the last pass ended too early, and folds it. A
@@ -56,7 +80,7 @@ async fn resolve_one(
     let session = remote.bulk().as_ref();
     let came = match &intent.from {
         Some(from) => moved(shared, session, from, &target, &intent).await,
-        None => published(shared, session, &target, &intent).await,
+        None => published(shared, session, &place, &target, &intent).await,
     };
     let (action, outcome) = match came {
         Ok(known) => known,
@@ -90,6 +114,7 @@ const DONE: Outcome = Outcome::Done {
 async fn published(
     shared: &Shared,
     session: &dyn Session,
+    place: &Place,
     target: &RelPath,
     intent: &Intent,
 ) -> Result<(Action, Outcome), ScanError> {
@@ -113,15 +138,38 @@ async fn published(
             ..seen
         },
     });
-    let outcome = match ours && still_has(shared, intent)? {
-        true => DONE,
-        false => Outcome::Saw(seen),
+    match seen {
+        Some(sent) if ours && !still_has(shared, intent)? => take_back(shared, place, intent, sent),
+        _ if ours => Ok((Action::Agree { entry }, DONE)),
+        seen => Ok((Action::Agree { entry }, Outcome::Saw(seen))),
+    }
+}
+
+/// A power loss took part of the content here after it was sent: what the server has is all of it.
+fn take_back(
+    shared: &Shared,
+    place: &Place,
+    intent: &Intent,
+    sent: Version,
+) -> Result<(Action, Outcome), ScanError> {
+    let (id, seq) = (intent.node, intent.data_seq);
+    let outcome = match apply::refresh(shared, place, id, seq, &sent, Keep::Backup)? {
+        Applied::Done(node) => Outcome::Done {
+            version: None,
+            node,
+        },
+        Applied::Stale => Outcome::Saw(Some(sent.clone())),
     };
-    Ok((Action::Agree { entry }, outcome))
+    let action = Action::Refresh {
+        node: id,
+        version: sent,
+        keep: Keep::Backup,
+    };
+    Ok((action, outcome))
 }
 
 /// Whether the content here is what was sent, as far as nobody wrote to it since. After a power loss it may lack
-/// what was never synced: then it is another version, and the plan decides between the two.
+/// what was never synced.
 fn still_has(shared: &Shared, intent: &Intent) -> Result<bool, ReplicaError> {
     let node = shared.replica.view(|view| view.node(intent.node))?;
     let is_meant = |node: &Node| node.data_changed && node.data_seq == intent.data_seq;
@@ -129,7 +177,7 @@ fn still_has(shared: &Shared, intent: &Intent) -> Result<bool, ReplicaError> {
         return Ok(true);
     };
     let size = intent.version.size;
-    let hash = shared.replica.content_hash(intent.node, size)?;
+    let hash = blocking(|| shared.replica.content_hash(intent.node, size))?;
     Ok(size == 0 || hash == Some(sent))
 }
 

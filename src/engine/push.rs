@@ -92,13 +92,13 @@ pub(super) async fn publish(
     if sent.node.kind == Kind::Symlink {
         let points_to = &sent.node.target;
         if out.replaces.is_none() {
-            intents::declare(shared, out.place, intent)?;
+            intents::declare(shared, out.place, intent).await?;
             // Made in place: a rename onto a dangling symlink would replace it.
             return Ok(create_link(session, points_to, &target).await?);
         }
         session.symlink(&staged, points_to).await?;
     }
-    intents::declare(shared, out.place, intent)?;
+    intents::declare(shared, out.place, intent).await?;
     let published = match out.replaces {
         None => create(session, &staged, &target).await,
         Some(expected) => {
@@ -237,7 +237,7 @@ pub(super) async fn move_node(
         version: expected.clone(),
         from: Some(from.clone()),
     };
-    intents::declare(shared, to, intent)?;
+    intents::declare(shared, to, intent).await?;
     let (renamed, found) =
         futures_util::join!(session.rename(&source, &target), look(session, &target));
     match (renamed, found?) {
@@ -296,7 +296,7 @@ pub(super) async fn make_dir(
         return Ok(Pushed::Stale);
     };
     let session = remote.bulk().as_ref();
-    intents::declare(shared, place, unstaged(shared, &node))?;
+    intents::declare(shared, place, unstaged(shared, &node)).await?;
     // Writable for us until it is filled; the next plan sets the mode if it is to be another.
     let (made, seen) = futures_util::join!(
         session.mkdir(&target, node.mode | 0o700),
@@ -354,7 +354,7 @@ pub(super) async fn set_attr(
     if !seen.as_ref().is_some_and(|seen| expected.same(seen)) {
         return Ok(Pushed::Saw(seen));
     }
-    intents::declare(shared, place, unstaged(shared, &node))?;
+    intents::declare(shared, place, unstaged(shared, &node)).await?;
     let mtime = (node.kind == Kind::File).then(|| node.server_mtime());
     let set = SetStat {
         mode: Some(node.mode),

@@ -5,9 +5,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::FutureExt;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use super::intents::Declared;
 use super::link::{LinkState, LinkView};
 use super::reconcile::{PassReport, Request};
 use super::status::Transfers;
@@ -74,6 +77,8 @@ pub(super) struct Shared {
     pub(super) racy: Mutex<BTreeSet<Place>>,
     /// Places whose file programs went on writing to after it was sent in this pass: it waits for another one.
     pub(super) overtaken: Mutex<BTreeSet<Place>>,
+    /// What was declared before this survives a power loss.
+    pub(super) declared: Declared,
     /// Nothing new starts any more.
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -90,6 +95,14 @@ pub(super) async fn contained<T, E>(
 ) -> Result<T, E> {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     outcome.unwrap_or_else(|_panic| Err(error()))
+}
+
+/// Runs what may wait for the disk without holding up other tasks, where there are threads for these.
+pub(super) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => block_in_place(work),
+    }
 }
 
 impl Shared {
@@ -131,6 +144,7 @@ impl Shared {
             second_names: Mutex::default(),
             racy: Mutex::default(),
             overtaken: Mutex::default(),
+            declared: Declared::default(),
             stopping: watch::Sender::new(false),
         }
     }
