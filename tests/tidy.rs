@@ -170,7 +170,11 @@ fn test_modules(source: &Source) -> Vec<String> {
         // Whatever its visibility is.
         let declared = line.split_once("mod ").map(|(_, rest)| rest);
         if let Some(name) = declared.and_then(|name| name.strip_suffix(';')) {
-            found.push(format!("{}::{name}", source.module));
+            found.push(match source.module.as_str() {
+                // The root's modules are called by their own names.
+                "lib" => name.to_owned(),
+                module => format!("{module}::{name}"),
+            });
         }
     }
     found
@@ -432,4 +436,9 @@ fn the_rules_see_what_they_look_for() {
         code: Vec::new(),
     };
     assert_eq!(test_modules(&source), ["replica::index::tests"]);
+    let root = Source {
+        module: "lib".into(),
+        ..source
+    };
+    assert_eq!(test_modules(&root), ["tests"]);
 }

@@ -66,7 +66,7 @@ fn move_aside(state_dir: &Path) -> Result<PathBuf> {
     // Where a repair was cut off, what it moved waits for the next. Where it got to its end, that is another damage.
     let is_free = |path: &PathBuf| {
         let moved = open::index_path(&path.with_extension("part"));
-        !path.exists() && !(moved.exists() && index.exists())
+        !(path.exists() || moved.exists() && index.exists())
     };
     // There are fewer directories than numbers.
     let aside = (1..).map(numbered).find(is_free);
