@@ -172,11 +172,13 @@ pub(super) enum Counter {
     DirtyPlaces,
     /// Passes that were begun.
     Passes,
+    /// Commits that survive power loss.
+    DurableCommits,
 }
 
 impl Counter {
     /// All of them.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::ReservedNodes,
         Self::Backups,
         Self::AppliedJournal,
@@ -188,6 +190,7 @@ impl Counter {
         Self::ContentBytes,
         Self::DirtyPlaces,
         Self::Passes,
+        Self::DurableCommits,
     ];
 
     /// The name in the database.
@@ -204,6 +207,7 @@ impl Counter {
             Self::ContentBytes => "content_bytes",
             Self::DirtyPlaces => "dirty_places",
             Self::Passes => "passes",
+            Self::DurableCommits => "durable_commits",
         }
     }
 

@@ -15,7 +15,7 @@ use super::index::{MANY_PENDING, Phase, Shared, State};
 use super::journal;
 use super::rows::Counter;
 use super::settling::Settling;
-use super::table::Changes;
+use super::table::{self, Changes, Counters};
 use crate::tree::NodeId;
 
 /// How long changes are gathered before a commit.
@@ -83,6 +83,9 @@ impl Writer {
         self.last_durable = Instant::now();
         loop {
             let mut state = self.shared.lock();
+            if durable && state.durable == state.updates {
+                return Ok(());
+            }
             if durable {
                 state.wanted = state.updates;
             }
@@ -104,7 +107,7 @@ impl Writer {
                 self.shared.failed(&mut state, error);
                 return Err(told);
             }
-            if !durable || state.durable == state.updates || batch.updates == state.updates {
+            if !durable || batch.updates == state.updates {
                 return Ok(());
             }
         }
@@ -304,8 +307,12 @@ pub(super) fn write(
     db.pragma_update(None, "synchronous", level)?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     changes.apply(&tx)?;
-    // Always a change, so that a durable commit has something to make durable.
     Changes::counter(Counter::AppliedJournal, journal).apply(&tx)?;
+    if durable {
+        // SQLite syncs nothing if no byte changes, though the commits before it were not synced.
+        let count = table::get::<Counters>(&tx, &Counter::DurableCommits)?.unwrap_or_default();
+        Changes::counter(Counter::DurableCommits, count + 1).apply(&tx)?;
+    }
     tx.commit()
 }
 

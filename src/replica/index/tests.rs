@@ -4,7 +4,7 @@ use rusqlite::TransactionBehavior;
 use tempfile::TempDir;
 
 use super::super::rows::{Content, Node};
-use super::super::{ReplicaError, schema, table};
+use super::super::{Commits, Opening, ReplicaError, schema, table};
 use super::*;
 use crate::tree::{Kind, Name, NodeId, Place, Time};
 
@@ -100,6 +100,26 @@ fn copy_tree(from: &Path, to: &Path) {
             let _gone = fs::copy(&source, &target);
         }
     }
+}
+
+#[test]
+fn what_was_committed_without_a_sync_is_synced_when_somebody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let opening = Opening {
+        commits: Commits::Asked,
+        ..Opening::new(NOW)
+    };
+    let replica = Replica::open_as(dir.path(), opening).unwrap();
+    make(&replica, "a", |_| {});
+    replica.commit().unwrap();
+    // A sync that finds nothing to commit must commit something all the same, or SQLite syncs nothing.
+    let log = || std::fs::read(dir.path().join("index.db-wal")).unwrap();
+    let before = log();
+    replica.sync().unwrap();
+    assert_ne!(log(), before);
+    let before = log();
+    replica.sync().unwrap();
+    assert_eq!(log(), before, "nothing is left to sync");
 }
 
 #[test]

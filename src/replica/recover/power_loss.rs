@@ -62,7 +62,7 @@ fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Re
     match found {
         Some((size, _)) if size == node.size => Ok(()),
         None if node.size == 0 => Ok(()),
-        Some(state) if state.0 > 0 => renew(tx, node.id, state, now),
+        Some(state) if state.0 > 0 => cut_short(tx, node, state, now),
         _ => lost(tx, node, now),
     }
 }
@@ -83,13 +83,25 @@ fn lost(tx: &mut Tx<'_>, node: Node, now: Time) -> Result<()> {
                 ctime: now,
                 content: Content::Absent,
                 data_changed: false,
-                data_seq: node.data_seq + 1,
                 hash: version.hash,
                 ..node
             });
         }
     }
-    renew(tx, node.id, (0, node.mtime), now)
+    let mtime = node.mtime;
+    cut_short(tx, node, (0, mtime), now)
+}
+
+/// The row says what is left. For whoever sent the content before, it is no later one.
+fn cut_short(tx: &mut Tx<'_>, node: Node, state: (u64, Time), now: Time) -> Result<()> {
+    renew(tx, node.id, state, now)?;
+    match tx.node(node.id)? {
+        Some(renewed) => tx.put_node(Node {
+            data_seq: node.data_seq,
+            ..renewed
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The row says that the content is the server's, and there is a file that is to be sent.
