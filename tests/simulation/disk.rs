@@ -155,7 +155,7 @@ impl Disk {
             (None, Some(synced)) => synced,
             (None, None) => (Vec::new(), time),
         };
-        tracing::debug!(path = %to.display(), len = data.len(), "left");
+        tracing::trace!(path = %to.display(), len = data.len(), "left");
         fs::write(to, data).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(time.unsigned_abs());
         File::options()
@@ -193,7 +193,7 @@ impl Watch for Disk {
         let Ok(meta) = fs::symlink_metadata(path) else {
             return; // It has no name any more.
         };
-        tracing::debug!(path = %path.display(), len = meta.len(), "synced");
+        tracing::trace!(path = %path.display(), len = meta.len(), "synced");
         let mut state = self.state.borrow_mut();
         if meta.is_dir() {
             state.dirs.insert(meta.ino(), names(path));

@@ -66,21 +66,23 @@ impl History {
             .map(|length| &self.contents[length])
     }
 
-    /// Nobody promised to keep it, nor to keep it whole.
-    pub(crate) fn lose(&mut self, length: usize) {
-        self.given_up.insert(length);
+    /// A loss of power may have left half of it.
+    pub(crate) fn tear(&mut self, length: usize) {
         self.torn.insert(length);
+    }
+
+    /// Whether this is all of what somebody wrote.
+    pub(crate) fn is_whole(&self, content: &[u8]) -> bool {
+        content.is_empty()
+            || self.contents.get(&content.len()).map(Vec::as_slice) == Some(content)
     }
 
     /// Whether somebody wrote this.
     pub(crate) fn knows(&self, content: &[u8]) -> bool {
-        let Some(known) = self.contents.get(&content.len()) else {
-            return content.is_empty();
-        };
-        let torn = || {
+        let torn = |known: &Content| {
             let mut bytes = content.iter().zip(known);
             self.torn.contains(&content.len()) && bytes.all(|(is, was)| is == was || *is == 0)
         };
-        known == content || torn()
+        self.is_whole(content) || self.contents.get(&content.len()).is_some_and(torn)
     }
 }

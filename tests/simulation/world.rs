@@ -59,6 +59,8 @@ pub(super) struct World {
     pub(super) blank: Snapshot,
     pub(super) away: RefCell<Option<AwayHome>>,
     pub(super) backup: RefCell<Option<Snapshot>>,
+    /// Where whole files were on the server, with their lengths.
+    whole: RefCell<BTreeSet<(RelPath, usize)>>,
     broken: RefCell<Vec<String>>,
     tally: Cell<Tally>,
 }
@@ -122,6 +124,7 @@ impl World {
             blank,
             away: RefCell::default(),
             backup: RefCell::default(),
+            whole: RefCell::default(),
             broken: RefCell::default(),
             tally: Cell::default(),
         }
@@ -154,12 +157,27 @@ impl World {
         let alone = self.alone.get() && !died;
         *self.left.borrow_mut() = alone.then(|| self.machine(0).looks());
         if self.away.borrow().is_none() {
-            let tree = self.server.tree();
-            let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
-            for (path, item) in theirs.filter(|(_, item)| item.stat.kind == Kind::File) {
-                self.expect_known(&item.data, path);
+            self.look_at_server();
+        }
+    }
+
+    /// All on the server was written by somebody, and what a loss of power left of something never takes the place
+    /// of the whole.
+    fn look_at_server(&self) {
+        let mut whole = BTreeSet::new();
+        for (path, item) in self.server.tree() {
+            if layout::is_ours(&path) || item.stat.kind != Kind::File {
+                continue;
+            }
+            self.expect_known(&item.data, &path);
+            let place = (path, item.data.len());
+            if self.history.borrow().is_whole(&item.data) {
+                whole.insert(place);
+            } else if self.whole.borrow().contains(&place) {
+                self.note_broken(|| format!("{} is torn, and was whole", place.0));
             }
         }
+        *self.whole.borrow_mut() = whole;
     }
 
     /// Where nobody else writes, nothing but its programs changes what a machine shows: no pass, no death, no
@@ -352,7 +370,8 @@ impl World {
             return;
         }
         self.alone.set(false);
-        let mut safe = self.synced.borrow()[who].clone();
+        let synced = self.synced.borrow()[who].clone();
+        let mut safe = synced.clone();
         let stored = match &*self.away.borrow() {
             Some((home, _)) => home.tree(),
             None => self.server.tree(),
@@ -365,13 +384,15 @@ impl World {
             }
         }
         let mut history = self.history.borrow_mut();
-        let lost: Vec<_> = history
-            .contents
-            .keys()
-            .filter(|length| !safe.contains(length))
-            .copied()
-            .collect();
-        lost.into_iter().for_each(|length| history.lose(length));
+        let exposed: Vec<usize> = history.contents.keys().copied().collect();
+        for length in exposed {
+            if !synced.contains(&length) {
+                history.tear(length);
+            }
+            if !safe.contains(&length) {
+                history.given_up.insert(length);
+            }
+        }
     }
 
     /// Ends all faults.
