@@ -371,5 +371,8 @@ async fn unite(shared: &Arc<Shared>, remote: &Remote) -> Result<(), PassError> {
     home::accept(shared, remote)
         .await
         .map_err(ScanError::from)?;
+    // Nothing was written there before, not even the probe.
+    let clock = home::measure_clock(shared, remote).await;
+    *lock(&shared.clock) = clock.map_err(ScanError::from)?;
     Ok(())
 }

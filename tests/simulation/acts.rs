@@ -1,5 +1,6 @@
 //! Programs at work on a machine, and what of it the history has to know.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -23,13 +24,12 @@ impl World {
         }
     }
 
-    /// What the machine showed before and shows no longer was given up knowingly.
+    /// What the machine showed before and shows no longer was given up knowingly. That it died meanwhile does not
+    /// mean that it was not done.
     fn note(&self, machine: &Machine, before: &BTreeSet<usize>) {
-        if machine.is_alive() {
-            let after = seen(machine.looks().into_values());
-            let gone = before.difference(&after).copied();
-            self.history.borrow_mut().given_up.extend(gone);
-        }
+        let after = seen(machine.looks().into_values());
+        let gone = before.difference(&after).copied();
+        self.history.borrow_mut().given_up.extend(gone);
     }
 
     /// What an operation waits for may change what is seen; only its own effect counts as given up.
@@ -116,14 +116,15 @@ impl World {
             }
             return Ok(());
         }
+        let before = Cell::new(None);
         let more = |old: &[u8]| {
+            before.set(Some(old.len()));
             let mut history = self.history.borrow_mut();
             history.begin_with(old, |n| n > old.len() && n < old.len() + 500)
         };
-        if let Some((old, _)) = machine.write_late(more)? {
-            self.replaced(machine, Some(old.len()));
-        }
-        Ok(())
+        let written = machine.write_late(more);
+        self.replaced(machine, before.get());
+        written
     }
 
     /// A file that was removed while it was open goes with its last close.
@@ -144,7 +145,7 @@ impl World {
     /// A content that was seen was replaced; somewhere else it may still be in sight.
     fn replaced(&self, machine: &Machine, size: Option<usize>) {
         let after = seen(machine.looks().into_values());
-        if let Some(size) = size.filter(|size| !after.contains(size) && machine.is_alive()) {
+        if let Some(size) = size.filter(|size| !after.contains(size)) {
             self.history.borrow_mut().given_up.insert(size);
         }
     }
@@ -155,13 +156,16 @@ impl World {
         path: &str,
         fits: impl Fn(usize, usize) -> bool,
     ) -> Result<(), FsError> {
+        let before = Cell::new(None);
         let change = |old: &[u8]| {
+            before.set(Some(old.len()));
             self.expect_known(old, &path);
             let mut history = self.history.borrow_mut();
             history.begin_with(old, |n| fits(old.len(), n))
         };
-        if let Some((old, new)) = machine.alter(path, change).await? {
-            self.replaced(machine, Some(old.len()));
+        let altered = machine.alter(path, change).await;
+        self.replaced(machine, before.get());
+        if let Some((_, new)) = altered? {
             self.history.borrow_mut().closed.insert(new.len());
         }
         Ok(())

@@ -201,23 +201,21 @@ impl Machine {
         Ok(())
     }
 
-    /// Adds to the file that is open for longest, as a mapped page that is written late; tells what was there and
-    /// what is there now.
+    /// Adds to the file that is open for longest, as a mapped page that is written late.
     pub(crate) fn write_late(
         &self,
         more: impl FnOnce(&[u8]) -> Option<Content>,
-    ) -> Result<Option<(Content, Content)>, FsError> {
+    ) -> Result<(), FsError> {
         let open = self.open.borrow();
         let Some(file) = open.first().filter(|_| self.is_alive()) else {
-            return Ok(None);
+            return Ok(());
         };
         let old = self.home.read(file.handle, 0, ALL)?;
-        let Some(new) = more(&old) else {
-            return Ok(None);
-        };
-        self.home
-            .write(file.handle, old.len() as u64, &new[old.len()..], false)?;
-        Ok(self.is_alive().then_some((old, new)))
+        if let Some(new) = more(&old) {
+            let at = old.len();
+            self.home.write(file.handle, at as u64, &new[at..], false)?;
+        }
+        Ok(())
     }
 
     /// Closes the file that is open for longest; tells what it held.
