@@ -294,8 +294,13 @@ impl ContentStore {
     }
 
     /// Whether there is content in `content/`, whatever is in `unsent/`.
-    pub(super) fn has_clean(&self, node: NodeId) -> Result<bool> {
-        exists(&path_in(&self.clean, node))
+    pub(super) fn has_clean(&self, node: NodeId) -> bool {
+        path_in(&self.clean, node).exists()
+    }
+
+    /// Whether there is content in `unsent/`.
+    pub(super) fn has_unsent(&self, node: NodeId) -> bool {
+        path_in(&self.unsent, node).exists()
     }
 
     /// Removes what is in `unsent/`.

@@ -112,10 +112,11 @@ fn unchanged(
     now: Time,
     unsynced: bool,
 ) -> Result<()> {
-    let Some((size, mtime)) = content.stat(node.id)? else {
+    let found = content.stat(node.id)?;
+    let Some((size, mtime)) = found.filter(|_| content.has_unsent(node.id)) else {
         return Ok(());
     };
-    let began_anew = content.has_clean(node.id)?;
+    let began_anew = content.has_clean(node.id);
     let differs = size != node.size || mtime > node.mtime;
     match (began_anew, size) {
         // What a program wrote beside it, without a word of it in the row.
