@@ -19,7 +19,7 @@ use super::push::{discard, look};
 use super::scan::ScanError;
 use super::shared::{Shared, blocking};
 use crate::remote::{Remote, Session};
-use crate::replica::{Intent, Node, Problem, ReplicaError};
+use crate::replica::{Intent, Problem, ReplicaError, Since};
 use crate::sync::{self, Action, Keep, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, Place, RelPath, Version};
 
@@ -138,10 +138,11 @@ async fn published(
             ..seen
         },
     });
-    match seen {
-        Some(sent) if ours && !still_has(shared, intent)? => take_back(shared, place, intent, sent),
-        _ if ours => Ok((Action::Agree { entry }, DONE)),
-        seen => Ok((Action::Agree { entry }, Outcome::Saw(seen))),
+    match (seen, since(shared, intent)?) {
+        (Some(sent), Since::Torn) if ours => take_back(shared, place, intent, sent),
+        (_, Since::Same | Since::Written) if ours => Ok((Action::Agree { entry }, DONE)),
+        // What was written to the rest of it must not count as a change of the whole.
+        (seen, _) => Ok((Action::Agree { entry }, Outcome::Saw(seen))),
     }
 }
 
@@ -152,7 +153,11 @@ fn take_back(
     intent: &Intent,
     sent: Version,
 ) -> Result<(Action, Outcome), ScanError> {
-    let (id, seq) = (intent.node, intent.data_seq);
+    let id = intent.node;
+    let node = shared
+        .replica
+        .view::<_, ReplicaError>(|view| view.node(id))?;
+    let seq = node.map_or(intent.data_seq, |node| node.data_seq);
     let outcome = match apply::refresh(shared, place, id, seq, &sent, Keep::Backup)? {
         Applied::Done(node) => Outcome::Done {
             version: None,
@@ -168,17 +173,10 @@ fn take_back(
     Ok((action, outcome))
 }
 
-/// Whether the content here is what was sent, as far as nobody wrote to it since. After a power loss it may lack
-/// what was never synced.
-fn still_has(shared: &Shared, intent: &Intent) -> Result<bool, ReplicaError> {
+/// What became of the content here since it was sent.
+fn since(shared: &Shared, intent: &Intent) -> Result<Since, ReplicaError> {
     let node = shared.replica.view(|view| view.node(intent.node))?;
-    let is_meant = |node: &Node| node.data_changed && node.data_seq == intent.data_seq;
-    let (Some(_), Some(sent)) = (node.filter(is_meant), intent.version.hash) else {
-        return Ok(true);
-    };
-    let size = intent.version.size;
-    let hash = blocking(|| shared.replica.content_hash(intent.node, size))?;
-    Ok(size == 0 || hash == Some(sent))
+    Ok(node.map_or(Since::Same, |node| node.since(intent.data_seq)))
 }
 
 /// What came of the rename from `from` to `target`.

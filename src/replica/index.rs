@@ -21,7 +21,7 @@ use super::table::Changes;
 use super::tx::{Move, Tx};
 use super::view::View;
 use super::writer::Writer;
-use crate::tree::{Hash, NodeId};
+use crate::tree::NodeId;
 
 /// With more rows than this pending, updates wait for the writer.
 const MOST_PENDING: usize = 50_000;
@@ -255,11 +255,6 @@ impl Replica {
             Some(since) => self.update(|tx| tx.settle(node, since)),
             None => Ok(()),
         }
-    }
-
-    /// The hash of the content of `node`; `None` if it is missing or has not `size` bytes.
-    pub fn content_hash(&self, node: NodeId, size: u64) -> Result<Option<Hash>, ReplicaError> {
-        self.content().hash(node, size)
     }
 
     fn seat(&self) -> MutexGuard<'_, Seat> {

@@ -34,11 +34,15 @@ pub(super) fn boot() -> Vec<u8> {
 pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<NodeId>> {
     let mut state = shared.lock();
     let content = &shared.content;
-    for id in View::new(&state).in_flight()? {
-        shared.update_locked(&mut state, |tx| settle_in_flight(tx, content, id, now))?;
-    }
     let opened_in = View::new(&state).meta(OPENED_IN)?;
-    if opened_in.is_some_and(|opened_in| opened_in != boot) {
+    let lost_power = opened_in.is_some_and(|opened_in| opened_in != boot);
+    for id in View::new(&state).in_flight()? {
+        shared.update_locked(&mut state, |tx| match lost_power {
+            true => power_loss::in_flight(tx, content, id, now),
+            false => settle_in_flight(tx, content, id, now),
+        })?;
+    }
+    if lost_power {
         tracing::warn!(
             "the machine went down while the home was open; looking at what was on its way"
         );

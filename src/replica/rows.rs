@@ -72,6 +72,16 @@ impl Node {
         self.has_sent_content() && other.has_sent_content() && told(self) == told(other)
     }
 
+    /// What became of the content since it had `seq`.
+    pub fn since(&self, seq: u64) -> Since {
+        match self.data_seq.saturating_sub(seq) {
+            0 => Since::Same,
+            TORN => Since::Torn,
+            more if more > TORN => Since::TornAndWritten,
+            _ => Since::Written,
+        }
+    }
+
     /// Its mtime as a server can show it: whole seconds in 32 bits (draft-ietf-secsh-filexfer-02, section 5).
     pub fn server_mtime(&self) -> i64 {
         self.mtime.secs().clamp(0, u32::MAX.into())
@@ -145,6 +155,22 @@ pub struct Problem {
     pub message: String,
     /// Since when.
     pub since: Time,
+}
+
+/// By so much `data_seq` jumps where a power loss took content that was being sent: more than programs write.
+pub(super) const TORN: u64 = 1 << 40;
+
+/// What became of content in the meantime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing.
+    Same,
+    /// Programs wrote to it.
+    Written,
+    /// A power loss left less of it.
+    Torn,
+    /// Programs wrote to what a power loss had left of it.
+    TornAndWritten,
 }
 
 /// Numbers kept beside the rows, so that nothing has to be counted.

@@ -73,8 +73,7 @@ impl History {
 
     /// Whether this is all of what somebody wrote.
     pub(crate) fn is_whole(&self, content: &[u8]) -> bool {
-        content.is_empty()
-            || self.contents.get(&content.len()).map(Vec::as_slice) == Some(content)
+        content.is_empty() || self.contents.get(&content.len()).map(Vec::as_slice) == Some(content)
     }
 
     /// Whether somebody wrote this.

@@ -1,11 +1,11 @@
 //! What power loss leaves of content: making it stay, and looking at what stayed.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 
 use super::disk::sync_parent;
 use super::{ContentStore, Result, path_in};
-use crate::replica::error::AtPath;
+use crate::replica::error::{AtPath, ReplicaError};
 use crate::tree::{Hash, NodeId};
 
 impl ContentStore {
@@ -22,16 +22,39 @@ impl ContentStore {
         Ok(())
     }
 
-    /// The hash of the content of `node`; `None` if it is missing or of another size.
-    pub(in crate::replica) fn hash(&self, node: NodeId, size: u64) -> Result<Option<Hash>> {
-        if self.stat(node)?.is_none_or(|(found, _)| found != size) {
-            return Ok(None);
+    /// The hash of the content of `node`; `None` if it is missing or of another size. Sought first where a row with
+    /// this `data_changed` has it.
+    pub(in crate::replica) fn hash(
+        &self,
+        node: NodeId,
+        data_changed: bool,
+        size: u64,
+    ) -> Result<Option<Hash>> {
+        match self.stat(node)? {
+            Some((found, _)) if found == size => self.hash_of_start(node, data_changed, size),
+            _ => Ok(None),
         }
+    }
+
+    /// The hash of the first `len` bytes; `None` if there are fewer.
+    pub(in crate::replica) fn hash_of_start(
+        &self,
+        node: NodeId,
+        data_changed: bool,
+        len: u64,
+    ) -> Result<Option<Hash>> {
+        let mut file = match self.open_read(node, data_changed) {
+            Err(ReplicaError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            opened => opened?.take(len),
+        };
         let mut hasher = blake3::Hasher::new();
         hasher
-            .update_reader(self.open_read(node, false)?)
+            .update_reader(&mut file)
             .at(&path_in(&self.clean, node))?;
-        Ok(Some(Hash(*hasher.finalize().as_bytes())))
+        let whole = hasher.count() == len;
+        Ok(whole.then(|| Hash(*hasher.finalize().as_bytes())))
     }
 
     /// Makes all content survive power loss. It takes whatever else waits for the same disk along.

@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 
 use super::super::content::{ContentStore, Which};
-use super::super::rows::{Content, Node};
+use super::super::rows::{Content, Intent, LocalBackup, Node, TORN};
 use super::super::tx::Tx;
 use super::{Result, renew};
-use crate::tree::{BaseEntry, Kind, NodeId, Time};
+use crate::tree::{BaseEntry, Hash, Kind, NodeId, Time};
 
 /// Looks at all that was on its way to the disk; what is settled there is not looked at.
 pub(super) fn look(tx: &mut Tx<'_>, content: &ContentStore, now: Time) -> Result<()> {
@@ -49,6 +49,69 @@ fn unsent(tx: &Tx<'_>, content: &ContentStore) -> Result<BTreeSet<NodeId>> {
     Ok(nodes)
 }
 
+/// A program had it open for writing. What it synced since the content was sent, the row knows.
+pub(super) fn in_flight(
+    tx: &mut Tx<'_>,
+    content: &ContentStore,
+    id: NodeId,
+    now: Time,
+) -> Result<()> {
+    tx.clear_in_flight(id)?;
+    let Some(node) = tx.node(id)? else {
+        return Ok(());
+    };
+    if node.nlink == 0 {
+        return tx.remove_node(id);
+    }
+    if node.data_changed || node.scoped {
+        return changed(tx, content, node, now);
+    }
+    let Some((size, mtime)) = content.stat(id)? else {
+        return Ok(());
+    };
+    let sent = agreed_hash(tx, &node)?;
+    let begins_with_sent = sent.is_some() && content.hash_of_start(id, true, node.size)? == sent;
+    match (begins_with_sent, size == node.size) {
+        (true, true) => Ok(()),
+        // Added to what was sent, or too little is known of that.
+        (true, false) => renew(tx, id, (size, mtime), now),
+        (false, _) if sent.is_none() => renew(tx, id, (size, mtime), now),
+        (false, _) => put_aside(tx, content, node, now),
+    }
+}
+
+/// What is here is not what the server has, and nobody synced it: it is kept, and the server's counts.
+fn put_aside(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Result<()> {
+    let (id, path) = (tx.alloc_backup()?, tx.local_path(node.id)?);
+    content.link_to_backup(node.id, id)?;
+    content.sync_backup(id)?;
+    tx.add_backup(LocalBackup {
+        path: path.unwrap_or_default(),
+        version: node.version(),
+        at: now,
+        why: "what a power loss left of it".into(),
+        id,
+        unsent: true,
+    })?;
+    absent(tx, content, node)
+}
+
+fn absent(tx: &mut Tx<'_>, content: &ContentStore, node: Node) -> Result<()> {
+    content.remove(node.id)?;
+    tx.forget_unsynced(node.id);
+    tx.put_node(Node {
+        content: Content::Absent,
+        ..node
+    })
+}
+
+/// The hash of what was agreed on with the server, if it is known.
+fn agreed_hash(tx: &Tx<'_>, node: &Node) -> Result<Option<Hash>> {
+    let base = tx.base_places(node.id)?.into_iter().next();
+    let base = base.map(|place| tx.base(&place)).transpose()?.flatten();
+    Ok(node.hash.or(base.and_then(|base| base.version.hash)))
+}
+
 /// The row says that a program changed the content.
 fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Result<()> {
     if node.kind != Kind::File {
@@ -60,11 +123,30 @@ fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Re
         content.follow(node.id, true, || hint);
     }
     match found {
-        Some((size, _)) if size == node.size => Ok(()),
+        Some((size, mtime)) if size == node.size => {
+            let sent = being_sent(tx, &node)?.and_then(|sent| sent.version.hash);
+            match sent.is_some() && content.hash(node.id, true, size)? != sent {
+                true => cut_short(tx, node, (size, mtime), now),
+                false => Ok(()),
+            }
+        }
         None if node.size == 0 => Ok(()),
         Some(state) if state.0 > 0 => cut_short(tx, node, state, now),
         _ => lost(tx, node, now),
     }
+}
+
+/// What this machine was about to send of the content as its row has it.
+fn being_sent(tx: &Tx<'_>, node: &Node) -> Result<Option<Intent>> {
+    for place in tx.places(node.id)? {
+        let intents = tx.intents_in(place.parent)?.into_iter();
+        let here = intents.map(|(name, intent)| (name == place.name, intent));
+        let mut sent = here.filter(|(here, sent)| *here && sent.node == node.id);
+        if let Some((_, sent)) = sent.find(|(_, sent)| sent.data_seq == node.data_seq) {
+            return Ok(Some(sent));
+        }
+    }
+    Ok(None)
 }
 
 /// Nothing of a change is left. What the server has is more.
@@ -92,12 +174,13 @@ fn lost(tx: &mut Tx<'_>, node: Node, now: Time) -> Result<()> {
     cut_short(tx, node, (0, mtime), now)
 }
 
-/// The row says what is left. For whoever sent the content before, it is no later one.
+/// The row says what is left, and that it is not what was being sent.
 fn cut_short(tx: &mut Tx<'_>, node: Node, state: (u64, Time), now: Time) -> Result<()> {
+    let jump = being_sent(tx, &node)?.map_or(1, |_| TORN);
     renew(tx, node.id, state, now)?;
     match tx.node(node.id)? {
         Some(renewed) => tx.put_node(Node {
-            data_seq: node.data_seq,
+            data_seq: node.data_seq + jump,
             ..renewed
         }),
         None => Ok(()),
@@ -139,16 +222,9 @@ fn distrust(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId) -> Result<()> {
     if node.data_changed || node.scoped || node.content != Content::Whole {
         return Ok(());
     }
-    let base = tx.base_places(id)?.into_iter().next();
-    let base = base.map(|place| tx.base(&place)).transpose()?.flatten();
-    let hash = node.hash.or(base.and_then(|base| base.version.hash));
-    if hash.is_some() && content.hash(id, node.size)? == hash {
+    let hash = agreed_hash(tx, &node)?;
+    if hash.is_some() && content.hash(id, false, node.size)? == hash {
         return Ok(());
     }
-    content.remove(id)?;
-    tx.forget_unsynced(id);
-    tx.put_node(Node {
-        content: Content::Absent,
-        ..node
-    })
+    absent(tx, content, node)
 }
