@@ -2,7 +2,7 @@
 
 TOOLS := target/tools
 
-.PHONY: build demo check test bench fmt install-deps
+.PHONY: build demo check test soak bench fmt install-deps
 
 build:
 	cargo build --release
@@ -20,6 +20,11 @@ test: install-deps $(TOOLS)/bin/pjdfstest $(TOOLS)/bin/fsx
 	cargo build
 	export PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH"; \
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test; fi
+
+# Simulations for so many minutes; ends with one line.
+soak:
+	ROAMHOME_MINUTES=$(or $(MINUTES),10) cargo test --profile soak --test suite \
+		nothing_is_lost_and_everybody_agrees -- --nocapture
 
 bench: build install-deps
 	bench/run

@@ -180,6 +180,20 @@ impl World {
         *self.whole.borrow_mut() = whole;
     }
 
+    /// What is seen from outside after `op`.
+    pub(super) fn trace(&self, op: &Op) -> String {
+        let machines = self.machines.borrow();
+        let looks: Vec<_> = machines.iter().map(|machine| machine.looks()).collect();
+        let tree: Vec<_> = self
+            .server
+            .tree()
+            .into_iter()
+            .map(|(path, item)| (path.to_string(), item.stat, item.data.len()))
+            .collect();
+        let calls = self.server.calls();
+        format!("{op:?}: {looks:?} {tree:?} {calls:?}")
+    }
+
     /// Where nobody else writes, nothing but its programs changes what a machine shows: no pass, no death, no
     /// lost answer.
     pub(super) fn is_as_left(&self, before: &dyn std::fmt::Debug) {
