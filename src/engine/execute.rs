@@ -14,7 +14,7 @@ use super::push::{self, Outgoing, Pushed};
 use super::scan::{self, ScanError};
 use super::shared::Shared;
 use crate::remote::{Remote, RemoteError};
-use crate::replica::ReplicaError;
+use crate::replica::{ReplicaError, View};
 use crate::sync::{Action, Plan, Step};
 use crate::tree::{Hash, NodeId, Place, Version};
 
@@ -184,6 +184,9 @@ async fn run_step(
     if needs_base_directory(&step.action) && push::server_path(shared, place)?.is_none() {
         return Ok(Ended::Server(Pushed::Stale));
     }
+    if shared.replica.view(|view| is_undecided(view, step))? {
+        return Ok(Ended::Server(Pushed::Stale));
+    }
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
     Ok(match &step.action {
         Action::Moved { node, from, .. } => Ended::Server(if stood_at(shared, from, *node)? {
@@ -246,6 +249,27 @@ async fn run_step(
         | Action::DropDir { .. }
         | Action::Unite { .. } => Ended::Replica(apply_step(shared, gathered, step)?),
     })
+}
+
+/// Whether it is not known yet what came of an earlier step there, which the next pass looks for: what is planned
+/// rests on sand, and another intent would take the place of that one.
+fn is_undecided(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
+    let from = match &step.action {
+        Action::Move { from, .. } => Some(from),
+        Action::MakeDir { .. }
+        | Action::Publish { .. }
+        | Action::SetAttr { .. }
+        | Action::Remove { .. }
+        | Action::RemoveDir => None,
+        _ => return Ok(false),
+    };
+    let here = view.intent(&step.place)?.is_some();
+    Ok(here
+        || from
+            .map(|from| view.intent(from))
+            .transpose()?
+            .flatten()
+            .is_some())
 }
 
 /// Whether the base tree has the node there.

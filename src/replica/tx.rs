@@ -58,9 +58,8 @@ impl<'a> Tx<'a> {
 
     /// A new node's id: greater than all before, and never given again.
     pub fn alloc_node(&mut self) -> Result<NodeId> {
-        let mut id = self.state.next_node.get();
+        let id = self.first_unborne(self.state.next_node.get())?;
         if id >= self.counter(Counter::ReservedNodes)? {
-            id = self.first_unborne(id);
             self.set::<Counters>(Counter::ReservedNodes, Some(id + RESERVE));
         }
         // Advances even if the transaction fails: content may bear the number already.
@@ -80,15 +79,14 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// The first of a block of numbers from `id` on that no content bears. A power loss, or a disk that rots, may have
-    /// undone that they were given: who gets one again must not find another file's content there.
-    fn first_unborne(&self, mut id: u64) -> u64 {
+    /// The first number from `id` on that no content bears. A power loss, or a disk that rots, may have undone that it
+    /// was given: who gets it again must not find another file's content there.
+    fn first_unborne(&self, mut id: u64) -> Result<u64> {
         let store = ContentStore::at(self.state.index.parent().unwrap_or(&self.state.index));
-        let last = |id| (id..id + RESERVE).rfind(|number| store.is_borne(NodeId(*number)));
-        while let Some(borne) = last(id) {
-            id = borne + 1;
+        while store.is_borne(NodeId(id))? {
+            id += 1;
         }
-        id
+        Ok(id)
     }
 
     /// Adds or replaces a node. Its content file moves to `unsent/` or back with `data_changed`.

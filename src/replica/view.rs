@@ -215,6 +215,11 @@ impl<'a> View<'a> {
         self.in_directory::<Intents>(dir)
     }
 
+    /// What this machine is, or died, about to make of `place` on the server.
+    pub fn intent(&self, place: &Place) -> Result<Option<Intent>> {
+        self.get::<Intents>(place)
+    }
+
     /// All that this machine is, or died, about to do on the server.
     pub fn intents(&self) -> Result<Vec<(Place, Intent)>> {
         self.in_places::<Intents>(None, usize::MAX)

@@ -115,7 +115,10 @@ impl Disk {
         };
         let mut todo = vec![(now.root, to.to_owned())];
         while let Some((ino, path)) = todo.pop() {
-            fs::create_dir_all(&path).unwrap();
+            // One of the many that are empty is made again when it is needed, and costs more than all the rest.
+            if !dirs[&ino].is_empty() {
+                fs::create_dir_all(&path).unwrap();
+            }
             for (name, ino) in &dirs[&ino] {
                 let path = path.join(name);
                 if dirs.contains_key(ino) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::disk::read_dir;
+use super::disk::{exists, read_dir};
 use super::{ContentStore, Result, path_in};
 use crate::tree::NodeId;
 
@@ -33,11 +33,8 @@ impl ContentStore {
     }
 
     /// Whether there is a file with this number.
-    pub(in crate::replica) fn is_borne(&self, node: NodeId) -> bool {
-        let dirs = [&self.unsent, &self.clean];
-        // What cannot be looked at counts, too.
-        dirs.iter()
-            .any(|dir| path_in(dir, node).try_exists().unwrap_or(true))
+    pub(in crate::replica) fn is_borne(&self, node: NodeId) -> Result<bool> {
+        Ok(exists(&path_in(&self.unsent, node))? || exists(&path_in(&self.clean, node))?)
     }
 
     /// The files in `backups/`.

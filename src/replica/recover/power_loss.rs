@@ -139,11 +139,10 @@ fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Re
 /// What this machine was about to send of the content as its row has it.
 fn being_sent(tx: &Tx<'_>, node: &Node) -> Result<Option<Intent>> {
     for place in tx.places(node.id)? {
-        let intents = tx.intents_in(place.parent)?.into_iter();
-        let here = intents.map(|(name, intent)| (name == place.name, intent));
-        let mut sent = here.filter(|(here, sent)| *here && sent.node == node.id);
-        if let Some((_, sent)) = sent.find(|(_, sent)| sent.data_seq == node.data_seq) {
-            return Ok(Some(sent));
+        let sent = tx.intent(&place)?;
+        let sent = sent.filter(|sent| sent.node == node.id && sent.data_seq == node.data_seq);
+        if sent.is_some() {
+            return Ok(sent);
         }
     }
     Ok(None)
