@@ -114,7 +114,7 @@ impl World {
         self.expect_questions();
         let mut held = BTreeSet::new();
         for machine in self.machines.borrow().iter() {
-            held.extend(machine.held());
+            held.extend(self.whole_lengths(machine.held()));
         }
         let there: BTreeSet<usize> = self
             .server

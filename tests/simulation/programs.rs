@@ -1,6 +1,6 @@
 //! What programs do on a machine, by path, and what they see.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use roamhome::fs::{FsError, Handle, OpenOptions, RenameMode, SetAttr};
@@ -293,30 +293,33 @@ impl Machine {
         Ok(all)
     }
 
-    /// The lengths of the contents that are on this machine's disk.
-    pub(crate) fn held(&self) -> BTreeSet<usize> {
+    /// The contents that are on this machine's disk, in place or kept.
+    pub(crate) fn held(&self) -> Vec<Content> {
         let here = |view: &View<'_>| {
-            let mut held: BTreeSet<usize> = view
-                .backups()?
-                .iter()
-                .map(|backup| backup.version.size as usize)
-                .collect();
+            let mut files = Vec::new();
             let mut todo = vec![NodeId::ROOT];
             while let Some(dir) = todo.pop() {
                 for (_, id) in view.children(dir, None, 100_000)? {
                     let node = view.node(id)?.expect("a name without a node");
                     match node.kind {
                         Kind::Dir => todo.push(id),
-                        Kind::File if node.content == replica::Content::Whole => {
-                            held.insert(node.size as usize);
-                        }
+                        Kind::File if node.content == replica::Content::Whole => files.push(node),
                         _ => {}
                     }
                 }
             }
-            Ok::<_, ReplicaError>(held)
+            Ok::<_, ReplicaError>(files)
         };
-        self.replica.view(here).unwrap()
+        let mut held = self.backups();
+        for node in self.replica.view(here).unwrap() {
+            // A loss of power may have taken it.
+            if let Ok(mut file) = self.replica.content().open_read(node.id, node.data_changed) {
+                let mut data = Vec::new();
+                std::io::Read::read_to_end(&mut file, &mut data).unwrap();
+                held.push(data);
+            }
+        }
+        held
     }
 
     /// The contents that this machine keeps by itself.

@@ -16,7 +16,7 @@ use roamhome::replica::{Replica, ReplicaError};
 use roamhome::sync::GuardLimits;
 use roamhome::tree::{Kind, RelPath};
 
-use super::history::History;
+use super::history::{Content, History};
 use super::machine::{Machine, Setup, way_to};
 use super::op::{Mix, Op};
 use super::plug::{Death, SharedPlug};
@@ -394,7 +394,7 @@ impl World {
         safe.extend(stored.map(|(_, item)| item.data.len()));
         for (other, machine) in self.machines.borrow().iter().enumerate() {
             if other != who {
-                safe.extend(machine.held());
+                safe.extend(self.whole_lengths(machine.held()));
             }
         }
         let mut history = self.history.borrow_mut();
@@ -407,6 +407,13 @@ impl World {
                 history.given_up.insert(length);
             }
         }
+    }
+
+    /// The lengths of those contents that are whole.
+    pub(super) fn whole_lengths(&self, contents: Vec<Content>) -> Vec<usize> {
+        let history = self.history.borrow();
+        let whole = contents.iter().filter(|content| history.is_whole(content));
+        whole.map(Vec::len).collect()
     }
 
     /// Ends all faults.
