@@ -16,7 +16,7 @@ use super::attr::drop_privileges;
 use super::change::Change;
 use super::handle::OpenContent;
 use super::{FsError, Handle, Home, Stop};
-use crate::replica::{Content, Node};
+use crate::replica::{Content, Node, ReplicaError};
 use crate::tree::{NodeId, RelPath};
 
 /// The most that one `copy_file_range` copies, so that it can be interrupted.
@@ -187,23 +187,46 @@ impl Home {
         drops_privileges: bool,
     ) -> Result<(), FsError> {
         let _both = self.replica.opens().write(content.node);
+        let node = self.replica.view(|view| view.node(content.node))?;
+        if !*writing && node.as_ref().is_some_and(Node::is_the_servers) {
+            return self.empty_anew(content, writing, drops_privileges);
+        }
         let mut was_empty = false;
         // The row goes first: it must not say that the old content was changed and is not here.
         self.put(content, drops_privileges, |node, change| {
             was_empty = node.size == 0 && node.content == Content::Whole && !*writing;
-            if was_empty {
-                return Ok(());
+            match was_empty {
+                true => Ok(()),
+                false => become_empty(node, change),
             }
-            node.size = 0;
-            node.content = Content::Whole;
-            Ok(change.tx.mark_in_flight(node.id)?)
         })?;
-        match (was_empty, *writing) {
-            (true, _) => Ok(()),
-            (false, true) => Ok(self.open_for_change(content, writing)?.set_len(0)?),
-            // A file of its own: after a power loss, the old one is what an old row says.
-            (false, false) => self.open_anew(content, writing),
+        match was_empty {
+            true => Ok(()),
+            false => Ok(self.open_for_change(content, writing)?.set_len(0)?),
         }
+    }
+
+    /// Empties a file that the server has, too, into a content file of its own: until the row is on the disk, the old
+    /// one is what the old row says.
+    fn empty_anew(
+        &self,
+        content: &OpenContent,
+        writing: &mut bool,
+        drops_privileges: bool,
+    ) -> Result<(), FsError> {
+        let (id, hint) = (content.node, self.hint(content)?);
+        let store = self.replica.content();
+        self.replica
+            .update::<_, ReplicaError>(|tx| tx.mark_in_flight(id))?;
+        let file = store.open_anew(id, &hint)?;
+        if let Err(error) = self.put(content, drops_privileges, become_empty) {
+            // The old content is the only one again.
+            store.remove_unsent(id)?;
+            return Err(error);
+        }
+        *writing = true;
+        content.set_file(Some(file));
+        Ok(())
     }
 
     fn writable(&self, handle: Handle) -> Result<Arc<OpenContent>, FsError> {
@@ -244,8 +267,7 @@ impl Home {
         // A power loss must leave neither changed bytes under a row that calls them the server's, nor less than
         // the server has under one that calls them changed.
         let node = self.replica.view(|view| view.node(content.node))?;
-        let was_the_servers =
-            node.is_some_and(|node| !node.data_changed && !node.scoped && node.size > 0);
+        let was_the_servers = node.is_some_and(|node| node.is_the_servers());
         if was_the_servers {
             self.replica.content().sync_file(content.node)?;
         }
@@ -274,14 +296,6 @@ impl Home {
         };
         *writing = true;
         content.set_file(Some(file)).ok_or(FsError::BadHandle)
-    }
-
-    fn open_anew(&self, content: &OpenContent, writing: &mut bool) -> Result<(), FsError> {
-        let hint = self.hint(content)?;
-        let file = self.replica.content().open_anew(content.node, &hint)?;
-        *writing = true;
-        content.set_file(Some(file));
-        Ok(())
     }
 
     /// Where `rescue` is to put the content.
@@ -313,4 +327,10 @@ impl Home {
             Stop::Needs(_) => FsError::NotFound,
         })
     }
+}
+
+fn become_empty(node: &mut Node, change: &mut Change<'_, '_>) -> Result<(), FsError> {
+    node.size = 0;
+    node.content = Content::Whole;
+    Ok(change.tx.mark_in_flight(node.id)?)
 }

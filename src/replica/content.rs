@@ -304,7 +304,7 @@ impl ContentStore {
     }
 
     /// Removes what is in `unsent/`.
-    pub(super) fn remove_unsent(&self, node: NodeId) -> Result<()> {
+    pub fn remove_unsent(&self, node: NodeId) -> Result<()> {
         let _guard = self.lock();
         remove_file(&path_in(&self.unsent, node))
     }

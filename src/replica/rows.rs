@@ -72,6 +72,11 @@ impl Node {
         self.has_sent_content() && other.has_sent_content() && told(self) == told(other)
     }
 
+    /// Whether this is a file with something in it that is on the server, too.
+    pub fn is_the_servers(&self) -> bool {
+        self.kind == Kind::File && !self.data_changed && !self.scoped && self.size > 0
+    }
+
     /// What became of the content since it had `seq`.
     pub fn since(&self, seq: u64) -> Since {
         match self.data_seq.saturating_sub(seq) {

@@ -93,12 +93,18 @@ impl World {
     }
 
     async fn write(&self, machine: &Machine, path: &str, pause: u64) -> Result<(), FsError> {
-        machine.warm(path).await;
+        if !machine.warm(path).await {
+            // Whoever overwrites something without having seen it is not what this is about.
+            return Ok(());
+        }
         let size = self.size_at(machine, path);
         let content = || {
             self.replaced(machine, size);
+            // What another program wrote since this one opened the file is covered whole.
+            let written = self.size_at(machine, path).unwrap_or_default();
             let mut history = self.history.borrow_mut();
-            history.begin_with(&[], |_| true).unwrap_or_default()
+            history.given_up.insert(written);
+            history.begin_with(&[], |n| n > written).unwrap_or_default()
         };
         let pause = Duration::from_millis(pause);
         if let Some(content) = machine.write(path, content, pause).await? {

@@ -178,11 +178,11 @@ impl Machine {
         done.await.map(drop)
     }
 
-    /// Lets everything be known that an operation on `path` will need to know.
-    pub(crate) async fn warm(&self, path: &str) {
-        if let Ok((dir, name)) = self.place(path).await {
-            // What cannot be had now, the operation will not have either.
-            drop(self.run(move |home| home.lookup(dir, &name)).await);
+    /// Lets everything be known that an operation on `path` will need to know; whether it could be had.
+    pub(crate) async fn warm(&self, path: &str) -> bool {
+        match self.place(path).await {
+            Ok((dir, name)) => self.run(move |home| home.lookup(dir, &name)).await.is_ok(),
+            Err(_) => false,
         }
     }
 
