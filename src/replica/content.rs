@@ -151,10 +151,20 @@ impl ContentStore {
         Ok(file)
     }
 
-    /// New empty content in `unsent/` in place of what there was.
+    /// New empty content in `unsent/` in place of what there was; what is in `content/` stays.
     pub fn open_anew(&self, node: NodeId, hint: &RelPath) -> Result<File> {
-        self.remove_unsent(node)?;
-        self.create_unsent(node, hint)
+        let _guard = self.lock();
+        let path = path_in(&self.unsent, node);
+        remove_file(&path)?;
+        let file = match open_rw(&path, true) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                make_fans(&path)?;
+                open_rw(&path, true).at(&path)?
+            }
+            opened => opened.at(&path)?,
+        };
+        self.hints.set(&file, node, hint)?;
+        Ok(file)
     }
 
     /// Notes the path of a file in `unsent/`, for `rescue`.

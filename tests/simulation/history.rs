@@ -61,9 +61,7 @@ impl History {
     /// The contents that must be somewhere.
     pub(crate) fn must_be(&self) -> impl Iterator<Item = &Content> {
         let lengths = self.closed.difference(&self.given_up);
-        lengths
-            .filter(|length| **length > 0)
-            .map(|length| &self.contents[length])
+        lengths.filter_map(|length| self.contents.get(length))
     }
 
     /// A loss of power may have left half of it.
