@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod background;
+mod conflicts;
 mod dead;
 mod demo;
 mod find;
@@ -92,6 +93,13 @@ enum Command {
     Backups {
         #[command(subcommand)]
         action: kept::BackupsCommand,
+        #[command(flatten)]
+        which: MountOption,
+    },
+    /// What changed on two sides, where one version lost: list, show, resolve
+    Conflicts {
+        #[command(subcommand)]
+        action: conflicts::ConflictsCommand,
         #[command(flatten)]
         which: MountOption,
     },
@@ -180,6 +188,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Offline { which } => link::run(which.mountpoint.as_deref(), Request::Offline),
         Command::Online { which } => link::run(which.mountpoint.as_deref(), Request::Online),
         Command::Backups { action, which } => kept::backups(action, which.mount.as_deref()),
+        Command::Conflicts { action, which } => conflicts::run(action, which.mount.as_deref()),
         Command::Trash { action, which } => kept::trash(action, which.mount.as_deref()),
         Command::Check {
             state,

@@ -1,6 +1,7 @@
 //! The daemon: one process that serves one mount.
 
 mod answers;
+mod conflicts;
 mod failure;
 mod fresh;
 mod lifecycle;

@@ -29,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use flush::Left;
+pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
 pub use keep::{KeptItem, KeptWhere, Shelf};
 pub use link::{LinkState, LinkView};
 pub use options::{Connect, EngineOptions, LinkError, Publish};
@@ -37,7 +38,7 @@ pub use reconcile::{DryRun, PassError, PassReport, Scope};
 pub use status::{EngineStatus, TransferView};
 
 use crate::replica::{Replica, ReplicaError};
-use crate::tree::{Kind, NodeId, RelPath};
+use crate::tree::{Kind, NodeId, RelPath, Version};
 use reconcile::Request;
 use shared::{Shared, lock};
 
@@ -169,6 +170,26 @@ impl Engine {
     /// Keeps a copy of what is at `path` now as a backup of this machine.
     pub async fn keep_current(&self, path: &RelPath) -> Result<(), PassError> {
         keep::keep_current(&self.shared, path).await
+    }
+
+    /// Conflicts that nobody has decided about yet.
+    pub async fn conflicts(&self) -> Result<Conflicts, PassError> {
+        keep::conflicts::list(&self.shared).await
+    }
+
+    /// Kind, size and mtime of what stands at `path` here, if anything does.
+    pub fn stands_at(&self, path: &RelPath) -> Result<Option<Version>, ReplicaError> {
+        keep::stands_at(&self.shared, path)
+    }
+
+    /// Takes a conflict off the list. What is kept stays kept.
+    pub fn resolve_conflict(&self, id: &str) -> Result<(), ReplicaError> {
+        keep::conflicts::resolve(&self.shared, id)
+    }
+
+    /// Waits until a conflict may be new.
+    pub async fn conflicted(&self) {
+        self.shared.conflicted.notified().await;
     }
 
     /// Removes for good what is in the trash, all of it or what is there for longer than `older_than`.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use roamhome::engine::{KeptWhere, PassError, Scope};
+use roamhome::engine::{KeptWhere, PassError, Scope, Side};
 use roamhome::fs::FsError;
 use roamhome::remote::{ErrorKind, Features, MemoryServer};
 use roamhome::tree::{Kind, RelPath};
@@ -165,6 +165,65 @@ fn both_edit_offline_and_the_newest_wins_while_the_loser_is_a_backup() {
             "{newer_first}: {all:?}"
         );
     }
+}
+
+#[test]
+fn a_conflict_is_listed_on_both_machines_until_each_has_decided() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"base");
+    a.flush();
+    b.sync();
+    b.offline();
+    field.clock.advance(100);
+    a.write("f", b"older edit");
+    a.flush();
+    field.clock.advance(100);
+    b.write("f", b"the newer edit");
+    b.online();
+    b.sync();
+    a.sync();
+    let conflicts = |client: &Client| client.block_on(client.engine.conflicts()).unwrap();
+    for (client, lost, found_here) in [(&a, Side::Mine, false), (&b, Side::Theirs, true)] {
+        let found = conflicts(client);
+        let [conflict] = found.conflicts.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert_eq!(conflict.path, path_of("f"));
+        assert_eq!((conflict.lost, conflict.found_here), (lost, found_here));
+        assert_eq!(
+            (conflict.kept.size, conflict.current.unwrap().size),
+            (10, 14)
+        );
+        assert!(conflict.on_server && !found.only_here);
+        // A person may be told without asking the server.
+        assert_eq!(client.engine.status().unwrap().conflicts, 1);
+    }
+    let id = conflicts(&b).conflicts[0].id.clone();
+    b.engine.resolve_conflict(&id).unwrap();
+    assert_eq!(conflicts(&b).conflicts, []);
+    assert_eq!(b.engine.status().unwrap().conflicts, 0);
+    assert_eq!(conflicts(&a).conflicts.len(), 1);
+    // Deciding removes nothing.
+    let lost = ("f".to_owned(), b"older edit".to_vec());
+    assert!(kept(&b, KeptWhere::Backups, field.dir.path()).contains(&lost));
+
+    // What loses here is a conflict here alone, with the link or without.
+    a.offline();
+    field.clock.advance(100);
+    a.write("f", b"loses");
+    field.clock.advance(100);
+    b.write("f", b"wins once more");
+    b.flush();
+    a.online();
+    a.sync();
+    a.offline();
+    let found = conflicts(&a);
+    assert!(found.only_here);
+    assert_eq!(found.conflicts[0].lost, Side::Mine);
+    assert!(found.conflicts[0].id.starts_with("local-"));
+    assert_eq!(a.engine.status().unwrap().conflicts, 2);
+    assert_eq!(conflicts(&b).conflicts, []);
 }
 
 #[test]

@@ -22,8 +22,9 @@ use tokio::{
 use super::{
     Code, Failure,
     protocol::{
-        BackupsAction, Items, Left, Pass, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
-        ReplyLine, Request, RequestLine, Shown, Status, TrashAction, VERSION,
+        BackupsAction, Conflicts, ConflictsAction, Items, Keep, Left, Pass, PlanView, Pong,
+        Progress, REQUEST_MAX_BYTES, Reply, ReplyLine, Request, RequestLine, Shown, Status,
+        TrashAction, VERSION,
     },
 };
 
@@ -63,6 +64,10 @@ pub trait Control: Send + Sync + 'static {
     async fn restore_trash(&self, id: String, to: Option<String>) -> Result<String, Failure>;
     /// Removes for good what was deleted longer ago than `older_than`; answers what it did.
     async fn empty_trash(&self, older_than: Option<Duration>) -> Result<String, Failure>;
+    /// Conflicts that nobody has decided about, newest first.
+    async fn conflicts(&self) -> Result<Conflicts, Failure>;
+    /// Does what a person decided about a conflict; answers what it did.
+    async fn resolve_conflict(&self, id: String, keep: Keep) -> Result<String, Failure>;
     /// Flushes if told to, unmounts, and answers what is left; the process ends soon after.
     async fn unmount(
         &self,
@@ -269,6 +274,12 @@ async fn answer(
             TrashAction::Restore { id, to } => done(control.restore_trash(id, to).await?),
             TrashAction::Empty { older_than_ms } => {
                 done(control.empty_trash(millis(older_than_ms)).await?)
+            }
+        },
+        Request::Conflicts { action } => match action {
+            ConflictsAction::List => Reply::Conflicts(control.conflicts().await?),
+            ConflictsAction::Resolve { id, keep } => {
+                done(control.resolve_conflict(id, keep).await?)
             }
         },
         Request::Unmount { flush, timeout_ms } => {

@@ -11,12 +11,13 @@ use super::fetch;
 use super::reconcile::PassError;
 use super::scan::ScanError;
 use super::shared::Shared;
-use crate::remote::layout::{self, Aside, Origin, Reason};
+use crate::remote::layout::{self, Aside, ClientId, Origin, Reason};
 use crate::remote::{self, Remote, RemoteError, TransferError};
 use crate::replica::{Content, LocalBackup, Node, ReplicaError, View};
 use crate::sync::Keep;
-use crate::tree::{Kind, NodeId, RelPath, Time};
+use crate::tree::{Kind, NodeId, RelPath, Time, Version};
 
+pub(super) mod conflicts;
 mod tidy;
 
 use tidy::expire;
@@ -74,7 +75,15 @@ pub(super) fn raced_path(shared: &Shared, target: &RelPath) -> RelPath {
 }
 
 fn aside(shared: &Shared, reason: Reason, target: &RelPath) -> Aside {
-    Aside::new(shared.server_now(), shared.random() as u32, reason, target)
+    // Half of the number is random; the other half lets this machine know its own work again.
+    let number = u32::from(tag(shared)) << 16 | shared.random() as u32 >> 16;
+    Aside::new(shared.server_now(), number, reason, target)
+}
+
+/// What this machine's numbers of kept files begin with.
+fn tag(shared: &Shared) -> u16 {
+    let ClientId(id) = shared.client;
+    (id >> 48) as u16
 }
 
 /// A number for an upload's file in staging. It is even; that of its second name is the odd one after it.
@@ -302,6 +311,12 @@ pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result
     };
     shared.replica.update(|tx| tx.add_backup(backup))?;
     Ok(())
+}
+
+/// What stands at `path` here.
+pub(super) fn stands_at(shared: &Shared, path: &RelPath) -> Result<Option<Version>, ReplicaError> {
+    let node = shared.replica.view(|view| node_at(view, path))?;
+    Ok(node.map(|node| node.version()))
 }
 
 /// What is at `path`, if there is anything.

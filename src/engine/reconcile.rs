@@ -165,6 +165,10 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         keep::tidy(shared, &remote).await.map_err(ScanError::from)?;
         super::linker::refresh_space(shared, &remote).await;
     }
+    if report.guards.is_empty() && (full || report.conflicts > 0) {
+        let looked = keep::conflicts::look(shared, &remote).await;
+        looked.map_err(ScanError::from)?;
+    }
     *lock(&shared.last_pass) = Some(report.clone());
     Ok(report)
 }

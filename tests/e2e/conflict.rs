@@ -154,6 +154,110 @@ fn what_both_machines_did_merges_and_no_content_is_lost() {
     settle(&site, [&a, &b]);
 }
 
+/// A file of which b's version won and a's lost, on the server if `sent`, else here.
+fn quarrel(a: &Machine, b: &Machine, name: &str, sent: bool) {
+    write(&a.at(name), "base", OLD - 86_400);
+    a.flush();
+    b.reconcile();
+    let (loser, winner, last) = (a, b, if sent { b } else { a });
+    last.ask("offline");
+    write(&loser.at(name), "loses", OLD);
+    write(&winner.at(name), "wins, of course", NEW);
+    let first = if sent { loser } else { winner };
+    first.flush();
+    last.ask("online");
+    last.reconcile();
+    first.reconcile();
+}
+
+fn conflicts(machine: &Machine, args: &[&str]) -> String {
+    let mount = machine.home();
+    let mut all = vec!["conflicts", "--mount", mount.to_str().unwrap()];
+    all.extend(args);
+    machine.run(&all)
+}
+
+fn listed(machine: &Machine) -> Vec<serde_json::Value> {
+    let list = conflicts(machine, &["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    list["conflicts"].as_array().unwrap().clone()
+}
+
+/// Decides about what b's version won, and looks what came of it.
+fn decide(a: &Machine, b: &Machine, (sent, keep, stands): (bool, &str, &str)) {
+    let name = format!("{keep} {sent}.txt");
+    quarrel(a, b, &name, sent);
+    let machine = if sent { b } else { a };
+    let found = listed(machine);
+    let case = format!("{sent} {keep}: {found:?}");
+    assert_eq!(found.len(), 1, "{case}");
+    assert_eq!(machine.status()["conflicts"], 1, "{case}");
+    assert_eq!(found[0]["lost"], if sent { "theirs" } else { "mine" });
+    let id = found[0]["id"].as_str().unwrap();
+    let shown = conflicts(machine, &["show", id]);
+    assert!(
+        shown.contains(" 5 B ") && shown.contains(" 15 B "),
+        "{shown}"
+    );
+    conflicts(machine, &["resolve", id, "--keep", keep]);
+    let read = |name: &Path| fs::read_to_string(machine.at(name)).unwrap();
+    assert_eq!(read(Path::new(&name)), stands, "{case}");
+    let mut copies: Vec<_> = tree(&machine.home()).into_keys().collect();
+    copies.retain(|name| name.to_string_lossy().contains("conflicting copy"));
+    assert_eq!(copies.len(), usize::from(keep == "both"), "{copies:?}");
+    if sent && keep == "both" {
+        assert_eq!(
+            copies,
+            ["both true (the server's conflicting copy 2020-09-13).txt"]
+        );
+    }
+    for copy in copies {
+        assert_eq!(read(Path::new(&copy)), "loses");
+        fs::remove_file(machine.at(&copy)).unwrap();
+    }
+    assert!(listed(machine).is_empty(), "{case}");
+    assert_eq!(machine.status()["conflicts"], 0, "{case}");
+    let backups = machine.backups();
+    assert!(backups.iter().any(|kept| kept == "loses"), "{backups:?}");
+}
+
+#[test]
+fn a_person_decides_which_version_of_a_conflict_stands_and_both_stay_kept() {
+    let site = Site::new();
+    let (a, b) = (site.machine("a"), site.machine("b"));
+    a.mount();
+    b.mount();
+    for case in [
+        (true, "mine", "wins, of course"),
+        (true, "theirs", "loses"),
+        (true, "both", "wins, of course"),
+        (false, "mine", "loses"),
+        (false, "theirs", "wins, of course"),
+        (false, "both", "wins, of course"),
+    ] {
+        decide(&a, &b, case);
+        let (decided, other) = if case.0 { (&b, &a) } else { (&a, &b) };
+        decided.flush();
+        other.reconcile();
+        for conflict in listed(other) {
+            let id = conflict["id"].as_str().unwrap();
+            conflicts(other, &["resolve", id, "--keep", "theirs"]);
+        }
+        settle(&site, [&a, &b]);
+    }
+    let mount = a.home();
+    let args = [
+        "conflicts",
+        "--mount",
+        mount.to_str().unwrap(),
+        "show",
+        "9-9",
+    ];
+    a.try_run(&args).assert(1, &["9-9", "conflicts list"]);
+    a.umount();
+    b.umount();
+}
+
 #[test]
 fn a_link_comes_back_from_the_trash_and_from_the_backups_as_a_link() {
     let site = Site::new();

@@ -105,7 +105,8 @@ async fn keep_second_name(
     second: &RelPath,
     origin: &RelPath,
 ) -> Result<(), RemoteError> {
-    let kept = kept_path(shared, Keep::Backup, origin);
+    // Nearly always by somebody who had seen it: no conflict that a person has to decide about.
+    let kept = kept_path(shared, Keep::Replaced, origin);
     match session.rename(second, &kept).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
