@@ -29,6 +29,16 @@ pub enum HostKeyPolicy {
     AcceptNew,
 }
 
+/// Where people find what lost a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictCopies {
+    /// Among the backups alone, and in `roamhome conflicts list`.
+    Hidden,
+    /// Beside the winner, too.
+    Visible,
+}
+
 /// How a file on the server is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -74,6 +84,8 @@ pub struct Config {
     pub retention: Duration,
     /// Who wins where times do not tell.
     pub prefer: Prefer,
+    /// Whether what lost a conflict is put beside what won.
+    pub conflict_copies: ConflictCopies,
     /// Whether the server keeps versions that their own user replaced.
     pub keep_replaced: bool,
     /// How files on the server are replaced.

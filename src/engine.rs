@@ -177,6 +177,11 @@ impl Engine {
         keep::conflicts::list(&self.shared).await
     }
 
+    /// The same, as far as they are known without asking the server.
+    pub fn known_conflicts(&self) -> Result<Vec<Conflict>, ReplicaError> {
+        keep::conflicts::known(&self.shared)
+    }
+
     /// Kind, size and mtime of what stands at `path` here, if anything does.
     pub fn stands_at(&self, path: &RelPath) -> Result<Option<Version>, ReplicaError> {
         keep::stands_at(&self.shared, path)

@@ -49,7 +49,6 @@ pub(super) async fn resolve(daemon: &Arc<Daemon>, id: &str, keep: Keep) -> Resul
             format!("{path} is the version that had lost; what stood there is among the backups")
         }
         (Keep::Both, _) => {
-            whole(&conflict)?;
             let copy = beside(daemon, &conflict).await?;
             format!("{path} stays as it is, what had lost is {copy}")
         }
@@ -71,8 +70,41 @@ fn whole(conflict: &Conflict) -> Result<(), Failure> {
     )))
 }
 
-/// Puts what lost beside what won, under a name that is free.
+/// Puts what loses in this machine's passes beside what won, for as long as the engine lives. Who puts it aside shows
+/// it, so that not every machine does; and of a copy that loses in its turn there is none, so that they have an end.
+pub(super) async fn show_copies(daemon: Arc<Daemon>) {
+    loop {
+        daemon.engine.conflicted().await;
+        if daemon.request.read_only {
+            continue;
+        }
+        let known = daemon.engine.known_conflicts().unwrap_or_else(|error| {
+            tracing::warn!(%error, "conflicts");
+            Vec::new()
+        });
+        for conflict in known.iter().filter(|conflict| is_to_be_shown(conflict)) {
+            let shown = async {
+                beside(&daemon, conflict).await?;
+                let resolved = daemon.engine.resolve_conflict(&conflict.id);
+                resolved.map_err(failure::replica)
+            };
+            // It stays on the list, and the next pass brings it here again.
+            if let Err(error) = shown.await {
+                tracing::warn!(error = %error.message, path = %conflict.path, "showing what lost");
+            }
+        }
+    }
+}
+
+fn is_to_be_shown(conflict: &Conflict) -> bool {
+    let name = conflict.path.names().last().map(Name::as_bytes);
+    let is_copy = |name: &[u8]| name.windows(MARK.len()).any(|part| part == MARK.as_bytes());
+    conflict.found_here && !conflict.cut && !name.is_none_or(is_copy)
+}
+
+/// Puts what lost beside what won, under a name that is free, unless it is there already.
 async fn beside(daemon: &Arc<Daemon>, conflict: &Conflict) -> Result<RelPath, Failure> {
+    whole(conflict)?;
     let whose = match conflict.lost {
         Side::Mine => host(),
         Side::Theirs => THE_SERVER.to_owned(),
@@ -82,13 +114,13 @@ async fn beside(daemon: &Arc<Daemon>, conflict: &Conflict) -> Result<RelPath, Fa
         let Some(copy) = copy_path(&conflict.path, &whose, mtime, number) else {
             break;
         };
-        if daemon
-            .engine
-            .stands_at(&copy)
-            .map_err(failure::replica)?
-            .is_some()
-        {
-            continue;
+        let stands = daemon.engine.stands_at(&copy);
+        match stands.map_err(failure::replica)? {
+            None => {}
+            Some(there) if there.size == conflict.kept.size && there.mtime == mtime => {
+                return Ok(copy);
+            }
+            Some(_) => continue,
         }
         restore::put_new(daemon, &conflict.id, mtime, &copy).await?;
         return Ok(copy);
@@ -144,6 +176,8 @@ fn date(secs: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::ConflictVersion;
+    use crate::tree::Time;
 
     #[test]
     fn a_copy_stands_beside_and_says_whose_it_is() {
@@ -182,6 +216,34 @@ mod tests {
             long.len() <= NAME_MAX && stem.chars().all(|c| c == 'ä'),
             "{long}"
         );
+    }
+
+    #[test]
+    fn only_what_this_machine_found_is_shown_and_no_copy_of_a_copy() {
+        let conflict = |path: &str, found_here, cut| Conflict {
+            id: "1-1".into(),
+            path: RelPath::parse(path.as_bytes()).unwrap(),
+            cut,
+            at: Time(0),
+            lost: Side::Theirs,
+            found_here,
+            on_server: true,
+            kept: ConflictVersion {
+                size: 1,
+                mtime: Time(0),
+            },
+            current: None,
+        };
+        for (path, found_here, cut, shown) in [
+            ("d/f", true, false, true),
+            ("d/f", false, false, false),
+            ("d/f", true, true, false),
+            ("d/f (x's conflicting copy 2023-11-14)", true, false, false),
+            ("d (x's conflicting copy 2023-11-14)/f", true, false, true),
+        ] {
+            let conflict = conflict(path, found_here, cut);
+            assert_eq!(is_to_be_shown(&conflict), shown, "{conflict:?}");
+        }
     }
 
     #[test]

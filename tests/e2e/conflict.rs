@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use crate::support::machine::{Machine, Site, assert_same, tree};
+use crate::support::machine::{Machine, Site, assert_same, eventually, tree};
 
 /// Times that leave no doubt which of two versions is newer.
 const OLD: u64 = 1_600_000_000;
@@ -254,6 +254,41 @@ fn a_person_decides_which_version_of_a_conflict_stands_and_both_stay_kept() {
         "9-9",
     ];
     a.try_run(&args).assert(1, &["9-9", "conflicts list"]);
+    a.umount();
+    b.umount();
+}
+
+#[test]
+fn what_loses_is_shown_beside_the_winner_if_the_configuration_says_so() {
+    let site = Site::new();
+    let (a, b) = (site.machine("a"), site.machine("b"));
+    for machine in [&a, &b] {
+        let config = machine.disk("config.toml");
+        let settings = fs::read_to_string(&config).unwrap();
+        fs::write(&config, settings + "conflict_copies = \"visible\"\n").unwrap();
+        machine.mount();
+    }
+    quarrel(&a, &b, "there.txt", true);
+    quarrel(&a, &b, "here.txt", false);
+    let there = "there (the server's conflicting copy 2020-09-13).txt";
+    eventually("both losers are shown", || {
+        let shown = |name: &str, machine: &Machine| {
+            let names = tree(&machine.home()).into_keys();
+            let copies = names.filter(|known| {
+                let known = known.to_string_lossy();
+                known.starts_with(name) && known.contains("conflicting copy")
+            });
+            copies.count() == 1
+        };
+        shown("there", &b) && shown("here", &a)
+    });
+    assert_eq!(fs::read_to_string(b.at(there)).unwrap(), "loses");
+    settle(&site, [&a, &b]);
+    // One copy of each, whoever looks, and nothing is left to be decided where it was put aside.
+    assert_eq!(tree(&a.home()).len(), 4, "{:?}", tree(&a.home()));
+    assert!(listed(&b).is_empty());
+    settle(&site, [&a, &b]);
+    assert_eq!(tree(&b.home()).len(), 4);
     a.umount();
     b.umount();
 }
