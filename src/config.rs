@@ -13,6 +13,7 @@ use crate::sync::Prefer;
 mod dirs;
 pub mod duration;
 mod layers;
+mod size;
 mod target;
 
 pub use dirs::{Env, control_socket_name};
@@ -82,6 +83,11 @@ pub struct Config {
     /// How long backups and trash are kept.
     #[serde(deserialize_with = "duration::deserialize")]
     pub retention: Duration,
+    /// How many bytes of them are kept, on each side.
+    #[serde(deserialize_with = "size::deserialize")]
+    pub retention_size: u64,
+    /// How many versions of one file are kept, on each side.
+    pub kept_per_file: usize,
     /// Who wins where times do not tell.
     pub prefer: Prefer,
     /// Whether what lost a conflict is put beside what won.

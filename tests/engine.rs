@@ -598,6 +598,53 @@ fn what_is_kept_goes_after_its_retention_and_not_before() {
 }
 
 #[test]
+fn a_file_that_is_replaced_again_and_again_does_not_fill_the_disks() {
+    const DAY: i64 = 86_400;
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"0");
+    a.write("rare", b"deleted once");
+    a.flush();
+    b.sync();
+    a.unlink("rare");
+    for i in 1..30_u8 {
+        b.read("f").unwrap();
+        field.clock.advance(10);
+        a.unlink("f");
+        a.flush();
+        a.write("f", &vec![i; usize::from(i)]);
+        a.flush();
+        b.sync();
+    }
+    let shelf = |client: &Client, which| {
+        let items = client.block_on(client.engine.kept(which)).unwrap().items;
+        let all: Vec<_> = items.iter().map(|item| item.path.to_string()).collect();
+        let sizes: Vec<_> = items
+            .iter()
+            .filter(|item| item.path == path_of("f"))
+            .map(|item| item.size)
+            .collect();
+        (all.len(), sizes)
+    };
+    assert_eq!(shelf(&a, KeptWhere::Trash).0, 30);
+    assert!(shelf(&b, KeptWhere::Backups).1.len() > 20);
+    field.clock.advance(DAY);
+    a.sync();
+    b.sync();
+    let (all, sizes) = shelf(&a, KeptWhere::Trash);
+    assert_eq!(
+        (all, sizes.len()),
+        (21, 20),
+        "the latest of one, and all of another"
+    );
+    assert_eq!(sizes.iter().min(), Some(&9));
+    let (_, sizes) = shelf(&b, KeptWhere::Backups);
+    assert_eq!(sizes.len(), 20);
+    assert_eq!(sizes.iter().min(), Some(&9));
+    assert_eq!(b.read("f").unwrap().len(), 29);
+}
+
+#[test]
 fn an_emptied_or_exchanged_server_deletes_nothing_here() {
     let field = Field::new();
     let a = field.client("a");

@@ -313,6 +313,8 @@ fn engine_options(config: &Config) -> EngineOptions {
         max_dirty_age: config.max_dirty_age,
         reconcile_interval: config.reconcile_interval,
         retention: config.retention,
+        retention_size: config.retention_size,
+        kept_per_file: config.kept_per_file,
         prefer: config.prefer,
         keep_replaced: config.keep_replaced,
         publish: match config.publish {
@@ -350,6 +352,10 @@ mod tests {
         };
         assert_eq!(times(&given), times(&own));
         assert_eq!(given.guard, own.guard);
+        assert_eq!(
+            (given.retention_size, given.kept_per_file),
+            (own.retention_size, own.kept_per_file)
+        );
         assert_eq!(
             (given.prefer, given.publish, given.transfers_at_once),
             (own.prefer, own.publish, own.transfers_at_once)

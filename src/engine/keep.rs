@@ -18,6 +18,7 @@ use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, RelPath, Time, Version};
 
 pub(super) mod conflicts;
+mod retention;
 mod tidy;
 
 use tidy::expire;
