@@ -7,6 +7,7 @@ mod fresh;
 mod lifecycle;
 mod link;
 mod restore;
+mod undo;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

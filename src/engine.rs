@@ -6,6 +6,7 @@
 
 mod apply;
 mod base;
+mod deeds;
 mod execute;
 mod fetch;
 mod flush;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use deeds::PassDeeds;
 pub use flush::Left;
 pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
 pub use keep::{KeptItem, KeptWhere, Shelf};
@@ -37,7 +39,7 @@ pub use port::{Done, Events, Fetch, FetchError, Space};
 pub use reconcile::{DryRun, PassError, PassReport, Scope};
 pub use status::{EngineStatus, TransferView};
 
-use crate::replica::{Replica, ReplicaError};
+use crate::replica::{Deed, Node, Replica, ReplicaError};
 use crate::tree::{Kind, NodeId, RelPath, Version};
 use reconcile::Request;
 use shared::{Shared, lock};
@@ -182,9 +184,24 @@ impl Engine {
         keep::conflicts::known(&self.shared)
     }
 
-    /// Kind, size and mtime of what stands at `path` here, if anything does.
+    /// What stands at `path` here, if anything does.
     pub fn stands_at(&self, path: &RelPath) -> Result<Option<Version>, ReplicaError> {
+        Ok(keep::stands_at(&self.shared, path)?.map(|node| node.version()))
+    }
+
+    /// The same, with all that is known of it.
+    pub fn node_at(&self, path: &RelPath) -> Result<Option<Node>, ReplicaError> {
         keep::stands_at(&self.shared, path)
+    }
+
+    /// The passes that did something, the latest first.
+    pub fn passes(&self) -> Result<Vec<PassDeeds>, ReplicaError> {
+        deeds::passes(&self.shared)
+    }
+
+    /// What a pass did, the latest first.
+    pub fn deeds(&self, pass: u64) -> Result<Vec<Deed>, ReplicaError> {
+        deeds::of_pass(&self.shared, pass)
     }
 
     /// Takes a conflict off the list. What is kept stays kept.

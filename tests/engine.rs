@@ -645,6 +645,71 @@ fn a_file_that_is_replaced_again_and_again_does_not_fill_the_disks() {
 }
 
 #[test]
+fn what_passes_did_is_remembered_with_what_they_put_aside_until_retention_ends() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.mkdir("d");
+    a.write("d/f", b"one");
+    a.write("old", b"moves");
+    a.flush();
+    b.sync();
+    b.read("d/f").unwrap();
+    field.clock.advance(10);
+    a.write("d/f", b"another");
+    a.rename("old", "new");
+    a.flush();
+    b.sync();
+    a.unlink("d/f");
+    a.flush();
+    b.sync();
+    let deeds = |client: &Client| {
+        let mut all = Vec::new();
+        for pass in client.engine.passes().unwrap().iter().rev() {
+            let deeds = client.engine.deeds(pass.id).unwrap();
+            let what = |deed: &roamhome::replica::Deed| {
+                let shelf = match deed.kept.as_str() {
+                    "" => "-",
+                    kept if kept.starts_with("local-") => "here",
+                    _ => "server",
+                };
+                format!("{:?} {} {} {shelf}", deed.kind, deed.path, deed.on_server)
+            };
+            let mut deeds: Vec<_> = deeds.iter().map(what).collect();
+            deeds.sort();
+            all.push(deeds.join(", "));
+        }
+        all
+    };
+    assert_eq!(
+        deeds(&a),
+        [
+            "Created d true -, Created d/f true -, Created old true -",
+            "Moved new true -, Replaced d/f true server",
+            "Removed d/f true server",
+        ]
+    );
+    // Whether what b found first was listed or taken over depends on when it came up.
+    let of_b = deeds(&b);
+    assert_eq!(
+        of_b[of_b.len() - 2..],
+        [
+            "Created new false -, Removed old false -, Replaced d/f false here",
+            "Removed d/f false -",
+        ]
+    );
+    let counts = &a.engine.passes().unwrap()[1];
+    assert_eq!((counts.moved, counts.replaced, counts.more), (1, 1, false));
+    // What is told to be kept in the trash is there under that id.
+    let pass = a.engine.passes().unwrap()[0].id;
+    let id = a.engine.deeds(pass).unwrap()[0].kept.clone();
+    let trash = a.block_on(a.engine.kept(KeptWhere::Trash)).unwrap();
+    assert_eq!(trash.items[0].id, id);
+    field.clock.advance(31 * 86_400);
+    a.sync();
+    assert_eq!(deeds(&a), [""; 0]);
+}
+
+#[test]
 fn an_emptied_or_exchanged_server_deletes_nothing_here() {
     let field = Field::new();
     let a = field.client("a");

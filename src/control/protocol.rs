@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 
 mod kept;
+mod passes;
 
 pub use kept::{
     BackupsAction, Conflict, ConflictVersion, Conflicts, ConflictsAction, Items, Keep, KeptItem,
     Location, Shown, Side, TrashAction,
 };
+pub use passes::{NotUndone, PassDeeds, Passes, Undone};
 
 /// The version that both ends have to agree on.
 pub const VERSION: u32 = 1;
@@ -80,6 +82,15 @@ pub enum Request {
         #[serde(flatten)]
         action: ConflictsAction,
     },
+    /// What did passes do? Answered by `Passes`.
+    Passes,
+    /// Take back what a pass did. Answered by `Undone`.
+    Undo {
+        /// Which pass.
+        pass: u64,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
     /// Stop serving. Answered by `Flushed`, after the mount is gone.
     Unmount {
         /// Whether to send what is dirty before.
@@ -122,6 +133,10 @@ pub enum Reply {
     Shown(Shown),
     /// To `Conflicts` with `List`.
     Conflicts(Conflicts),
+    /// To `Passes`.
+    Passes(Passes),
+    /// To `Undo`.
+    Undone(Undone),
     /// It is done.
     Done {
         /// What was done, for people.

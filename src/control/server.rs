@@ -22,9 +22,9 @@ use tokio::{
 use super::{
     Code, Failure,
     protocol::{
-        BackupsAction, Conflicts, ConflictsAction, Items, Keep, Left, Pass, PlanView, Pong,
+        BackupsAction, Conflicts, ConflictsAction, Items, Keep, Left, Pass, Passes, PlanView, Pong,
         Progress, REQUEST_MAX_BYTES, Reply, ReplyLine, Request, RequestLine, Shown, Status,
-        TrashAction, VERSION,
+        TrashAction, Undone, VERSION,
     },
 };
 
@@ -68,6 +68,10 @@ pub trait Control: Send + Sync + 'static {
     async fn conflicts(&self) -> Result<Conflicts, Failure>;
     /// Does what a person decided about a conflict; answers what it did.
     async fn resolve_conflict(&self, id: String, keep: Keep) -> Result<String, Failure>;
+    /// The passes that did something, the latest first.
+    async fn passes(&self) -> Result<Passes, Failure>;
+    /// Takes back what a pass did, as far as nothing changed since.
+    async fn undo(&self, pass: u64, dry_run: bool) -> Result<Undone, Failure>;
     /// Flushes if told to, unmounts, and answers what is left; the process ends soon after.
     async fn unmount(
         &self,
@@ -282,6 +286,8 @@ async fn answer(
                 done(control.resolve_conflict(id, keep).await?)
             }
         },
+        Request::Passes => Reply::Passes(control.passes().await?),
+        Request::Undo { pass, dry_run } => Reply::Undone(control.undo(pass, dry_run).await?),
         Request::Unmount { flush, timeout_ms } => {
             Reply::Flushed(control.unmount(flush, millis(timeout_ms), progress).await?)
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::conflicts;
 use super::failure;
 use super::lifecycle::{Daemon, Event};
-use super::restore;
+use super::{restore, undo};
 use crate::control::protocol::{
     self, Items, Left, Link, Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION, Shown,
     Status, StatusProblem, Unsent,
@@ -260,6 +260,15 @@ impl Control for Answers {
 
     async fn resolve_conflict(&self, id: String, keep: protocol::Keep) -> Result<String, Failure> {
         conflicts::resolve(&self.daemon, &id, keep).await
+    }
+
+    async fn passes(&self) -> Result<protocol::Passes, Failure> {
+        let passes = self.daemon.engine.passes().map_err(failure::replica)?;
+        Ok(view::passes_of(passes))
+    }
+
+    async fn undo(&self, pass: u64, dry_run: bool) -> Result<protocol::Undone, Failure> {
+        undo::undo(&self.daemon, pass, dry_run).await
     }
 
     async fn unmount(

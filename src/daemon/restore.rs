@@ -94,7 +94,7 @@ pub(super) async fn put_new(
     place(daemon, target, scratch, kind, mtime, RenameFlags::NOREPLACE).await
 }
 
-async fn place(
+pub(super) async fn place(
     daemon: &std::sync::Arc<Daemon>,
     target: &RelPath,
     scratch: PathBuf,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deeds;
 use super::fetch;
 use super::reconcile::PassError;
 use super::scan::ScanError;
@@ -15,7 +16,7 @@ use crate::remote::layout::{self, Aside, ClientId, Origin, Reason};
 use crate::remote::{self, Remote, RemoteError, TransferError};
 use crate::replica::{Content, LocalBackup, Node, ReplicaError, View};
 use crate::sync::Keep;
-use crate::tree::{Kind, NodeId, RelPath, Time, Version};
+use crate::tree::{Kind, NodeId, RelPath, Time};
 
 pub(super) mod conflicts;
 mod retention;
@@ -63,10 +64,15 @@ pub struct Shelf {
 
 /// A path in trash or backups for a version that makes room.
 pub(super) fn kept_path(shared: &Shared, keep: Keep, target: &RelPath) -> RelPath {
+    let aside = match keep {
+        Keep::Trash => aside(shared, Reason::Removed, target),
+        Keep::Backup => aside(shared, Reason::Conflict, target),
+        Keep::Replaced => aside(shared, Reason::Replaced, target),
+    };
+    deeds::put_aside(shared, target, &aside);
     match keep {
-        Keep::Trash => layout::trash_path(&aside(shared, Reason::Removed, target)),
-        Keep::Backup => layout::backup_path(&aside(shared, Reason::Conflict, target)),
-        Keep::Replaced => layout::backup_path(&aside(shared, Reason::Replaced, target)),
+        Keep::Trash => layout::trash_path(&aside),
+        Keep::Backup | Keep::Replaced => layout::backup_path(&aside),
     }
 }
 
@@ -150,7 +156,7 @@ fn shelf(which: KeptWhere) -> RelPath {
     }
 }
 
-fn id_of(aside: &Aside) -> String {
+pub(super) fn id_of(aside: &Aside) -> String {
     format!("{}-{:08x}", aside.at.secs(), aside.number)
 }
 
@@ -315,9 +321,8 @@ pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result
 }
 
 /// What stands at `path` here.
-pub(super) fn stands_at(shared: &Shared, path: &RelPath) -> Result<Option<Version>, ReplicaError> {
-    let node = shared.replica.view(|view| node_at(view, path))?;
-    Ok(node.map(|node| node.version()))
+pub(super) fn stands_at(shared: &Shared, path: &RelPath) -> Result<Option<Node>, ReplicaError> {
+    shared.replica.view(|view| node_at(view, path))
 }
 
 /// What is at `path`, if there is anything.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::apply;
+use super::deeds;
 use super::execute::{self, RoundStats};
 use super::gather::{self, Gathered};
 use super::scan::{self, ScanError};
@@ -145,6 +146,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         full,
         ..PassReport::default()
     };
+    deeds::begin(shared, report.id);
     lock(&shared.overtaken).clear();
     if force && !lock(&shared.guards).is_empty() {
         unite(shared, &remote).await?;

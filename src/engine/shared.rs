@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use super::deeds::Log;
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{LinkState, LinkView};
@@ -69,6 +70,8 @@ pub(super) struct Shared {
     pub(super) clock: Mutex<ClockOffset>,
     pub(super) space: Mutex<Option<Space>>,
     pub(super) last_pass: Mutex<Option<PassReport>>,
+    /// What the pass that runs did.
+    pub(super) log: Mutex<Log>,
     /// What lost a conflict on the server, as of the last look there.
     pub(super) losers: Mutex<Vec<Loser>>,
     /// A conflict may be new.
@@ -144,6 +147,7 @@ impl Shared {
             clock: Mutex::default(),
             space: Mutex::default(),
             last_pass: Mutex::default(),
+            log: Mutex::default(),
             losers: Mutex::default(),
             conflicted: Notify::new(),
             expired_at: Mutex::default(),

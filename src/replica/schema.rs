@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::{AtPath, ReplicaError};
 
 /// The format written here, SQLite's `user_version`.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// A number beyond this was written by no version.
 const PLAUSIBLE: u32 = 1000;
@@ -79,6 +79,17 @@ const MIGRATIONS: [&str; FORMAT as usize] = [
 ",
     "
     CREATE TABLE unsynced (node INTEGER PRIMARY KEY, since INTEGER NOT NULL);
+",
+    "
+    CREATE TABLE deed (
+        pass INTEGER NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, on_server INTEGER NOT NULL,
+        kind INTEGER NOT NULL, path BLOB NOT NULL, from_path BLOB NOT NULL,
+        before_kind INTEGER, before_size INTEGER, before_mtime INTEGER, before_mode INTEGER,
+        before_target BLOB, before_hash BLOB,
+        after_kind INTEGER, after_size INTEGER, after_mtime INTEGER, after_mode INTEGER,
+        after_target BLOB, after_hash BLOB, kept TEXT NOT NULL,
+        PRIMARY KEY (pass, number)
+    ) WITHOUT ROWID;
 ",
 ];
 

@@ -1,5 +1,6 @@
 //! Two machines with one home: what one does, the other sees, and where both did something nothing is lost.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use crate::support::machine::{Machine, Site, assert_same, eventually, tree};
+use crate::support::machine::{Machine, Said, Site, assert_same, eventually, tree};
 
 /// Times that leave no doubt which of two versions is newer.
 const OLD: u64 = 1_600_000_000;
@@ -291,6 +292,84 @@ fn what_loses_is_shown_beside_the_winner_if_the_configuration_says_so() {
     assert_eq!(tree(&b.home()).len(), 4);
     a.umount();
     b.umount();
+}
+
+fn undo(machine: &Machine, pass: u64, dry_run: bool) -> Said {
+    let (mount, pass) = (machine.home(), pass.to_string());
+    let mut args = vec!["undo", &pass, "--mount", mount.to_str().unwrap()];
+    args.extend(dry_run.then_some("--dry-run"));
+    machine.try_run(&args)
+}
+
+/// The latest pass that did something.
+fn last_pass(machine: &Machine) -> u64 {
+    let list = machine.run(&["passes", "--json", machine.home().to_str().unwrap()]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    list["passes"][0]["id"].as_u64().unwrap()
+}
+
+#[test]
+fn a_pass_is_taken_back_and_what_changed_since_stays() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    let there = site.home();
+    for name in ["gone", "replaced", "touched", "dir/inside"] {
+        fs::create_dir_all(machine.at("dir")).unwrap();
+        write(&machine.at(name), &format!("{name}: base"), OLD);
+    }
+    machine.flush();
+    machine.reconcile();
+    let before = tree(&machine.home());
+
+    // Somebody's script ran on the server.
+    fs::remove_file(there.join("gone")).unwrap();
+    write(&there.join("replaced"), "replaced: by a script", NEW);
+    write(&there.join("touched"), "touched: by a script", NEW);
+    write(&there.join("new"), "new: by a script", NEW);
+    fs::create_dir(there.join("newdir")).unwrap();
+    fs::remove_dir_all(there.join("dir")).unwrap();
+    machine.reconcile();
+    let pass = last_pass(&machine);
+    let ruined = tree(&machine.home());
+    assert!(!machine.at("gone").exists() && !machine.at("dir").exists());
+    undo(&machine, pass, true).assert(0, &["put back gone", "remove new", "make directory dir"]);
+    assert_eq!(tree(&machine.home()), ruined, "--dry-run only tells");
+
+    // A person has gone on with one of the files.
+    fs::write(machine.at("touched"), "touched: by hand").unwrap();
+    undo(&machine, pass, false).assert(3, &["stays: touched: it changed since"]);
+    let mut after = tree(&machine.home());
+    let touched = after.remove(OsStr::new("touched"));
+    assert_ne!(touched.as_ref(), before.get(OsStr::new("touched")));
+    let mut expected = before;
+    expected.remove(OsStr::new("touched"));
+    assert_eq!(after, expected);
+    machine.flush();
+    assert_same(&there, &machine.home());
+    // What the script wrote is kept.
+    let backups = machine.backups();
+    assert!(
+        backups.contains(&"replaced: by a script".to_owned()),
+        "{backups:?}"
+    );
+    let trash = machine.run(&["trash", "--mount", machine.home().to_str().unwrap(), "list"]);
+    assert!(trash.contains(" new "), "{trash}");
+
+    // What went to the server comes back from there, and moves are moved back.
+    fs::rename(machine.at("replaced"), machine.at("renamed")).unwrap();
+    fs::remove_file(machine.at("gone")).unwrap();
+    machine.flush();
+    undo(&machine, last_pass(&machine), false).assert(0, &["put back gone", "move renamed back"]);
+    machine.flush();
+    assert_eq!(
+        fs::read_to_string(there.join("gone")).unwrap(),
+        "gone: base"
+    );
+    assert!(there.join("replaced").exists() && !there.join("renamed").exists());
+    undo(&machine, 999, false).assert(1, &["pass 999", "roamhome passes"]);
+    machine.umount();
+    machine.check();
 }
 
 #[test]

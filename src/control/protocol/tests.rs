@@ -114,6 +114,14 @@ fn requests_have_their_documented_form() {
             },
             json!({"op": "conflicts", "action": "resolve", "id": "7", "keep": "theirs"}),
         ),
+        (Request::Passes, json!({"op": "passes"})),
+        (
+            Request::Undo {
+                pass: 7,
+                dry_run: true,
+            },
+            json!({"op": "undo", "pass": 7, "dry_run": true}),
+        ),
         (
             Request::Unmount {
                 flush: false,

@@ -2,7 +2,7 @@
 
 use crate::control::protocol::{
     Conflict, ConflictVersion, Conflicts, Direction, GuardQuestion, Items, KeptItem,
-    LEFT_ITEMS_MAX, Left, LeftItem, LinkState, Location, Pass, Side, Transfer,
+    LEFT_ITEMS_MAX, Left, LeftItem, LinkState, Location, Pass, PassDeeds, Passes, Side, Transfer,
 };
 use crate::engine::{self, EngineStatus, PassReport, Shelf};
 use crate::sync::Guard;
@@ -59,6 +59,23 @@ fn location(on_server: bool) -> Location {
         Location::Server
     } else {
         Location::Here
+    }
+}
+
+/// What passes did.
+pub(super) fn passes_of(passes: Vec<engine::PassDeeds>) -> Passes {
+    let view = |pass: engine::PassDeeds| PassDeeds {
+        id: pass.id,
+        at: pass.at.secs(),
+        created: pass.created,
+        replaced: pass.replaced,
+        removed: pass.removed,
+        moved: pass.moved,
+        attributes: pass.attributes,
+        whole: !pass.more,
+    };
+    Passes {
+        passes: passes.into_iter().map(view).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::deeds;
 use super::super::home;
 use super::super::shared::{Shared, lock};
 use super::kept_path;
@@ -10,7 +11,7 @@ use crate::remote::layout::{self, Aside, Reason};
 use crate::remote::{ErrorKind, Remote, RemoteError, Session};
 use crate::replica::{Observation, ReplicaError};
 use crate::sync::Keep;
-use crate::tree::{NodeId, RelPath};
+use crate::tree::{NodeId, RelPath, Time};
 
 /// What is kept is looked through for what may go so often: its lists can be long.
 const EXPIRE_EVERY_SECS: i64 = 86_400;
@@ -39,6 +40,11 @@ pub(in crate::engine) async fn tidy(
     expire_there(shared, remote, now).await?;
     if let Err(error) = expire_here(shared) {
         tracing::warn!(%error, "removing local backups whose retention ended");
+    }
+    let retention = i64::try_from(shared.options.retention.as_nanos()).unwrap_or(i64::MAX);
+    let before = Time(shared.now().0.saturating_sub(retention));
+    if let Err(error) = deeds::expire(shared, before) {
+        tracing::warn!(%error, "forgetting what passes did long ago");
     }
     *lock(&shared.expired_at) = Some(now);
     Ok(())
