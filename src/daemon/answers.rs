@@ -193,7 +193,11 @@ impl Control for Answers {
         let report = pass.map_err(|error| failure::pass(&error))?;
         match report.guards.first() {
             None => Ok(pass_of(&report)),
-            Some(guard) => Err(failure::guard(guard)),
+            Some(guard) => {
+                // What it says is for people; without it the question is the same.
+                let plan = self.daemon.engine.dry_run().await.unwrap_or_default();
+                Err(failure::guard_with(guard, &plan.lines))
+            }
         }
     }
 

@@ -373,6 +373,40 @@ fn a_pass_is_taken_back_and_what_changed_since_stays() {
 }
 
 #[test]
+fn a_question_names_what_a_yes_would_do_and_a_no_changes_nothing() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    fs::create_dir(machine.at("many")).unwrap();
+    for i in 0..120 {
+        fs::write(machine.at(format!("many/{i:03}")), "x").unwrap();
+    }
+    machine.flush();
+    machine.reconcile();
+    let before = tree(&machine.home());
+    fs::remove_dir_all(site.home().join("many")).unwrap();
+    let said = machine.try_ask("reconcile");
+    said.assert(
+        12,
+        &[
+            "121 of 122 files and directories would be removed on this machine",
+            "remove 121 files and directories on this machine",
+            "remove many/000",
+            "and 116 more",
+            "--dry-run",
+        ],
+    );
+    assert_eq!(tree(&machine.home()), before);
+    let home = machine.home();
+    machine.run(&["reconcile", "--force-guard", home.to_str().unwrap()]);
+    assert!(tree(&machine.home()).is_empty());
+    // Which was wrong, and is taken back.
+    undo(&machine, last_pass(&machine), false).assert(0, &["put back many/000"]);
+    assert_eq!(tree(&machine.home()), before);
+    machine.umount();
+}
+
+#[test]
 fn a_link_comes_back_from_the_trash_and_from_the_backups_as_a_link() {
     let site = Site::new();
     let machine = site.machine("m");

@@ -20,7 +20,8 @@ pub(super) struct Item<O> {
 pub(super) struct Limits {
     /// All from before this second.
     pub(super) before: i64,
-    /// From this second on nothing goes for want of room: what was just deleted by mistake is still there.
+    /// From this second on nothing goes for want of room or for its number: what was just deleted by mistake is still
+    /// there.
     pub(super) young: i64,
     /// Bytes in all.
     pub(super) bytes: u64,
@@ -41,12 +42,13 @@ pub(super) fn expired<O: Ord>(items: &[Item<O>], limits: &Limits) -> Vec<usize> 
     for i in left.into_iter().rev() {
         let item = &items[i];
         let count = of_file.entry(&item.origin).or_default();
-        if *count >= limits.of_one_file {
+        let young = item.at >= limits.young;
+        if *count >= limits.of_one_file && !young {
             continue;
         }
         // What has no room counts all the same: nothing that would go before it takes its place.
         taken = taken.saturating_add(item.size);
-        if taken <= limits.bytes || item.at >= limits.young {
+        if taken <= limits.bytes || young {
             *count += 1;
             kept[i] = true;
         }
@@ -100,7 +102,7 @@ mod tests {
                 vec![
                     item("a", 101, 1, true),
                     item("a", 102, 1, true),
-                    item("a", 2000, 1, false),
+                    item("a", 103, 1, false),
                 ],
                 vec![2],
             ),
@@ -118,6 +120,16 @@ mod tests {
                 "an only copy in the end",
                 vec![item("a", 101, 30, true), item("b", 102, 30, true)],
                 vec![0],
+            ),
+            (
+                "nothing young for its number",
+                vec![
+                    item("a", 1000, 1, false),
+                    item("a", 1001, 1, false),
+                    item("a", 1002, 1, false),
+                    item("a", 999, 1, false),
+                ],
+                vec![3],
             ),
             (
                 "nothing young for want of room, and it takes the room of others",
@@ -143,7 +155,8 @@ mod tests {
             let bytes: u64 = kept.iter().filter(|item| item.at < LIMITS.young).map(|item| item.size).sum();
             prop_assert!(bytes <= LIMITS.bytes);
             for item in &kept {
-                let same = kept.iter().filter(|other| other.origin == item.origin);
+                let old = |other: &&&Item<u8>| other.at < LIMITS.young;
+                let same = kept.iter().filter(old).filter(|other| other.origin == item.origin);
                 prop_assert!(item.at >= LIMITS.before && same.count() <= LIMITS.of_one_file);
             }
             // No only copy goes while something of the same file that others have stays.
