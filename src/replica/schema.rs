@@ -170,3 +170,30 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(db)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_any_older_format_comes_to_have_the_same_tables() {
+        let tables = |from: u32| {
+            let mut db = Connection::open_in_memory().unwrap();
+            for step in &MIGRATIONS[..from as usize] {
+                db.execute_batch(step).unwrap();
+            }
+            migrate(&mut db, from).unwrap();
+            assert_eq!(format(&db).unwrap(), FORMAT);
+            let mut names = db
+                .prepare("SELECT sql FROM sqlite_schema ORDER BY name")
+                .unwrap();
+            let rows = names
+                .query_map([], |row| row.get::<_, Option<String>>(0))
+                .unwrap();
+            rows.map(Result::unwrap).collect::<Vec<_>>()
+        };
+        for from in 1..FORMAT {
+            assert_eq!(tables(from), tables(0), "{from}");
+        }
+    }
+}
