@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod background;
+mod conflicts;
 mod dead;
 mod demo;
 mod find;
@@ -23,6 +24,7 @@ mod link;
 mod mount;
 mod options;
 mod output;
+mod passes;
 mod preflight;
 mod process;
 mod reconcile;
@@ -94,6 +96,31 @@ enum Command {
         action: kept::BackupsCommand,
         #[command(flatten)]
         which: MountOption,
+    },
+    /// What changed on two sides, where one version lost: list, show, resolve
+    Conflicts {
+        #[command(subcommand)]
+        action: conflicts::ConflictsCommand,
+        #[command(flatten)]
+        which: MountOption,
+    },
+    /// What passes did that changed something here or on the server, the latest first
+    Passes {
+        #[command(flatten)]
+        which: Which,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back what a pass did, as far as nothing changed since
+    Undo {
+        /// The pass, as `roamhome passes` numbers it
+        pass: u64,
+        #[command(flatten)]
+        which: MountOption,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
     },
     /// What was deleted and is kept for a while: list, restore, empty
     Trash {
@@ -180,6 +207,13 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Offline { which } => link::run(which.mountpoint.as_deref(), Request::Offline),
         Command::Online { which } => link::run(which.mountpoint.as_deref(), Request::Online),
         Command::Backups { action, which } => kept::backups(action, which.mount.as_deref()),
+        Command::Conflicts { action, which } => conflicts::run(action, which.mount.as_deref()),
+        Command::Passes { which, json } => passes::list(which.mountpoint.as_deref(), json),
+        Command::Undo {
+            pass,
+            which,
+            dry_run,
+        } => passes::undo(which.mount.as_deref(), pass, dry_run),
         Command::Trash { action, which } => kept::trash(action, which.mount.as_deref()),
         Command::Check {
             state,

@@ -13,6 +13,7 @@ use crate::sync::Prefer;
 mod dirs;
 pub mod duration;
 mod layers;
+mod size;
 mod target;
 
 pub use dirs::{Env, control_socket_name};
@@ -27,6 +28,16 @@ pub enum HostKeyPolicy {
     Strict,
     /// Take note of its key and trust it from then on.
     AcceptNew,
+}
+
+/// Where people find what lost a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictCopies {
+    /// Among the backups alone, and in `roamhome conflicts list`.
+    Hidden,
+    /// Beside the winner, too.
+    Visible,
 }
 
 /// How a file on the server is replaced.
@@ -72,8 +83,15 @@ pub struct Config {
     /// How long backups and trash are kept.
     #[serde(deserialize_with = "duration::deserialize")]
     pub retention: Duration,
+    /// How many bytes of them are kept, on each side.
+    #[serde(deserialize_with = "size::deserialize")]
+    pub retention_size: u64,
+    /// How many versions of one file are kept, on each side.
+    pub kept_per_file: usize,
     /// Who wins where times do not tell.
     pub prefer: Prefer,
+    /// Whether what lost a conflict is put beside what won.
+    pub conflict_copies: ConflictCopies,
     /// Whether the server keeps versions that their own user replaced.
     pub keep_replaced: bool,
     /// How files on the server are replaced.

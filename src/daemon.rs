@@ -1,11 +1,13 @@
 //! The daemon: one process that serves one mount.
 
 mod answers;
+mod conflicts;
 mod failure;
 mod fresh;
 mod lifecycle;
 mod link;
 mod restore;
+mod undo;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@
 
 mod apply;
 mod base;
+mod deeds;
 mod execute;
 mod fetch;
 mod flush;
@@ -28,7 +29,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use deeds::PassDeeds;
 pub use flush::Left;
+pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
 pub use keep::{KeptItem, KeptWhere, Shelf};
 pub use link::{LinkState, LinkView};
 pub use options::{Connect, EngineOptions, LinkError, Publish};
@@ -36,8 +39,8 @@ pub use port::{Done, Events, Fetch, FetchError, Space};
 pub use reconcile::{DryRun, PassError, PassReport, Scope};
 pub use status::{EngineStatus, TransferView};
 
-use crate::replica::{Replica, ReplicaError};
-use crate::tree::{Kind, NodeId, RelPath};
+use crate::replica::{Deed, Node, Replica, ReplicaError};
+use crate::tree::{Kind, NodeId, RelPath, Version};
 use reconcile::Request;
 use shared::{Shared, lock};
 
@@ -169,6 +172,46 @@ impl Engine {
     /// Keeps a copy of what is at `path` now as a backup of this machine.
     pub async fn keep_current(&self, path: &RelPath) -> Result<(), PassError> {
         keep::keep_current(&self.shared, path).await
+    }
+
+    /// Conflicts that nobody has decided about yet.
+    pub async fn conflicts(&self) -> Result<Conflicts, PassError> {
+        keep::conflicts::list(&self.shared).await
+    }
+
+    /// The same, as far as they are known without asking the server.
+    pub fn known_conflicts(&self) -> Result<Vec<Conflict>, ReplicaError> {
+        keep::conflicts::known(&self.shared)
+    }
+
+    /// What stands at `path` here, if anything does.
+    pub fn stands_at(&self, path: &RelPath) -> Result<Option<Version>, ReplicaError> {
+        Ok(keep::stands_at(&self.shared, path)?.map(|node| node.version()))
+    }
+
+    /// The same, with all that is known of it.
+    pub fn node_at(&self, path: &RelPath) -> Result<Option<Node>, ReplicaError> {
+        keep::stands_at(&self.shared, path)
+    }
+
+    /// The passes that did something, the latest first.
+    pub fn passes(&self) -> Result<Vec<PassDeeds>, ReplicaError> {
+        deeds::passes(&self.shared)
+    }
+
+    /// What a pass did, the latest first.
+    pub fn deeds(&self, pass: u64) -> Result<Vec<Deed>, ReplicaError> {
+        deeds::of_pass(&self.shared, pass)
+    }
+
+    /// Takes a conflict off the list. What is kept stays kept.
+    pub fn resolve_conflict(&self, id: &str) -> Result<(), ReplicaError> {
+        keep::conflicts::resolve(&self.shared, id)
+    }
+
+    /// Waits until a conflict may be new.
+    pub async fn conflicted(&self) {
+        self.shared.conflicted.notified().await;
     }
 
     /// Removes for good what is in the trash, all of it or what is there for longer than `older_than`.

@@ -30,7 +30,9 @@ pub use index::Replica;
 pub use open::{Commits, Opening};
 pub use opens::Opens;
 pub use rescue::{RescueReport, rescue};
-pub use rows::{Content, Counts, Intent, LocalBackup, Node, Observation, Problem, Since};
+pub use rows::{
+    Content, Counts, Deed, DeedKind, Intent, LocalBackup, Node, Observation, Problem, Since,
+};
 pub use snapshot::Snapshot;
 pub use tx::Tx;
 pub use view::{CLIENT_ID, View};

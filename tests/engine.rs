@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use roamhome::engine::{KeptWhere, PassError, Scope};
+use roamhome::engine::{KeptWhere, PassError, Scope, Side};
 use roamhome::fs::FsError;
 use roamhome::remote::{ErrorKind, Features, MemoryServer};
 use roamhome::tree::{Kind, RelPath};
@@ -165,6 +165,65 @@ fn both_edit_offline_and_the_newest_wins_while_the_loser_is_a_backup() {
             "{newer_first}: {all:?}"
         );
     }
+}
+
+#[test]
+fn a_conflict_is_listed_on_both_machines_until_each_has_decided() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"base");
+    a.flush();
+    b.sync();
+    b.offline();
+    field.clock.advance(100);
+    a.write("f", b"older edit");
+    a.flush();
+    field.clock.advance(100);
+    b.write("f", b"the newer edit");
+    b.online();
+    b.sync();
+    a.sync();
+    let conflicts = |client: &Client| client.block_on(client.engine.conflicts()).unwrap();
+    for (client, lost, found_here) in [(&a, Side::Mine, false), (&b, Side::Theirs, true)] {
+        let found = conflicts(client);
+        let [conflict] = found.conflicts.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert_eq!(conflict.path, path_of("f"));
+        assert_eq!((conflict.lost, conflict.found_here), (lost, found_here));
+        assert_eq!(
+            (conflict.kept.size, conflict.current.unwrap().size),
+            (10, 14)
+        );
+        assert!(conflict.on_server && !found.only_here);
+        // A person may be told without asking the server.
+        assert_eq!(client.engine.status().unwrap().conflicts, 1);
+    }
+    let id = conflicts(&b).conflicts[0].id.clone();
+    b.engine.resolve_conflict(&id).unwrap();
+    assert_eq!(conflicts(&b).conflicts, []);
+    assert_eq!(b.engine.status().unwrap().conflicts, 0);
+    assert_eq!(conflicts(&a).conflicts.len(), 1);
+    // Deciding removes nothing.
+    let lost = ("f".to_owned(), b"older edit".to_vec());
+    assert!(kept(&b, KeptWhere::Backups, field.dir.path()).contains(&lost));
+
+    // What loses here is a conflict here alone, with the link or without.
+    a.offline();
+    field.clock.advance(100);
+    a.write("f", b"loses");
+    field.clock.advance(100);
+    b.write("f", b"wins once more");
+    b.flush();
+    a.online();
+    a.sync();
+    a.offline();
+    let found = conflicts(&a);
+    assert!(found.only_here);
+    assert_eq!(found.conflicts[0].lost, Side::Mine);
+    assert!(found.conflicts[0].id.starts_with("local-"));
+    assert_eq!(a.engine.status().unwrap().conflicts, 2);
+    assert_eq!(conflicts(&b).conflicts, []);
 }
 
 #[test]
@@ -536,6 +595,118 @@ fn what_is_kept_goes_after_its_retention_and_not_before() {
     b.sync();
     assert_eq!(shelves(), (0, 0));
     assert_eq!(b.read("f").unwrap(), b"the next");
+}
+
+#[test]
+fn a_file_that_is_replaced_again_and_again_does_not_fill_the_disks() {
+    const DAY: i64 = 86_400;
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.write("f", b"0");
+    a.write("rare", b"deleted once");
+    a.flush();
+    b.sync();
+    a.unlink("rare");
+    for i in 1..30_u8 {
+        b.read("f").unwrap();
+        field.clock.advance(10);
+        a.unlink("f");
+        a.flush();
+        a.write("f", &vec![i; usize::from(i)]);
+        a.flush();
+        b.sync();
+    }
+    let shelf = |client: &Client, which| {
+        let items = client.block_on(client.engine.kept(which)).unwrap().items;
+        let all: Vec<_> = items.iter().map(|item| item.path.to_string()).collect();
+        let sizes: Vec<_> = items
+            .iter()
+            .filter(|item| item.path == path_of("f"))
+            .map(|item| item.size)
+            .collect();
+        (all.len(), sizes)
+    };
+    assert_eq!(shelf(&a, KeptWhere::Trash).0, 30);
+    assert!(shelf(&b, KeptWhere::Backups).1.len() > 20);
+    field.clock.advance(DAY);
+    a.sync();
+    b.sync();
+    let (all, sizes) = shelf(&a, KeptWhere::Trash);
+    assert_eq!(
+        (all, sizes.len()),
+        (21, 20),
+        "the latest of one, and all of another"
+    );
+    assert_eq!(sizes.iter().min(), Some(&9));
+    let (_, sizes) = shelf(&b, KeptWhere::Backups);
+    assert_eq!(sizes.len(), 20);
+    assert_eq!(sizes.iter().min(), Some(&9));
+    assert_eq!(b.read("f").unwrap().len(), 29);
+}
+
+#[test]
+fn what_passes_did_is_remembered_with_what_they_put_aside_until_retention_ends() {
+    let field = Field::new();
+    let (a, b) = (field.client("a"), field.client("b"));
+    a.mkdir("d");
+    a.write("d/f", b"one");
+    a.write("old", b"moves");
+    a.flush();
+    b.sync();
+    b.read("d/f").unwrap();
+    field.clock.advance(10);
+    a.write("d/f", b"another");
+    a.rename("old", "new");
+    a.flush();
+    b.sync();
+    a.unlink("d/f");
+    a.flush();
+    b.sync();
+    let deeds = |client: &Client| {
+        let mut all = Vec::new();
+        for pass in client.engine.passes().unwrap().iter().rev() {
+            let deeds = client.engine.deeds(pass.id).unwrap();
+            let what = |deed: &roamhome::replica::Deed| {
+                let shelf = match deed.kept.as_str() {
+                    "" => "-",
+                    kept if kept.starts_with("local-") => "here",
+                    _ => "server",
+                };
+                format!("{:?} {} {} {shelf}", deed.kind, deed.path, deed.on_server)
+            };
+            let mut deeds: Vec<_> = deeds.iter().map(what).collect();
+            deeds.sort();
+            all.push(deeds.join(", "));
+        }
+        all
+    };
+    assert_eq!(
+        deeds(&a),
+        [
+            "Created d true -, Created d/f true -, Created old true -",
+            "Moved new true -, Replaced d/f true server",
+            "Removed d/f true server",
+        ]
+    );
+    // Whether what b found first was listed or taken over depends on when it came up.
+    let of_b = deeds(&b);
+    assert_eq!(
+        of_b[of_b.len() - 2..],
+        [
+            "Created new false -, Removed old false -, Replaced d/f false here",
+            "Removed d/f false -",
+        ]
+    );
+    let counts = &a.engine.passes().unwrap()[1];
+    assert_eq!((counts.moved, counts.replaced, counts.more), (1, 1, false));
+    // What is told to be kept in the trash is there under that id.
+    let pass = a.engine.passes().unwrap()[0].id;
+    let id = a.engine.deeds(pass).unwrap()[0].kept.clone();
+    let trash = a.block_on(a.engine.kept(KeptWhere::Trash)).unwrap();
+    assert_eq!(trash.items[0].id, id);
+    field.clock.advance(31 * 86_400);
+    a.sync();
+    assert_eq!(deeds(&a), [""; 0]);
 }
 
 #[test]

@@ -37,6 +37,11 @@ fn human(status: &Status, now: i64) -> String {
         row("here", &replica(status)),
         row("last pass", &last_pass(status, now)),
     ];
+    if status.conflicts > 0 {
+        let conflicts = count(status.conflicts, "conflict");
+        let text = format!("{conflicts}: `roamhome conflicts list`");
+        rows.push(row("undecided", &text));
+    }
     if let Some(guard) = &status.guard {
         rows.push(row("waiting", &guard.message));
     }
@@ -170,6 +175,7 @@ mod tests {
                 content_bytes: 100,
                 backups: 0,
             },
+            conflicts: 2,
             guard: Some(GuardQuestion {
                 guard: "mass_removal".into(),
                 message: "removes all".into(),
@@ -183,6 +189,7 @@ link        offline for 10 min: no route
 unsent      1 change (2.0 KiB), the oldest from 60 s ago
 here        1 file of 3 nodes, 100 B of content, 0 backups
 last pass   3, 10 s ago: sent 1 file
+undecided   2 conflicts: `roamhome conflicts list`
 waiting     removes all
 
 transfers

@@ -43,7 +43,7 @@ impl Code {
         (Self::Usage, "wrong command line or configuration"),
         (
             Self::Unsent,
-            "something is not on the server yet; the output says what",
+            "something is not on the server yet, or was not taken back; the output says what",
         ),
         (Self::Unreachable, "the server cannot be reached"),
         (

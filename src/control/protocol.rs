@@ -10,6 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 
+mod kept;
+mod passes;
+
+pub use kept::{
+    BackupsAction, Conflict, ConflictVersion, Conflicts, ConflictsAction, Items, Keep, KeptItem,
+    Location, Shown, Side, TrashAction,
+};
+pub use passes::{NotUndone, PassDeeds, Passes, Undone};
+
 /// The version that both ends have to agree on.
 pub const VERSION: u32 = 1;
 
@@ -67,52 +76,27 @@ pub enum Request {
         #[serde(flatten)]
         action: TrashAction,
     },
+    /// About the versions that lost a conflict, until somebody has decided.
+    Conflicts {
+        /// What to do with them.
+        #[serde(flatten)]
+        action: ConflictsAction,
+    },
+    /// What did passes do? Answered by `Passes`.
+    Passes,
+    /// Take back what a pass did. Answered by `Undone`.
+    Undo {
+        /// Which pass.
+        pass: u64,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
     /// Stop serving. Answered by `Flushed`, after the mount is gone.
     Unmount {
         /// Whether to send what is dirty before.
         flush: bool,
         /// When to give up sending, and unmount all the same; without it, after 60 s.
         timeout_ms: Option<u64>,
-    },
-}
-
-/// What can be done with backups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "action", rename_all = "snake_case")]
-pub enum BackupsAction {
-    /// Answered by `Items`.
-    List,
-    /// Answered by `Shown`.
-    Show {
-        /// The backup's `id`.
-        id: String,
-    },
-    /// Answered by `Done`.
-    Restore {
-        /// The backup's `id`.
-        id: String,
-        /// Where in the home; without it, where it was. Something that stands there is kept as a backup.
-        to: Option<String>,
-    },
-}
-
-/// What can be done with the trash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "action", rename_all = "snake_case")]
-pub enum TrashAction {
-    /// Answered by `Items`.
-    List,
-    /// Answered by `Done`.
-    Restore {
-        /// The item's `id`.
-        id: String,
-        /// Where in the home; without it, where it was.
-        to: Option<String>,
-    },
-    /// Removes for good. Answered by `Done`.
-    Empty {
-        /// Only what is older than this; without it, all.
-        older_than_ms: Option<u64>,
     },
 }
 
@@ -147,6 +131,12 @@ pub enum Reply {
     Items(Items),
     /// To `Backups` with `Show`.
     Shown(Shown),
+    /// To `Conflicts` with `List`.
+    Conflicts(Conflicts),
+    /// To `Passes`.
+    Passes(Passes),
+    /// To `Undo`.
+    Undone(Undone),
     /// It is done.
     Done {
         /// What was done, for people.
@@ -233,54 +223,6 @@ pub struct Pass {
     pub problems: u64,
 }
 
-/// What is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Items {
-    /// Newest first.
-    pub items: Vec<KeptItem>,
-    /// What the list lacks and why, for people; null if it is whole.
-    #[serde(default)]
-    pub missing: Option<String>,
-}
-
-/// A version that is kept: a backup, or something deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptItem {
-    /// Names it in other requests.
-    pub id: String,
-    /// Where it stood.
-    pub path: String,
-    /// Its size.
-    pub bytes: u64,
-    /// When its content was last changed.
-    pub mtime: i64,
-    /// When it was put aside.
-    pub at: i64,
-    /// Why, for people.
-    pub why: String,
-    /// Where it is kept.
-    pub location: Location,
-}
-
-/// Which side keeps a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Location {
-    /// In this machine's state directory.
-    Here,
-    /// On the server.
-    Server,
-}
-
-/// The content of a kept version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
-    /// Which.
-    pub item: KeptItem,
-    /// A file on this machine that holds the content, to be read at once and left alone.
-    pub file: String,
-}
-
 /// All about a mount: what `status --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -304,6 +246,9 @@ pub struct Status {
     pub problems: Vec<StatusProblem>,
     /// What this machine holds.
     pub replica: ReplicaView,
+    /// Conflicts that nobody has decided about yet.
+    #[serde(default)]
+    pub conflicts: u64,
     /// A question that holds up passes; null usually.
     pub guard: Option<GuardQuestion>,
 }

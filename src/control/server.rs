@@ -22,8 +22,9 @@ use tokio::{
 use super::{
     Code, Failure,
     protocol::{
-        BackupsAction, Items, Left, Pass, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
-        ReplyLine, Request, RequestLine, Shown, Status, TrashAction, VERSION,
+        BackupsAction, Conflicts, ConflictsAction, Items, Keep, Left, Pass, Passes, PlanView, Pong,
+        Progress, REQUEST_MAX_BYTES, Reply, ReplyLine, Request, RequestLine, Shown, Status,
+        TrashAction, Undone, VERSION,
     },
 };
 
@@ -63,6 +64,14 @@ pub trait Control: Send + Sync + 'static {
     async fn restore_trash(&self, id: String, to: Option<String>) -> Result<String, Failure>;
     /// Removes for good what was deleted longer ago than `older_than`; answers what it did.
     async fn empty_trash(&self, older_than: Option<Duration>) -> Result<String, Failure>;
+    /// Conflicts that nobody has decided about, newest first.
+    async fn conflicts(&self) -> Result<Conflicts, Failure>;
+    /// Does what a person decided about a conflict; answers what it did.
+    async fn resolve_conflict(&self, id: String, keep: Keep) -> Result<String, Failure>;
+    /// The passes that did something, the latest first.
+    async fn passes(&self) -> Result<Passes, Failure>;
+    /// Takes back what a pass did, as far as nothing changed since.
+    async fn undo(&self, pass: u64, dry_run: bool) -> Result<Undone, Failure>;
     /// Flushes if told to, unmounts, and answers what is left; the process ends soon after.
     async fn unmount(
         &self,
@@ -271,6 +280,14 @@ async fn answer(
                 done(control.empty_trash(millis(older_than_ms)).await?)
             }
         },
+        Request::Conflicts { action } => match action {
+            ConflictsAction::List => Reply::Conflicts(control.conflicts().await?),
+            ConflictsAction::Resolve { id, keep } => {
+                done(control.resolve_conflict(id, keep).await?)
+            }
+        },
+        Request::Passes => Reply::Passes(control.passes().await?),
+        Request::Undo { pass, dry_run } => Reply::Undone(control.undo(pass, dry_run).await?),
         Request::Unmount { flush, timeout_ms } => {
             Reply::Flushed(control.unmount(flush, millis(timeout_ms), progress).await?)
         }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::conflicts;
 use super::failure;
 use super::lifecycle::{Daemon, Event};
-use super::restore;
+use super::{restore, undo};
 use crate::control::protocol::{
-    Items, Left, Link, Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION, Shown, Status,
-    StatusProblem, Unsent,
+    self, Items, Left, Link, Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION, Shown,
+    Status, StatusProblem, Unsent,
 };
 use crate::control::server::{Control, Reporter};
 use crate::control::{Code, Failure};
@@ -19,6 +20,7 @@ use crate::fuse::Unmount;
 
 mod view;
 
+pub(super) use view::THE_SERVER;
 use view::{items_of, left_of, link_state, pass_of, question_of, transfers};
 
 /// How long an unmount sends at most, unless it is told otherwise.
@@ -149,6 +151,7 @@ impl Control for Answers {
                 content_bytes: status.counts.content_bytes,
                 backups: status.backups,
             },
+            conflicts: status.conflicts,
             guard: status.guards.first().map(question_of),
         })
     }
@@ -190,7 +193,11 @@ impl Control for Answers {
         let report = pass.map_err(|error| failure::pass(&error))?;
         match report.guards.first() {
             None => Ok(pass_of(&report)),
-            Some(guard) => Err(failure::guard(guard)),
+            Some(guard) => {
+                // What it says is for people; without it the question is the same.
+                let plan = self.daemon.engine.dry_run().await.unwrap_or_default();
+                Err(failure::guard_with(guard, &plan.lines))
+            }
         }
     }
 
@@ -247,6 +254,25 @@ impl Control for Answers {
         let emptied = self.daemon.engine.empty_trash(older_than).await;
         let removed = emptied.map_err(|error| failure::pass(&error))?;
         Ok(format!("{removed} removed for good"))
+    }
+
+    async fn conflicts(&self) -> Result<protocol::Conflicts, Failure> {
+        let found = self.daemon.engine.conflicts().await;
+        let found = found.map_err(|error| failure::pass(&error))?;
+        Ok(view::conflicts_of(found, &conflicts::host()))
+    }
+
+    async fn resolve_conflict(&self, id: String, keep: protocol::Keep) -> Result<String, Failure> {
+        conflicts::resolve(&self.daemon, &id, keep).await
+    }
+
+    async fn passes(&self) -> Result<protocol::Passes, Failure> {
+        let passes = self.daemon.engine.passes().map_err(failure::replica)?;
+        Ok(view::passes_of(passes))
+    }
+
+    async fn undo(&self, pass: u64, dry_run: bool) -> Result<protocol::Undone, Failure> {
+        undo::undo(&self.daemon, pass, dry_run).await
     }
 
     async fn unmount(

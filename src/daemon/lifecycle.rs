@@ -11,10 +11,11 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::answers::Answers;
+use super::conflicts;
 use super::link::Connector;
 use super::{MountRequest, failure, fresh};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
 use crate::engine::{Engine, EngineOptions, FetchError, LinkState, Publish};
 use crate::fs::{Home, HomeOptions, HostScope};
@@ -130,7 +131,8 @@ fn begin(
     };
     let signals = take_signals(runtime)?;
     let (sender, events) = mpsc::channel();
-    let control = start_control(runtime, &Arc::new(daemon), sender.clone())?;
+    let daemon = Arc::new(daemon);
+    let control = start_control(runtime, &daemon, sender.clone())?;
     let over = sender.clone();
     let over = move || drop(over.send(Event::Over));
     let mounted = match fuse::mount(home, &notices, &at, &options, over) {
@@ -141,6 +143,9 @@ fn begin(
         }
     };
     runtime.spawn(unmount_on_signal(signals, sender));
+    if daemon.request.config.conflict_copies == ConflictCopies::Visible {
+        runtime.spawn(conflicts::show_copies(daemon));
+    }
     Ok(Serving {
         mounted,
         events,
@@ -308,6 +313,8 @@ fn engine_options(config: &Config) -> EngineOptions {
         max_dirty_age: config.max_dirty_age,
         reconcile_interval: config.reconcile_interval,
         retention: config.retention,
+        retention_size: config.retention_size,
+        kept_per_file: config.kept_per_file,
         prefer: config.prefer,
         keep_replaced: config.keep_replaced,
         publish: match config.publish {
@@ -345,6 +352,10 @@ mod tests {
         };
         assert_eq!(times(&given), times(&own));
         assert_eq!(given.guard, own.guard);
+        assert_eq!(
+            (given.retention_size, given.kept_per_file),
+            (own.retention_size, own.kept_per_file)
+        );
         assert_eq!(
             (given.prefer, given.publish, given.transfers_at_once),
             (own.prefer, own.publish, own.transfers_at_once)

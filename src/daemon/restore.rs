@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use super::failure;
 use super::lifecycle::Daemon;
 use crate::control::protocol::KeptItem;
@@ -64,19 +66,57 @@ pub(super) async fn restore(
             .await
             .map_err(|error| failure::pass(&error))?,
     };
+    put(daemon, id, item.mtime, &target).await?;
+    Ok(format!("restored {target}"))
+}
+
+/// Puts a kept version to `target`. What stands there becomes a backup.
+pub(super) async fn put(
+    daemon: &std::sync::Arc<Daemon>,
+    id: &str,
+    mtime: i64,
+    target: &RelPath,
+) -> Result<(), Failure> {
     let (scratch, kind) = to_scratch(daemon, id).await?;
-    let kept = daemon.engine.keep_current(&target).await;
+    let kept = daemon.engine.keep_current(target).await;
     kept.map_err(|error| failure::pass(&error))?;
+    place(daemon, target, scratch, kind, mtime, RenameFlags::empty()).await
+}
+
+/// Puts a kept version to `target` if nothing stands there, and fails otherwise.
+pub(super) async fn put_new(
+    daemon: &std::sync::Arc<Daemon>,
+    id: &str,
+    mtime: i64,
+    target: &RelPath,
+) -> Result<(), Failure> {
+    let (scratch, kind) = to_scratch(daemon, id).await?;
+    place(daemon, target, scratch, kind, mtime, RenameFlags::NOREPLACE).await
+}
+
+pub(super) async fn place(
+    daemon: &std::sync::Arc<Daemon>,
+    target: &RelPath,
+    scratch: PathBuf,
+    kind: Kind,
+    mtime: i64,
+    flags: RenameFlags,
+) -> Result<(), Failure> {
     let daemon = std::sync::Arc::clone(daemon);
-    let mtime = item.mtime;
     let place = target.clone();
     let put = tokio::task::spawn_blocking(move || {
-        let put = put_back(&daemon.request.mountpoint, &place, &scratch, kind, mtime);
+        let put = put_back(
+            &daemon.request.mountpoint,
+            &place,
+            &scratch,
+            kind,
+            mtime,
+            flags,
+        );
         put.map_err(|error| Failure::new(Code::General, format!("{place}: {error}")))
     });
     put.await
-        .map_err(|error| Failure::new(Code::General, error.to_string()))??;
-    Ok(format!("restored {target}"))
+        .map_err(|error| Failure::new(Code::General, error.to_string()))?
 }
 
 /// A path of the command line in the home: absolute below the mount point, or relative to the home.
@@ -101,16 +141,17 @@ fn put_back(
     scratch: &Path,
     kind: Kind,
     mtime: i64,
+    flags: RenameFlags,
 ) -> io::Result<()> {
     let path = mountpoint.join(OsStr::from_bytes(&target.to_bytes()));
     let parent = path.parent().unwrap_or(mountpoint);
     fs::create_dir_all(parent)?;
     let temporary = parent.join(format!(".roamhome-restore-{}", std::process::id()));
-    let written = (|| {
+    let written: io::Result<()> = (|| {
         if kind == Kind::Symlink {
             let points_to = fs::read(scratch)?;
             symlink(OsStr::from_bytes(&points_to), &temporary)?;
-            return fs::rename(&temporary, &path);
+            return Ok(renameat_with(CWD, &temporary, CWD, &path, flags)?);
         }
         let mode = fs::metadata(scratch)?.permissions();
         let mut kept = fs::File::open(scratch)?;
@@ -122,7 +163,7 @@ fn put_back(
         let seconds = u64::try_from(mtime).unwrap_or(0);
         file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))?;
         drop(file);
-        fs::rename(&temporary, &path)
+        Ok(renameat_with(CWD, &temporary, CWD, &path, flags)?)
     })();
     if written.is_err() {
         drop(fs::remove_file(&temporary));

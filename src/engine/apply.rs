@@ -5,8 +5,9 @@
 //! the local backups before the row changes, and removed after.
 
 use super::base;
+use super::deeds;
 use super::shared::Shared;
-use crate::replica::{Node, Problem, ReplicaError, Tx};
+use crate::replica::{DeedKind, Node, Problem, ReplicaError, Tx};
 use crate::sync::Keep;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
@@ -57,6 +58,13 @@ pub(super) fn adopt(
         touch(&mut parent, now);
         tx.put_node(parent)?;
         tx.clear_dirty(place)?;
+        deeds::here(
+            shared,
+            tx,
+            (DeedKind::Created, place),
+            (None, Some(version)),
+            None,
+        )?;
         Ok::<_, ReplicaError>(Applied::Done(Some(id)))
     })?;
     if applied != Applied::Stale {
@@ -87,6 +95,14 @@ pub(super) fn refresh(
         };
         shown.clone_from(&stands);
         last = node.nlink <= 1;
+        let kept = backup.as_ref();
+        deeds::here(
+            shared,
+            tx,
+            (DeedKind::Replaced, &stands),
+            (Some(&node), Some(version)),
+            kept,
+        )?;
         if let Some(backup) = &backup {
             tx.add_backup(backup.clone())?;
         }
@@ -152,6 +168,13 @@ pub(super) fn take_attrs(
         let Some((mut node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
             return Ok(Applied::Stale);
         };
+        deeds::here(
+            shared,
+            tx,
+            (DeedKind::Attributes, &stands),
+            (Some(&node), Some(version)),
+            None,
+        )?;
         node.mode = version.mode;
         if node.kind == Kind::File && node.server_mtime() != version.mtime {
             node.mtime = Time::new(version.mtime, 0);
@@ -195,6 +218,13 @@ pub(super) fn drop_file(
             tx.add_backup(backup.clone())?;
         }
         last = node.nlink <= 1;
+        deeds::here(
+            shared,
+            tx,
+            (DeedKind::Removed, place),
+            (Some(&node), None),
+            backup.as_ref(),
+        )?;
         detach(tx, shared.replica.opens(), place, node, now)?;
         recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))
@@ -222,6 +252,13 @@ pub(super) fn drop_dir(
         let Some(node) = tx.node(id)? else {
             return Ok(Applied::Stale);
         };
+        deeds::here(
+            shared,
+            tx,
+            (DeedKind::Removed, place),
+            (Some(&node), None),
+            None,
+        )?;
         detach(tx, shared.replica.opens(), place, node, now)?;
         recheck(tx, place, now)?;
         Ok::<_, ReplicaError>(Applied::Done(None))

@@ -7,16 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deeds;
 use super::fetch;
 use super::reconcile::PassError;
 use super::scan::ScanError;
 use super::shared::Shared;
-use crate::remote::layout::{self, Aside, Origin, Reason};
+use crate::remote::layout::{self, Aside, ClientId, Origin, Reason};
 use crate::remote::{self, Remote, RemoteError, TransferError};
 use crate::replica::{Content, LocalBackup, Node, ReplicaError, View};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, RelPath, Time};
 
+pub(super) mod conflicts;
+mod retention;
 mod tidy;
 
 use tidy::expire;
@@ -61,10 +64,15 @@ pub struct Shelf {
 
 /// A path in trash or backups for a version that makes room.
 pub(super) fn kept_path(shared: &Shared, keep: Keep, target: &RelPath) -> RelPath {
+    let aside = match keep {
+        Keep::Trash => aside(shared, Reason::Removed, target),
+        Keep::Backup => aside(shared, Reason::Conflict, target),
+        Keep::Replaced => aside(shared, Reason::Replaced, target),
+    };
+    deeds::put_aside(shared, target, &aside);
     match keep {
-        Keep::Trash => layout::trash_path(&aside(shared, Reason::Removed, target)),
-        Keep::Backup => layout::backup_path(&aside(shared, Reason::Conflict, target)),
-        Keep::Replaced => layout::backup_path(&aside(shared, Reason::Replaced, target)),
+        Keep::Trash => layout::trash_path(&aside),
+        Keep::Backup | Keep::Replaced => layout::backup_path(&aside),
     }
 }
 
@@ -74,7 +82,15 @@ pub(super) fn raced_path(shared: &Shared, target: &RelPath) -> RelPath {
 }
 
 fn aside(shared: &Shared, reason: Reason, target: &RelPath) -> Aside {
-    Aside::new(shared.server_now(), shared.random() as u32, reason, target)
+    // Half of the number is random; the other half lets this machine know its own work again.
+    let number = u32::from(tag(shared)) << 16 | shared.random() as u32 >> 16;
+    Aside::new(shared.server_now(), number, reason, target)
+}
+
+/// What this machine's numbers of kept files begin with.
+fn tag(shared: &Shared) -> u16 {
+    let ClientId(id) = shared.client;
+    (id >> 48) as u16
 }
 
 /// A number for an upload's file in staging. It is even; that of its second name is the odd one after it.
@@ -140,7 +156,7 @@ fn shelf(which: KeptWhere) -> RelPath {
     }
 }
 
-fn id_of(aside: &Aside) -> String {
+pub(super) fn id_of(aside: &Aside) -> String {
     format!("{}-{:08x}", aside.at.secs(), aside.number)
 }
 
@@ -302,6 +318,11 @@ pub(super) async fn keep_current(shared: &Arc<Shared>, path: &RelPath) -> Result
     };
     shared.replica.update(|tx| tx.add_backup(backup))?;
     Ok(())
+}
+
+/// What stands at `path` here.
+pub(super) fn stands_at(shared: &Shared, path: &RelPath) -> Result<Option<Node>, ReplicaError> {
+    shared.replica.view(|view| node_at(view, path))
 }
 
 /// What is at `path`, if there is anything.

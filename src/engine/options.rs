@@ -57,6 +57,10 @@ pub struct EngineOptions {
     pub reconcile_interval: Duration,
     /// Trash and backups older than this are removed.
     pub retention: Duration,
+    /// The oldest of them are removed when they take more bytes than this, on each side.
+    pub retention_size: u64,
+    /// So many versions of one file are kept at most, on each side.
+    pub kept_per_file: usize,
     /// Decides conflicts whose times overlap.
     pub prefer: Prefer,
     /// Keep what a write-back replaced as a backup, too.
@@ -88,6 +92,8 @@ impl EngineOptions {
             max_dirty_age: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(300),
             retention: Duration::from_secs(30 * 86_400),
+            retention_size: 10 << 30,
+            kept_per_file: 20,
             prefer: Prefer::default(),
             keep_replaced: false,
             publish: Publish::default(),

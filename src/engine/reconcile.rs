@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::apply;
+use super::deeds;
 use super::execute::{self, RoundStats};
 use super::gather::{self, Gathered};
 use super::scan::{self, ScanError};
@@ -145,6 +146,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         full,
         ..PassReport::default()
     };
+    deeds::begin(shared, report.id);
     lock(&shared.overtaken).clear();
     if force && !lock(&shared.guards).is_empty() {
         unite(shared, &remote).await?;
@@ -164,6 +166,10 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
     if full && report.guards.is_empty() {
         keep::tidy(shared, &remote).await.map_err(ScanError::from)?;
         super::linker::refresh_space(shared, &remote).await;
+    }
+    if report.guards.is_empty() && (full || report.conflicts > 0) {
+        let looked = keep::conflicts::look(shared, &remote).await;
+        looked.map_err(ScanError::from)?;
     }
     *lock(&shared.last_pass) = Some(report.clone());
     Ok(report)

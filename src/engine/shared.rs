@@ -10,7 +10,9 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use super::deeds::Log;
 use super::intents::Declared;
+use super::keep::conflicts::Loser;
 use super::link::{LinkState, LinkView};
 use super::reconcile::{PassReport, Request};
 use super::status::Transfers;
@@ -68,6 +70,12 @@ pub(super) struct Shared {
     pub(super) clock: Mutex<ClockOffset>,
     pub(super) space: Mutex<Option<Space>>,
     pub(super) last_pass: Mutex<Option<PassReport>>,
+    /// What the pass that runs did.
+    pub(super) log: Mutex<Log>,
+    /// What lost a conflict on the server, as of the last look there.
+    pub(super) losers: Mutex<Vec<Loser>>,
+    /// A conflict may be new.
+    pub(super) conflicted: Notify,
     /// When what is kept was last looked through, in seconds of the server's time.
     pub(super) expired_at: Mutex<Option<i64>>,
     /// The question that a guard asks, while it is unanswered.
@@ -139,6 +147,9 @@ impl Shared {
             clock: Mutex::default(),
             space: Mutex::default(),
             last_pass: Mutex::default(),
+            log: Mutex::default(),
+            losers: Mutex::default(),
+            conflicted: Notify::new(),
             expired_at: Mutex::default(),
             guards: Mutex::default(),
             second_names: Mutex::default(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::keep;
 use super::link::LinkView;
 use super::reconcile::PassReport;
 use super::shared::{Shared, lock};
@@ -41,6 +42,8 @@ pub struct EngineStatus {
     pub problems: Vec<Problem>,
     /// Versions kept on this machine.
     pub backups: u64,
+    /// Conflicts that nobody has decided about.
+    pub conflicts: u64,
     /// Questions that hold passes up until a person answers.
     pub guards: Vec<Guard>,
 }
@@ -148,6 +151,7 @@ pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
         last_pass: lock(&shared.last_pass).clone(),
         problems,
         backups,
+        conflicts: keep::conflicts::known(shared)?.len() as u64,
         guards: lock(&shared.guards).clone(),
     })
 }

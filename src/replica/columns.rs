@@ -6,7 +6,9 @@
 use rusqlite::types::{FromSql, ToSql, Type};
 use rusqlite::{Error, Result, Row, Statement};
 
-use super::rows::{Content, Counter, Intent, LocalBackup, Node, Observation, Problem};
+use super::rows::{
+    Content, Counter, Deed, DeedKind, Intent, LocalBackup, Node, Observation, Problem,
+};
 use crate::tree::{BaseEntry, Hash, Kind, Name, NodeId, Place, RelPath, Time, Version};
 
 /// A value that takes a fixed number of columns.
@@ -255,6 +257,31 @@ impl Columns for Content {
     }
 }
 
+impl Columns for DeedKind {
+    fn bind(&self, to: &mut Binder<'_, '_>) -> Result<()> {
+        to.put(match self {
+            Self::Created => 0,
+            Self::Replaced => 1,
+            Self::Removed => 2,
+            Self::Moved => 3,
+            Self::Attributes => 4,
+            Self::More => 5,
+        })
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        match from.take::<i64>()? {
+            0 => Ok(Self::Created),
+            1 => Ok(Self::Replaced),
+            2 => Ok(Self::Removed),
+            3 => Ok(Self::Moved),
+            4 => Ok(Self::Attributes),
+            5 => Ok(Self::More),
+            number => from.bad(format!("unknown deed {number}")),
+        }
+    }
+}
+
 impl Columns for Counter {
     fn bind(&self, to: &mut Binder<'_, '_>) -> Result<()> {
         to.put(self.name())
@@ -295,6 +322,28 @@ impl Columns for Option<Version> {
     }
 }
 
+/// The columns of a [`Deed`].
+pub(super) const DEED_COLUMNS: [&str; 18] = [
+    "at",
+    "on_server",
+    "kind",
+    "path",
+    "from_path",
+    "before_kind",
+    "before_size",
+    "before_mtime",
+    "before_mode",
+    "before_target",
+    "before_hash",
+    "after_kind",
+    "after_size",
+    "after_mtime",
+    "after_mode",
+    "after_target",
+    "after_hash",
+    "kept",
+];
+
 /// Structs whose fields are columns one after the other.
 macro_rules! struct_columns {
     ($($name:ident { $($field:ident),* })*) => { $(
@@ -322,4 +371,5 @@ struct_columns! {
     Intent { node, data_seq, number, version, from }
     LocalBackup { id, path, version, at, why, unsent }
     Problem { path, message, since }
+    Deed { at, on_server, kind, path, from, before, after, kept }
 }

@@ -151,6 +151,44 @@ pub struct LocalBackup {
     pub unsent: bool,
 }
 
+/// What a step of a pass did to a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DeedKind {
+    /// Something stands there that did not.
+    Created,
+    /// Another version stands there.
+    Replaced,
+    /// Nothing stands there any more.
+    Removed,
+    /// It came there from another place.
+    Moved,
+    /// Mode or time are others.
+    Attributes,
+    /// The pass did more than is remembered; the last one.
+    More,
+}
+
+/// One thing that a pass did, here or on the server, with what it takes to take it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deed {
+    /// When, local time.
+    pub at: Time,
+    /// On the server, or here.
+    pub on_server: bool,
+    /// What was done.
+    pub kind: DeedKind,
+    /// Where.
+    pub path: RelPath,
+    /// Of what moved, from where; else the root.
+    pub from: RelPath,
+    /// What stood there before, or at `from`.
+    pub before: Option<Version>,
+    /// What stands there since.
+    pub after: Option<Version>,
+    /// The id under which what stood there is kept; empty if it is not.
+    pub kept: String,
+}
+
 /// Something that a person should know, about one place, shown until solved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

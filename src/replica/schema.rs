@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::{AtPath, ReplicaError};
 
 /// The format written here, SQLite's `user_version`.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// A number beyond this was written by no version.
 const PLAUSIBLE: u32 = 1000;
@@ -79,6 +79,17 @@ const MIGRATIONS: [&str; FORMAT as usize] = [
 ",
     "
     CREATE TABLE unsynced (node INTEGER PRIMARY KEY, since INTEGER NOT NULL);
+",
+    "
+    CREATE TABLE deed (
+        pass INTEGER NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, on_server INTEGER NOT NULL,
+        kind INTEGER NOT NULL, path BLOB NOT NULL, from_path BLOB NOT NULL,
+        before_kind INTEGER, before_size INTEGER, before_mtime INTEGER, before_mode INTEGER,
+        before_target BLOB, before_hash BLOB,
+        after_kind INTEGER, after_size INTEGER, after_mtime INTEGER, after_mode INTEGER,
+        after_target BLOB, after_hash BLOB, kept TEXT NOT NULL,
+        PRIMARY KEY (pass, number)
+    ) WITHOUT ROWID;
 ",
 ];
 
@@ -158,4 +169,31 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(db)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_any_older_format_comes_to_have_the_same_tables() {
+        let tables = |from: u32| {
+            let mut db = Connection::open_in_memory().unwrap();
+            for step in &MIGRATIONS[..from as usize] {
+                db.execute_batch(step).unwrap();
+            }
+            migrate(&mut db, from).unwrap();
+            assert_eq!(format(&db).unwrap(), FORMAT);
+            let mut names = db
+                .prepare("SELECT sql FROM sqlite_schema ORDER BY name")
+                .unwrap();
+            let rows = names
+                .query_map([], |row| row.get::<_, Option<String>>(0))
+                .unwrap();
+            rows.map(Result::unwrap).collect::<Vec<_>>()
+        };
+        for from in 1..FORMAT {
+            assert_eq!(tables(from), tables(0), "{from}");
+        }
+    }
 }

@@ -12,8 +12,8 @@ use hashlink::LruCache;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result};
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Binder, Columns, Reader};
-use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
+use super::columns::{Binder, Columns, DEED_COLUMNS, Reader};
+use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::stored::CACHED_ROWS;
 use crate::tree::{BaseEntry, NodeId, Place, Time};
 
@@ -176,6 +176,8 @@ tables! {
         &["id"],
         &["id", "path", "kind", "size", "mtime", "mode", "target", "hash", "at", "why", "unsent"],
     );
+    /// What passes did, by pass and number.
+    deeds: Deeds((u64, u64) => Deed) = Sql::table("deed", &["pass", "number"], &DEED_COLUMNS);
     /// What a person should know.
     problems: Problems(Place => Problem) =
         Sql::table("problem", &["parent", "name"], &["path", "message", "since"]);

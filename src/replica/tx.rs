@@ -5,10 +5,10 @@ use std::ops::Deref;
 use super::content::ContentStore;
 use super::error::ReplicaError;
 use super::index::State;
-use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
+use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
-    Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
+    Backups, Base, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents, Links,
+    LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
 use super::view::View;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
@@ -243,6 +243,18 @@ impl<'a> Tx<'a> {
     /// Forgets content kept in `backups/`; its file is the caller's.
     pub fn remove_backup(&mut self, id: u64) -> Result<()> {
         self.set::<Backups>(id, None);
+        Ok(())
+    }
+
+    /// Remembers what a pass did.
+    pub fn add_deed(&mut self, pass: u64, number: u64, deed: Deed) -> Result<()> {
+        self.set::<Deeds>((pass, number), Some(deed));
+        Ok(())
+    }
+
+    /// Forgets what a pass did.
+    pub fn remove_deed(&mut self, pass: u64, number: u64) -> Result<()> {
+        self.set::<Deeds>((pass, number), None);
         Ok(())
     }
 

@@ -5,10 +5,10 @@ use std::ops::Bound;
 use super::error::ReplicaError;
 use super::index::State;
 use super::overlay::Layers;
-use super::rows::{Counter, Intent, LocalBackup, Node, Observation, Problem};
+use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Dirty, Doomed, InFlight, Intents, Links, LinksOf,
-    Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
+    Backups, Base, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents, Links,
+    LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
 use crate::tree::{BaseEntry, Name, NodeId, Place, RelPath, Time};
 
@@ -229,6 +229,12 @@ impl<'a> View<'a> {
     pub fn backups(&self) -> Result<Vec<LocalBackup>> {
         let rows = self.range::<Backups>(Bound::Included(0), &BEYOND.0, usize::MAX)?;
         Ok(rows.into_iter().map(|(_, backup)| backup).collect())
+    }
+
+    /// What passes from `first` to `last` did: pass, number and deed, in order.
+    pub fn deeds(&self, first: u64, last: u64) -> Result<Vec<((u64, u64), Deed)>> {
+        let end = last.saturating_add(1).min(BEYOND.0);
+        self.range::<Deeds>(Bound::Included((first, 0)), &(end, 0), usize::MAX)
     }
 
     /// What a person should know about `place`.

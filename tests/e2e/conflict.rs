@@ -1,5 +1,6 @@
 //! Two machines with one home: what one does, the other sees, and where both did something nothing is lost.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use crate::support::machine::{Machine, Site, assert_same, tree};
+use crate::support::machine::{Machine, Said, Site, assert_same, eventually, tree};
 
 /// Times that leave no doubt which of two versions is newer.
 const OLD: u64 = 1_600_000_000;
@@ -152,6 +153,257 @@ fn what_both_machines_did_merges_and_no_content_is_lost() {
     a.mount();
     b.mount();
     settle(&site, [&a, &b]);
+}
+
+/// A file of which b's version won and a's lost, on the server if `sent`, else here.
+fn quarrel(a: &Machine, b: &Machine, name: &str, sent: bool) {
+    write(&a.at(name), "base", OLD - 86_400);
+    a.flush();
+    b.reconcile();
+    let (loser, winner, last) = (a, b, if sent { b } else { a });
+    last.ask("offline");
+    write(&loser.at(name), "loses", OLD);
+    write(&winner.at(name), "wins, of course", NEW);
+    let first = if sent { loser } else { winner };
+    first.flush();
+    last.ask("online");
+    last.reconcile();
+    first.reconcile();
+}
+
+fn conflicts(machine: &Machine, args: &[&str]) -> String {
+    let mount = machine.home();
+    let mut all = vec!["conflicts", "--mount", mount.to_str().unwrap()];
+    all.extend(args);
+    machine.run(&all)
+}
+
+fn listed(machine: &Machine) -> Vec<serde_json::Value> {
+    let list = conflicts(machine, &["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    list["conflicts"].as_array().unwrap().clone()
+}
+
+/// Decides about what b's version won, and looks what came of it.
+fn decide(a: &Machine, b: &Machine, (sent, keep, stands): (bool, &str, &str)) {
+    let name = format!("{keep} {sent}.txt");
+    quarrel(a, b, &name, sent);
+    let machine = if sent { b } else { a };
+    let found = listed(machine);
+    let case = format!("{sent} {keep}: {found:?}");
+    assert_eq!(found.len(), 1, "{case}");
+    assert_eq!(machine.status()["conflicts"], 1, "{case}");
+    assert_eq!(found[0]["lost"], if sent { "theirs" } else { "mine" });
+    let id = found[0]["id"].as_str().unwrap();
+    let shown = conflicts(machine, &["show", id]);
+    assert!(
+        shown.contains(" 5 B ") && shown.contains(" 15 B "),
+        "{shown}"
+    );
+    conflicts(machine, &["resolve", id, "--keep", keep]);
+    let read = |name: &Path| fs::read_to_string(machine.at(name)).unwrap();
+    assert_eq!(read(Path::new(&name)), stands, "{case}");
+    let mut copies: Vec<_> = tree(&machine.home()).into_keys().collect();
+    copies.retain(|name| name.to_string_lossy().contains("conflicting copy"));
+    assert_eq!(copies.len(), usize::from(keep == "both"), "{copies:?}");
+    if sent && keep == "both" {
+        assert_eq!(
+            copies,
+            ["both true (the server's conflicting copy 2020-09-13).txt"]
+        );
+    }
+    for copy in copies {
+        assert_eq!(read(Path::new(&copy)), "loses");
+        fs::remove_file(machine.at(&copy)).unwrap();
+    }
+    assert!(listed(machine).is_empty(), "{case}");
+    assert_eq!(machine.status()["conflicts"], 0, "{case}");
+    let backups = machine.backups();
+    assert!(backups.iter().any(|kept| kept == "loses"), "{backups:?}");
+}
+
+#[test]
+fn a_person_decides_which_version_of_a_conflict_stands_and_both_stay_kept() {
+    let site = Site::new();
+    let (a, b) = (site.machine("a"), site.machine("b"));
+    a.mount();
+    b.mount();
+    for case in [
+        (true, "mine", "wins, of course"),
+        (true, "theirs", "loses"),
+        (true, "both", "wins, of course"),
+        (false, "mine", "loses"),
+        (false, "theirs", "wins, of course"),
+        (false, "both", "wins, of course"),
+    ] {
+        decide(&a, &b, case);
+        let (decided, other) = if case.0 { (&b, &a) } else { (&a, &b) };
+        decided.flush();
+        other.reconcile();
+        for conflict in listed(other) {
+            let id = conflict["id"].as_str().unwrap();
+            conflicts(other, &["resolve", id, "--keep", "theirs"]);
+        }
+        settle(&site, [&a, &b]);
+    }
+    let mount = a.home();
+    let args = [
+        "conflicts",
+        "--mount",
+        mount.to_str().unwrap(),
+        "show",
+        "9-9",
+    ];
+    a.try_run(&args).assert(1, &["9-9", "conflicts list"]);
+    a.umount();
+    b.umount();
+}
+
+#[test]
+fn what_loses_is_shown_beside_the_winner_if_the_configuration_says_so() {
+    let site = Site::new();
+    let (a, b) = (site.machine("a"), site.machine("b"));
+    for machine in [&a, &b] {
+        let config = machine.disk("config.toml");
+        let settings = fs::read_to_string(&config).unwrap();
+        fs::write(&config, settings + "conflict_copies = \"visible\"\n").unwrap();
+        machine.mount();
+    }
+    quarrel(&a, &b, "there.txt", true);
+    quarrel(&a, &b, "here.txt", false);
+    let there = "there (the server's conflicting copy 2020-09-13).txt";
+    eventually("both losers are shown", || {
+        let shown = |name: &str, machine: &Machine| {
+            let names = tree(&machine.home()).into_keys();
+            let copies = names.filter(|known| {
+                let known = known.to_string_lossy();
+                known.starts_with(name) && known.contains("conflicting copy")
+            });
+            copies.count() == 1
+        };
+        shown("there", &b) && shown("here", &a)
+    });
+    assert_eq!(fs::read_to_string(b.at(there)).unwrap(), "loses");
+    settle(&site, [&a, &b]);
+    // One copy of each, whoever looks, and nothing is left to be decided where it was put aside.
+    assert_eq!(tree(&a.home()).len(), 4, "{:?}", tree(&a.home()));
+    assert!(listed(&b).is_empty());
+    settle(&site, [&a, &b]);
+    assert_eq!(tree(&b.home()).len(), 4);
+    a.umount();
+    b.umount();
+}
+
+fn undo(machine: &Machine, pass: u64, dry_run: bool) -> Said {
+    let (mount, pass) = (machine.home(), pass.to_string());
+    let mut args = vec!["undo", &pass, "--mount", mount.to_str().unwrap()];
+    args.extend(dry_run.then_some("--dry-run"));
+    machine.try_run(&args)
+}
+
+/// The latest pass that did something.
+fn last_pass(machine: &Machine) -> u64 {
+    let list = machine.run(&["passes", "--json", machine.home().to_str().unwrap()]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    list["passes"][0]["id"].as_u64().unwrap()
+}
+
+#[test]
+fn a_pass_is_taken_back_and_what_changed_since_stays() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    let there = site.home();
+    for name in ["gone", "replaced", "touched", "dir/inside"] {
+        fs::create_dir_all(machine.at("dir")).unwrap();
+        write(&machine.at(name), &format!("{name}: base"), OLD);
+    }
+    machine.flush();
+    machine.reconcile();
+    let before = tree(&machine.home());
+
+    // Somebody's script ran on the server.
+    fs::remove_file(there.join("gone")).unwrap();
+    write(&there.join("replaced"), "replaced: by a script", NEW);
+    write(&there.join("touched"), "touched: by a script", NEW);
+    write(&there.join("new"), "new: by a script", NEW);
+    fs::create_dir(there.join("newdir")).unwrap();
+    fs::remove_dir_all(there.join("dir")).unwrap();
+    machine.reconcile();
+    let pass = last_pass(&machine);
+    let ruined = tree(&machine.home());
+    assert!(!machine.at("gone").exists() && !machine.at("dir").exists());
+    undo(&machine, pass, true).assert(0, &["put back gone", "remove new", "make directory dir"]);
+    assert_eq!(tree(&machine.home()), ruined, "--dry-run only tells");
+
+    // A person has gone on with one of the files.
+    fs::write(machine.at("touched"), "touched: by hand").unwrap();
+    undo(&machine, pass, false).assert(3, &["stays: touched: it changed since"]);
+    let mut after = tree(&machine.home());
+    let touched = after.remove(OsStr::new("touched"));
+    assert_ne!(touched.as_ref(), before.get(OsStr::new("touched")));
+    let mut expected = before;
+    expected.remove(OsStr::new("touched"));
+    assert_eq!(after, expected);
+    machine.flush();
+    assert_same(&there, &machine.home());
+    // What the script wrote is kept.
+    let backups = machine.backups();
+    assert!(
+        backups.contains(&"replaced: by a script".to_owned()),
+        "{backups:?}"
+    );
+    let trash = machine.run(&["trash", "--mount", machine.home().to_str().unwrap(), "list"]);
+    assert!(trash.contains(" new "), "{trash}");
+
+    // What went to the server comes back from there, and moves are moved back.
+    fs::rename(machine.at("replaced"), machine.at("renamed")).unwrap();
+    fs::remove_file(machine.at("gone")).unwrap();
+    machine.flush();
+    undo(&machine, last_pass(&machine), false).assert(0, &["put back gone", "move renamed back"]);
+    machine.flush();
+    assert_eq!(
+        fs::read_to_string(there.join("gone")).unwrap(),
+        "gone: base"
+    );
+    assert!(there.join("replaced").exists() && !there.join("renamed").exists());
+    undo(&machine, 999, false).assert(1, &["pass 999", "roamhome passes"]);
+    machine.umount();
+    machine.check();
+}
+
+#[test]
+fn a_question_names_what_a_yes_would_do_and_a_no_changes_nothing() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    fs::create_dir(machine.at("many")).unwrap();
+    for i in 0..120 {
+        fs::write(machine.at(format!("many/{i:03}")), "x").unwrap();
+    }
+    machine.flush();
+    machine.reconcile();
+    let before = tree(&machine.home());
+    fs::remove_dir_all(site.home().join("many")).unwrap();
+    let said = machine.try_ask("reconcile");
+    said.assert(
+        12,
+        &[
+            "121 of 122 files and directories would be removed on this machine",
+            "remove 121 files and directories on this machine",
+            "remove many/000",
+            "and 116 more",
+            "--dry-run",
+        ],
+    );
+    assert_eq!(tree(&machine.home()), before);
+    let home = machine.home();
+    machine.run(&["reconcile", "--force-guard", home.to_str().unwrap()]);
+    assert!(tree(&machine.home()).is_empty());
+    // Which was wrong, and is taken back.
+    undo(&machine, last_pass(&machine), false).assert(0, &["put back many/000"]);
+    assert_eq!(tree(&machine.home()), before);
+    machine.umount();
 }
 
 #[test]

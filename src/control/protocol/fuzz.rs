@@ -9,11 +9,12 @@ const LINES: u64 = 100_000;
 const MOST_PER_BYTE: usize = 16;
 const MOST_ANYWAY: usize = 16 * 1024;
 
-const REQUESTS: [&str; 6] = [
+const REQUESTS: [&str; 7] = [
     r#"{"version":1,"request":{"op":"flush","timeout_ms":5000}}"#,
     r#"{"version":1,"request":{"op":"reconcile","dry_run":true,"force_guard":false}}"#,
     r#"{"version":1,"request":{"op":"backups","action":"restore","id":"local-1","to":null}}"#,
     r#"{"version":1,"request":{"op":"trash","action":"empty","older_than_ms":18446744073709551615}}"#,
+    r#"{"version":1,"request":{"op":"conflicts","action":"resolve","id":"local-1","keep":"both"}}"#,
     r#"{"version":1,"request":{"op":"ping"}}"#,
     r#"{"version":1,"reply":{"kind":"flushed","files":1,"bytes":2,"items":[{"path":"\u0007","bytes":2,"why":""}]}}"#,
 ];

@@ -42,6 +42,7 @@ fn status() -> Status {
             content_bytes: 7,
             backups: 0,
         },
+        conflicts: 3,
         guard: None,
     }
 }
@@ -61,6 +62,7 @@ fn the_status_schema_is_stable() {
         "last_pass": {"id": 7, "at": 99, "summary": "sent 3 files", "problems": 0},
         "problems": [{"path": "b", "message": "no room", "since": 98}],
         "replica": {"nodes": 9, "files": 8, "content_bytes": 7, "backups": 0},
+        "conflicts": 3,
         "guard": null,
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);
@@ -102,6 +104,23 @@ fn requests_have_their_documented_form() {
                 },
             },
             json!({"op": "trash", "action": "empty", "older_than_ms": 9}),
+        ),
+        (
+            Request::Conflicts {
+                action: ConflictsAction::Resolve {
+                    id: "7".into(),
+                    keep: Keep::Theirs,
+                },
+            },
+            json!({"op": "conflicts", "action": "resolve", "id": "7", "keep": "theirs"}),
+        ),
+        (Request::Passes, json!({"op": "passes"})),
+        (
+            Request::Undo {
+                pass: 7,
+                dry_run: true,
+            },
+            json!({"op": "undo", "pass": 7, "dry_run": true}),
         ),
         (
             Request::Unmount {

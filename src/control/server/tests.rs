@@ -65,6 +65,18 @@ impl Control for Scripted {
     async fn empty_trash(&self, older_than: Option<Duration>) -> Result<String, Failure> {
         Ok(format!("{older_than:?}"))
     }
+    async fn conflicts(&self) -> Result<Conflicts, Failure> {
+        Ok(Conflicts::default())
+    }
+    async fn resolve_conflict(&self, id: String, keep: Keep) -> Result<String, Failure> {
+        Ok(format!("conflict {id}: {keep:?}"))
+    }
+    async fn passes(&self) -> Result<Passes, Failure> {
+        Ok(Passes::default())
+    }
+    async fn undo(&self, _: u64, _: bool) -> Result<Undone, Failure> {
+        Ok(Undone::default())
+    }
     async fn unmount(&self, _: bool, _: Option<Duration>, _: Reporter) -> Result<Left, Failure> {
         if let Some(unmounted) = &self.unmounted {
             unmounted.send(()).await.unwrap();

@@ -1,11 +1,14 @@
 //! What the engine tells, as the protocol says it.
 
 use crate::control::protocol::{
-    Direction, GuardQuestion, Items, KeptItem, LEFT_ITEMS_MAX, Left, LeftItem, LinkState, Location,
-    Pass, Transfer,
+    Conflict, ConflictVersion, Conflicts, Direction, GuardQuestion, Items, KeptItem,
+    LEFT_ITEMS_MAX, Left, LeftItem, LinkState, Location, Pass, PassDeeds, Passes, Side, Transfer,
 };
 use crate::engine::{self, EngineStatus, PassReport, Shelf};
 use crate::sync::Guard;
+
+/// Whose a version is that came by way of the server.
+pub(in crate::daemon) const THE_SERVER: &str = "the server";
 
 /// What is kept.
 pub(super) fn items_of(shelf: Shelf) -> Items {
@@ -16,16 +19,63 @@ pub(super) fn items_of(shelf: Shelf) -> Items {
         mtime: item.mtime.secs(),
         at: item.at.secs(),
         why: item.why,
-        location: if item.on_server {
-            Location::Server
-        } else {
-            Location::Here
-        },
+        location: location(item.on_server),
     };
     let missing = "there is no link: what is kept on the server is not shown";
     Items {
         items: shelf.items.into_iter().map(item).collect(),
         missing: shelf.only_here.then(|| missing.to_owned()),
+    }
+}
+
+/// Conflicts as a machine called `host` tells them.
+pub(super) fn conflicts_of(found: engine::Conflicts, host: &str) -> Conflicts {
+    let version = |version: engine::ConflictVersion, mine: bool| ConflictVersion {
+        bytes: version.size,
+        mtime: version.mtime.secs(),
+        host: if mine { host } else { THE_SERVER }.to_owned(),
+    };
+    let view = |conflict: engine::Conflict| {
+        let mine = conflict.lost == engine::Side::Mine;
+        Conflict {
+            id: conflict.id,
+            path: conflict.path.to_string(),
+            at: conflict.at.secs(),
+            lost: if mine { Side::Mine } else { Side::Theirs },
+            current: conflict.current.map(|current| version(current, !mine)),
+            kept: version(conflict.kept, mine),
+            location: location(conflict.on_server),
+        }
+    };
+    let missing = "there is no link: conflicts that were kept on the server since it was last seen are not shown";
+    Conflicts {
+        conflicts: found.conflicts.into_iter().map(view).collect(),
+        missing: found.only_here.then(|| missing.to_owned()),
+    }
+}
+
+fn location(on_server: bool) -> Location {
+    if on_server {
+        Location::Server
+    } else {
+        Location::Here
+    }
+}
+
+/// What passes did.
+pub(super) fn passes_of(passes: Vec<engine::PassDeeds>) -> Passes {
+    let view = |pass: engine::PassDeeds| PassDeeds {
+        id: pass.id,
+        at: pass.at.secs(),
+        created: pass.created,
+        replaced: pass.replaced,
+        removed: pass.removed,
+        moved: pass.moved,
+        attributes: pass.attributes,
+        whole: !pass.more,
+    };
+    Passes {
+        passes: passes.into_iter().map(view).collect(),
     }
 }
 
@@ -70,8 +120,8 @@ pub(super) fn pass_of(report: &PassReport) -> Pass {
     });
     match report.conflicts {
         0 => {}
-        1 => parts.push("1 conflict, see `roamhome backups list`".to_owned()),
-        n => parts.push(format!("{n} conflicts, see `roamhome backups list`")),
+        1 => parts.push("1 conflict, see `roamhome conflicts list`".to_owned()),
+        n => parts.push(format!("{n} conflicts, see `roamhome conflicts list`")),
     }
     match report.overtaken {
         0 => {}

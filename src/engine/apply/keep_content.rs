@@ -1,6 +1,7 @@
 //! Content that makes room for the server's: linked into the backups before, removed after. Of a symlink it is
 //! the target.
 
+use super::super::keep::conflicts::LOST_HERE;
 use super::super::shared::Shared;
 use super::{Applied, current_or_renamed};
 use crate::replica::{Content, LocalBackup, ReplicaError};
@@ -31,7 +32,7 @@ pub(super) fn keep_content(
         };
         let why = match keep {
             Keep::Replaced => "replaced by a newer version from the server",
-            Keep::Backup => "lost a conflict against the server's version",
+            Keep::Backup => LOST_HERE,
             Keep::Trash => "removed on the server",
         };
         Ok::<_, ReplicaError>(Some(LocalBackup {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::apply::Applied;
 use super::super::base;
+use super::super::deeds;
 use super::super::gather::{self, Gathered};
 use super::super::push::Pushed;
 use super::super::scan::ScanError;
@@ -23,6 +24,8 @@ struct Settled<'a> {
     known: bool,
     /// The node that was sent, and its `data_seq` then.
     sent: Option<(NodeId, u64)>,
+    /// The step was done; what stands at its place on the server since, if it is told.
+    done: Option<Option<Version>>,
 }
 
 /// What becomes of the problem shown at a step's place.
@@ -59,7 +62,13 @@ pub(super) fn settle(
                 note,
                 known,
                 sent,
+                done,
             } = settled;
+            if let Some(version) = done {
+                for deed in deeds::of_step(shared, tx, step, version.as_ref())? {
+                    deeds::add(shared, tx, deed)?;
+                }
+            }
             let own = sent.map(|sent| BTreeMap::from([sent]));
             let seqs = own.as_ref().unwrap_or(&gathered.seqs);
             for fold in folds {
@@ -103,6 +112,7 @@ fn judge<'a>(
             note,
             known: false,
             sent: None,
+            done: None,
         })
     };
     let mut sent = None;
@@ -148,6 +158,10 @@ fn judge<'a>(
         note,
         known: outcome != Outcome::Failed && declares(&step.action),
         sent,
+        done: match outcome {
+            Outcome::Done { version, .. } => Some(version),
+            _ => None,
+        },
     })
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::super::deeds;
 use super::super::home;
 use super::super::shared::{Shared, lock};
 use super::kept_path;
-use crate::remote::layout::{self, Aside};
+use super::retention::{self, Item, Limits};
+use crate::remote::layout::{self, Aside, Reason};
 use crate::remote::{ErrorKind, Remote, RemoteError, Session};
 use crate::replica::{Observation, ReplicaError};
 use crate::sync::Keep;
@@ -14,8 +16,12 @@ use crate::tree::{NodeId, RelPath, Time};
 /// What is kept is looked through for what may go so often: its lists can be long.
 const EXPIRE_EVERY_SECS: i64 = 86_400;
 
+/// What is kept for less than this does not go for want of room.
+const YOUNG_SECS: i64 = 86_400;
+
 /// After a full pass: second names are no longer needed where our version was seen in place, what a dead
-/// upload left is removed, and once a day what is older than the retention goes.
+/// upload left is removed, and once a day what is too old, too many
+/// of one file or too much goes.
 pub(in crate::engine) async fn tidy(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -31,15 +37,50 @@ pub(in crate::engine) async fn tidy(
     if last.is_some_and(|last| (last..last + EXPIRE_EVERY_SECS).contains(&now)) {
         return Ok(());
     }
-    let before = now - i64::try_from(shared.options.retention.as_secs()).unwrap_or(i64::MAX / 2);
-    futures_util::try_join!(
-        expire(remote, layout::trash(), before),
-        expire(remote, layout::backups(), before)
-    )?;
-    if let Err(error) = expire_local(shared) {
+    expire_there(shared, remote, now).await?;
+    if let Err(error) = expire_here(shared) {
         tracing::warn!(%error, "removing local backups whose retention ended");
     }
+    let retention = i64::try_from(shared.options.retention.as_nanos()).unwrap_or(i64::MAX);
+    let before = Time(shared.now().0.saturating_sub(retention));
+    if let Err(error) = deeds::expire(shared, before) {
+        tracing::warn!(%error, "forgetting what passes did long ago");
+    }
     *lock(&shared.expired_at) = Some(now);
+    Ok(())
+}
+
+fn limits(shared: &Shared, now: i64) -> Limits {
+    let retention = i64::try_from(shared.options.retention.as_secs()).unwrap_or(i64::MAX / 2);
+    Limits {
+        before: now.saturating_sub(retention),
+        young: now.saturating_sub(YOUNG_SECS),
+        bytes: shared.options.retention_size,
+        of_one_file: shared.options.kept_per_file,
+    }
+}
+
+/// What goes from both shelves of the server, which share the room.
+async fn expire_there(shared: &Arc<Shared>, remote: &Remote, now: i64) -> Result<(), RemoteError> {
+    let mut items = Vec::new();
+    let mut paths = Vec::new();
+    for shelf in [layout::trash(), layout::backups()] {
+        for entry in remote.bulk().list(&shelf).await? {
+            let Some(aside) = Aside::parse(&entry.name) else {
+                continue;
+            };
+            paths.push(shelf.join(&entry.name));
+            items.push(Item {
+                at: aside.at.secs(),
+                size: entry.stat.size,
+                only_copy: matches!(aside.reason, Reason::Conflict | Reason::Race),
+                origin: aside.origin,
+            });
+        }
+    }
+    for i in retention::expired(&items, &limits(shared, now)) {
+        home::remove_if_there(remote, &paths[i]).await?;
+    }
     Ok(())
 }
 
@@ -61,14 +102,21 @@ pub(super) async fn expire(
     Ok(removed)
 }
 
-fn expire_local(shared: &Shared) -> Result<(), ReplicaError> {
-    let retention = i64::try_from(shared.options.retention.as_nanos()).unwrap_or(i64::MAX);
-    let before = Time(shared.now().0.saturating_sub(retention));
-    for backup in shared.replica.view(|view| view.backups())? {
-        if backup.at < before {
-            shared.replica.update(|tx| tx.remove_backup(backup.id))?;
-            shared.replica.content().remove_backup(backup.id)?;
-        }
+fn expire_here(shared: &Shared) -> Result<(), ReplicaError> {
+    let backups = shared.replica.view(|view| view.backups())?;
+    let items: Vec<_> = backups
+        .iter()
+        .map(|backup| Item {
+            origin: &backup.path,
+            at: backup.at.secs(),
+            size: backup.version.size,
+            only_copy: backup.unsent,
+        })
+        .collect();
+    for i in retention::expired(&items, &limits(shared, shared.now().secs())) {
+        let id = backups[i].id;
+        shared.replica.update(|tx| tx.remove_backup(id))?;
+        shared.replica.content().remove_backup(id)?;
     }
     Ok(())
 }
@@ -105,7 +153,8 @@ async fn keep_second_name(
     second: &RelPath,
     origin: &RelPath,
 ) -> Result<(), RemoteError> {
-    let kept = kept_path(shared, Keep::Backup, origin);
+    // Nearly always by somebody who had seen it: no conflict that a person has to decide about.
+    let kept = kept_path(shared, Keep::Replaced, origin);
     match session.rename(second, &kept).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

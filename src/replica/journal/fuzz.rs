@@ -3,8 +3,8 @@
 
 use super::super::hint;
 use super::super::index::tests::file;
-use super::super::rows::{Content, LocalBackup, Observation};
-use super::super::table::{Backups, Links, Meta, Nodes, Remote, Table, Xattrs};
+use super::super::rows::{Content, Deed, DeedKind, LocalBackup, Observation};
+use super::super::table::{Backups, Deeds, Links, Meta, Nodes, Remote, Table, Xattrs};
 use super::*;
 use crate::fuzz::{Rng, garbage, peak_of, repeat, spoil};
 use crate::tree::{Hash, Name, NodeId, Place, RelPath, Time, Version};
@@ -28,7 +28,7 @@ fn changes(rng: &mut Rng) -> Changes {
         let place = Place::new(id, name(rng));
         let mut version = Version::file(rng.next(), 5, 0o644);
         version.hash = rng.one_in(2).then_some(Hash([7; 32]));
-        match rng.below(6) {
+        match rng.below(7) {
             0 => {
                 let mut node = file(id);
                 node.content = rng.pick(&[Content::Absent, Content::Partial, Content::Whole]);
@@ -57,6 +57,19 @@ fn changes(rng: &mut Rng) -> Changes {
                     unsent: true,
                 };
                 drop(Backups::rows_mut(&mut changes).insert(id.0, Some(backup)));
+            }
+            5 => {
+                let deed = Deed {
+                    at: Time(-5),
+                    on_server: true,
+                    kind: DeedKind::Replaced,
+                    path: [name(rng)].into_iter().collect(),
+                    from: RelPath::root(),
+                    before: None,
+                    after: Some(version),
+                    kept: "local-1".into(),
+                };
+                drop(Deeds::rows_mut(&mut changes).insert((id.0, 1), Some(deed)));
             }
             _ => drop(Meta::rows_mut(&mut changes).insert("key".into(), None)),
         }
