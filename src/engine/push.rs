@@ -16,10 +16,12 @@ use crate::tree::{Kind, NodeId, Place, RelPath, Version};
 
 mod replace;
 mod send;
+mod set;
 
 use replace::{Names, create, create_link, replace, set_aside};
 pub(super) use replace::{discard, look};
 use send::{Sent, send};
+pub(super) use set::publish_set;
 
 /// How a step on the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,48 +84,89 @@ pub(super) async fn publish(
         discard(session, &staged).await?;
         return Ok(Pushed::Stale);
     };
-    let intent = Intent {
-        node: sent.node.id,
-        data_seq: sent.node.data_seq,
+    let upload = Uploaded {
+        sent,
         number,
-        version: sent.version(),
-        from: None,
+        staged,
+        target,
     };
+    give_name(shared, remote, out, &upload).await
+}
+
+/// What is in staging, and where it is to go.
+struct Uploaded {
+    sent: Sent,
+    number: u64,
+    staged: RelPath,
+    target: RelPath,
+}
+
+impl Uploaded {
+    fn intent(&self) -> Intent {
+        Intent {
+            node: self.sent.node.id,
+            data_seq: self.sent.node.data_seq,
+            number: self.number,
+            version: self.sent.version(),
+            from: None,
+        }
+    }
+
+    /// It stands in its place, where a look shows `seen`.
+    fn published(&self, seen: Version) -> Pushed {
+        Pushed::Sent {
+            node: self.sent.node.id,
+            seq: self.sent.node.data_seq,
+            version: Version {
+                hash: self.sent.hash,
+                ..seen
+            },
+        }
+    }
+}
+
+/// Publishes what was uploaded. A symlink is made only now.
+async fn give_name(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    out: &Outgoing<'_>,
+    upload: &Uploaded,
+) -> Result<Pushed, ScanError> {
+    let session = remote.bulk().as_ref();
+    let Uploaded {
+        sent,
+        number,
+        staged,
+        target,
+    } = upload;
     if sent.node.kind == Kind::Symlink {
         let points_to = &sent.node.target;
         if out.replaces.is_none() {
-            intents::declare(shared, out.place, intent).await?;
+            intents::declare(shared, out.place, upload.intent()).await?;
             // Made in place: a rename onto a dangling symlink would replace it.
-            return Ok(create_link(session, points_to, &target).await?);
+            return Ok(create_link(session, points_to, target).await?);
         }
-        session.symlink(&staged, points_to).await?;
+        session.symlink(staged, points_to).await?;
     }
-    intents::declare(shared, out.place, intent).await?;
+    intents::declare(shared, out.place, upload.intent()).await?;
     let published = match out.replaces {
-        None => create(session, &staged, &target).await,
+        None => create(session, staged, target).await,
         Some(expected) => {
-            let second = keep::second_path(shared, out.node, number);
+            let second = keep::second_path(shared, out.node, *number);
             let names = Names {
-                staged: &staged,
+                staged,
                 second: &second,
-                target: &target,
+                target,
             };
             replace(shared, remote, session, out, expected, names).await
         }
     };
     match published {
-        Ok(Pushed::Done(Some(version))) => Ok(Pushed::Sent {
-            node: sent.node.id,
-            seq: sent.node.data_seq,
-            version: Version {
-                hash: sent.hash,
-                ..version
-            },
-        }),
+        Ok(Pushed::Done(Some(version))) => Ok(upload.published(version)),
         Ok(other) => Ok(other),
         Err(error) => {
             if !error.is_link_loss() {
-                discard(session, &staged).await?;
+                discard(session, staged).await?;
             }
             Err(error.into())
         }

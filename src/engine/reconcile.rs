@@ -146,6 +146,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         ..PassReport::default()
     };
     lock(&shared.overtaken).clear();
+    lock(&shared.sent_sets).clear();
     if force && !lock(&shared.guards).is_empty() {
         unite(shared, &remote).await?;
     }
@@ -234,6 +235,7 @@ fn add(report: &mut PassReport, stats: &RoundStats) {
 async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     let remote = connection(shared)?;
     lock(&shared.overtaken).clear();
+    lock(&shared.sent_sets).clear();
     let mut guards = home::recheck(shared, &remote)
         .await
         .map_err(ScanError::from)?;
@@ -274,14 +276,15 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
     let gathered = shared.replica.view(|view| {
         let mut places = Vec::new();
         let overtaken = lock(&shared.overtaken);
+        let sent = lock(&shared.sent_sets);
         for (place, since) in view.dirty(usize::MAX)? {
             let ripe = !patient || is_ripe(shared, view, &place, since, now)?;
-            if ripe && !overtaken.contains(&place) {
+            if ripe && !overtaken.contains(&place) && !sent.contains(&place) {
                 places.push(place);
             }
         }
         places.extend(view.observations()?.into_iter().map(|(place, _)| place));
-        gather::gather(view, shared.replica.opens(), places)
+        gather::gather(view, &shared.replica, places)
     })?;
     let policy = Policy {
         prefer: shared.options.prefer,
