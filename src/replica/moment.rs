@@ -212,3 +212,100 @@ fn first_bytes(content: &ContentStore, node: &Node) -> Option<[u8; DATABASE_MAGI
     file.read_exact_at(&mut bytes, 0).ok()?;
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::super::index::tests::{make, open, update};
+    use super::*;
+    use crate::tree::{Name, RelPath};
+
+    /// Spans several pieces of a copy.
+    const SIZE: usize = 300_000;
+    const NAMES: [&str; 3] = ["d", "d-wal", "d-journal"];
+
+    fn write(replica: &Replica, id: NodeId, file: &std::fs::File, byte: u8) {
+        let _writing = replica.opens().write(id);
+        file.write_all_at(&vec![byte; SIZE], 0).unwrap();
+        update(replica, |tx| {
+            let node = tx.node(id)?.unwrap();
+            tx.put_node(Node {
+                data_seq: node.data_seq + 1,
+                ..node
+            })
+        });
+    }
+
+    fn byte_of(member: &Member) -> u8 {
+        let mut bytes = Vec::new();
+        let staged = member.file.as_ref().unwrap();
+        let mut file = std::fs::File::open(&staged.path).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, vec![bytes[0]; SIZE]);
+        bytes[0]
+    }
+
+    /// One after the other gets the next byte, again and again: at any moment, those behind are one byte late.
+    fn beside_a_writer(most: u64, at_least: usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let files = NAMES.map(|name| {
+            let id = make(&replica, name, |node| {
+                node.data_changed = true;
+                node.size = SIZE as u64;
+                node.content = Content::Whole;
+            });
+            let hint = RelPath::parse(name.as_bytes()).unwrap();
+            let file = replica.content().open_unsent(id, &hint).unwrap();
+            write(&replica, id, &file, 0);
+            (id, file)
+        });
+        let places =
+            NAMES.map(|name| Place::new(NodeId::ROOT, Name::new(name.as_bytes()).unwrap()));
+        let done = AtomicBool::new(false);
+        let mut taken = 0;
+        let look = || match replica
+            .moment_holding(&places, None, |_| true, most)
+            .unwrap()
+        {
+            Moment::Taken(members) => {
+                let bytes: Vec<_> = members.iter().map(byte_of).collect();
+                let late = |n: usize| bytes[0].wrapping_sub(bytes[n]);
+                assert!(late(1) <= late(2) && late(2) <= 1, "{bytes:?}");
+                1
+            }
+            _ => 0,
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut bytes = (0..=255).cycle().skip(1);
+                while !done.load(Ordering::Relaxed) {
+                    let byte = bytes.next().unwrap();
+                    files
+                        .iter()
+                        .for_each(|(id, file)| write(&replica, *id, file, byte));
+                }
+            });
+            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                (0..20).map(|_| look()).sum::<usize>()
+            }));
+            done.store(true, Ordering::Relaxed);
+            taken = looked.unwrap();
+        });
+        assert!(taken >= at_least, "{taken}");
+        assert_eq!(look(), 1);
+    }
+
+    #[test]
+    fn files_that_belong_together_are_taken_at_one_moment_beside_a_writer() {
+        beside_a_writer(HELD_MAX, 20);
+    }
+
+    #[test]
+    fn large_files_that_belong_together_count_only_if_none_was_written_to() {
+        beside_a_writer(0, 0);
+    }
+}
