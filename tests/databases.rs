@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use roamhome::engine::Scope;
+use roamhome::engine::{KeptWhere, Scope};
+use roamhome::fs::Handle;
 use roamhome::remote::MemoryServer;
 use roamhome::remote::memory::Trip;
 use roamhome::tree::RelPath;
@@ -74,13 +75,26 @@ impl Set {
     }
 
     fn put(&self, client: &Client, path: &str) {
-        client.write(path, &self.database);
+        for handle in self.put_open(client, path) {
+            client.close(handle);
+        }
+    }
+
+    /// The same by a program that goes on to have the files open.
+    fn put_open(&self, client: &Client, path: &str) -> Vec<Handle> {
+        let open = |path: &str, data: &[u8]| {
+            let handle = client.open_to_write(path);
+            client.write_open(handle, data);
+            handle
+        };
+        let mut handles = vec![open(path, &self.database)];
         let log = format!("{path}-wal");
         match &self.log {
-            Some(bytes) => client.write(&log, bytes),
+            Some(bytes) => handles.push(open(&log, bytes)),
             None if client.read(&log).is_ok() => client.unlink(&log),
             None => {}
         }
+        handles
     }
 
     /// What the server has; `None` if not even the database is there.
@@ -90,6 +104,14 @@ impl Set {
             database: read(path)?,
             log: read(&format!("{path}-wal")),
         })
+    }
+
+    /// What a machine has.
+    fn of(client: &Client, path: &str) -> Self {
+        Self {
+            database: client.read(path).unwrap(),
+            log: client.read(&format!("{path}-wal")).ok(),
+        }
     }
 }
 
@@ -120,12 +142,14 @@ fn is_sound_at_every_cut(before: &Set, after: &Set, aside: bool) -> u64 {
         assert_eq!(client.flush(), 0);
         assert_eq!(Set::on(&server, "db").as_ref(), Some(before));
         clock.advance(10);
-        after.put(&client, "db");
+        // It lives on, so that nothing that seems to come from the server could be taken over.
+        let open = after.put_open(&client, "db");
         clock.advance(10);
         server.trip(requests, Trip::CutBefore);
         let pass = client.engine.pass(Scope::Push { now: true });
         if client.block_on(pass).is_ok() {
             assert_eq!(Set::on(&server, "db").as_ref(), Some(after));
+            open.into_iter().for_each(|handle| client.close(handle));
             return requests;
         }
         match Set::on(&server, "db") {
@@ -146,6 +170,7 @@ fn is_sound_at_every_cut(before: &Set, after: &Set, aside: bool) -> u64 {
         clock.advance(10);
         assert_eq!(client.flush(), 0);
         assert_eq!(Set::on(&server, "db").as_ref(), Some(after));
+        open.into_iter().for_each(|handle| client.close(handle));
         assert_eq!(client.sync().conflicts, 0);
     }
     0
@@ -167,4 +192,107 @@ fn a_database_is_sound_wherever_the_link_is_cut_while_it_is_published() {
 #[test]
 fn a_database_that_is_moved_aside_is_sound_wherever_the_link_is_cut() {
     all_are_sound_at_every_cut(true);
+}
+
+/// All contents that are kept, on the server and on this machine.
+fn kept(client: &Client, dir: &Path) -> Vec<Vec<u8>> {
+    let shelf = client.block_on(client.engine.kept(KeptWhere::Backups));
+    let to = dir.join("kept");
+    let content = |id: &str| {
+        client
+            .block_on(client.engine.restore_kept(id, &to))
+            .unwrap();
+        let data = fs::read(&to).unwrap();
+        fs::remove_file(&to).unwrap();
+        data
+    };
+    let items = shelf.unwrap().items;
+    items.iter().map(|item| content(&item.id)).collect()
+}
+
+/// Two machines change a database apart; the first of them comes back first. What they both have then is what the
+/// later one made, and all that the other made is kept where it lost.
+fn the_later_wins(first: &Set, second: &Set, second_is_later: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::new();
+    let server = server(&clock);
+    let one = client(dir.path(), "one", &server, &clock);
+    let other = client(dir.path(), "other", &server, &clock);
+    set(1, Some(2)).put(&one, "db");
+    one.flush();
+    other.sync();
+    assert_eq!(Set::of(&other, "db").number(), 2);
+    one.offline();
+    other.offline();
+    let mut changes = [(&one, first), (&other, second)];
+    changes[..].rotate_left(usize::from(!second_is_later));
+    for (client, set) in changes {
+        clock.advance(10);
+        set.put(client, "db");
+    }
+    clock.advance(10);
+    one.online();
+    assert_eq!(one.flush(), 0);
+    other.online();
+    other.sync();
+    one.sync();
+    let (winner, loser) = match second_is_later {
+        true => (second, first),
+        false => (first, second),
+    };
+    assert_eq!(Set::on(&server, "db").as_ref(), Some(winner));
+    for client in [&one, &other] {
+        assert_eq!(&Set::of(client, "db"), winner);
+    }
+    assert_eq!(winner.number(), Set::of(&other, "db").number());
+    let kept = kept(&other, dir.path());
+    for lost in [Some(&loser.database), loser.log.as_ref()] {
+        assert!(lost.is_none_or(|lost| kept.contains(lost)));
+    }
+    assert_eq!(one.sync().done + other.sync().done, 0);
+}
+
+#[test]
+fn two_machines_that_changed_a_database_apart_end_with_one_of_them_whole() {
+    let (logged, closed) = (set(3, Some(4)), set(5, None));
+    let log_alone = Set {
+        database: set(1, Some(2)).database,
+        log: set(1, Some(6)).log,
+    };
+    for (first, second) in [
+        (&logged, &closed),
+        (&closed, &logged),
+        (&log_alone, &closed),
+        (&logged, &log_alone),
+    ] {
+        for second_is_later in [true, false] {
+            the_later_wins(first, second, second_is_later);
+        }
+    }
+}
+
+#[test]
+fn what_belongs_to_a_replaced_database_does_not_stay_beside_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::new();
+    let server = server(&clock);
+    let one = client(dir.path(), "one", &server, &clock);
+    let other = client(dir.path(), "other", &server, &clock);
+    set(1, Some(2)).put(&one, "db");
+    one.flush();
+    other.sync();
+    assert_eq!(Set::of(&other, "db").number(), 2);
+    // An index of the log, for the programs of one machine.
+    other.write("db-shm", b"shared memory");
+    other.write("other-shm", b"a file like others");
+    other.flush();
+    assert!(server.read_file(&path_of("db-shm")).is_err());
+    server.read_file(&path_of("other-shm")).unwrap();
+    clock.advance(10);
+    set(3, None).put(&one, "db");
+    one.flush();
+    other.sync();
+    assert_eq!(Set::of(&other, "db"), set(3, None));
+    assert!(other.read("db-shm").is_err());
+    assert_eq!(other.read("other-shm").unwrap(), b"a file like others");
 }

@@ -6,13 +6,15 @@
 
 use super::base;
 use super::shared::Shared;
-use crate::replica::{Node, Problem, ReplicaError, Tx};
+use crate::replica::{LocalBackup, Node, Problem, ReplicaError, Tx};
 use crate::sync::Keep;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
+mod exchange;
 mod keep_content;
 mod rows;
 
+pub(super) use exchange::exchange;
 use keep_content::{finish, keep_content};
 pub(super) use rows::{NewNode, adopt_into, succeed};
 use rows::{adopt_as, detach, overwrite, recheck, stand, touch};
@@ -35,35 +37,46 @@ pub(super) fn adopt(
     revive: Option<NodeId>,
 ) -> Result<Applied, ReplicaError> {
     let now = shared.now();
-    let applied = shared.replica.update(|tx| {
-        if tx.child(place.parent, &place.name)?.is_some() {
-            return Ok(Applied::Stale);
-        }
-        let Some(mut parent) = tx.node(place.parent)? else {
-            return Ok(Applied::Stale);
-        };
-        let mtime = if version.kind == Kind::File {
-            Time::new(version.mtime, 0)
-        } else {
-            now
-        };
-        let new = NewNode { version, mtime };
-        let id = match revive {
-            Some(id) if tx.node(id)?.is_some() => return Ok(Applied::Stale),
-            Some(id) => id,
-            None => tx.alloc_node()?,
-        };
-        adopt_as(&shared.options, now, tx, place, &new, &mut parent, id)?;
-        touch(&mut parent, now);
-        tx.put_node(parent)?;
-        tx.clear_dirty(place)?;
-        Ok::<_, ReplicaError>(Applied::Done(Some(id)))
-    })?;
+    let applied = shared
+        .replica
+        .update(|tx| adopt_in(shared, tx, place, version, revive, now))?;
     if applied != Applied::Stale {
         shared.entry_changed(place);
         shared.node_changed(place.parent);
     }
     Ok(applied)
+}
+
+fn adopt_in(
+    shared: &Shared,
+    tx: &mut Tx<'_>,
+    place: &Place,
+    version: &Version,
+    revive: Option<NodeId>,
+    now: Time,
+) -> Result<Applied, ReplicaError> {
+    if tx.child(place.parent, &place.name)?.is_some() {
+        return Ok(Applied::Stale);
+    }
+    let Some(mut parent) = tx.node(place.parent)? else {
+        return Ok(Applied::Stale);
+    };
+    let mtime = if version.kind == Kind::File {
+        Time::new(version.mtime, 0)
+    } else {
+        now
+    };
+    let new = NewNode { version, mtime };
+    let id = match revive {
+        Some(id) if tx.node(id)?.is_some() => return Ok(Applied::Stale),
+        Some(id) => id,
+        None => tx.alloc_node()?,
+    };
+    adopt_as(&shared.options, now, tx, place, &new, &mut parent, id)?;
+    touch(&mut parent, now);
+    tx.put_node(parent)?;
+    tx.clear_dirty(place)?;
+    Ok(Applied::Done(Some(id)))
 }
 
 /// The server's version replaces the node; what it replaces becomes a local backup. Another node takes its place,
@@ -79,64 +92,114 @@ pub(super) fn refresh(
 ) -> Result<Applied, ReplicaError> {
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
-    let opens = shared.replica.opens();
-    let (mut shown, mut last) = (place.clone(), true);
+    let mut left = Vec::new();
     let applied = shared.replica.update(|tx| {
-        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
-            return Ok(Applied::Stale);
-        };
-        shown.clone_from(&stands);
-        last = node.nlink <= 1;
-        if let Some(backup) = &backup {
-            tx.add_backup(backup.clone())?;
-        }
-        let new_id = if node.kind == version.kind && node.nlink == 1 {
-            let next = succeed(tx, opens, node, now)?;
-            let new_id = next.id;
-            overwrite(tx, next, version, now)?;
-            new_id
-        } else {
-            detach(tx, opens, &stands, node, now)?;
-            let Some(mut parent) = tx.node(stands.parent)? else {
-                return Ok(Applied::Stale);
-            };
-            let new = NewNode {
-                version,
-                mtime: Time::new(version.mtime, 0),
-            };
-            let new_id = tx.alloc_node()?;
-            let options = &shared.options;
-            stand(
-                options,
-                now,
-                tx,
-                &stands,
-                &new,
-                &mut parent,
-                (new_id, false),
-            )?;
-            tx.put_node(parent)?;
-            new_id
-        };
-        base::set(
+        refresh_in(
+            shared,
             tx,
-            place,
-            Some(BaseEntry {
-                node: new_id,
-                version: version.clone(),
-            }),
+            (place, id, seq),
+            version,
+            backup.as_ref(),
             now,
-        )?;
-        tx.observe(place.clone(), None)?;
-        recheck(tx, place, now)?;
-        recheck(tx, &stands, now)?;
-        Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
+            &mut left,
+        )
     })?;
     finish(shared, &applied, backup.as_ref())?;
-    if applied != Applied::Stale {
-        shared.entry_left(&shown, id, last);
-    }
+    tell(shared, &applied, &left);
     Ok(applied)
+}
+
+/// What no longer stands at a place: the node, and whether that was its last name.
+type Left = (Place, NodeId, bool);
+
+fn tell(shared: &Shared, applied: &Applied, left: &[Left]) {
+    if *applied != Applied::Stale {
+        for (place, id, last) in left {
+            shared.entry_left(place, *id, *last);
+        }
+    }
+}
+
+fn refresh_in(
+    shared: &Shared,
+    tx: &mut Tx<'_>,
+    (place, id, seq): (&Place, NodeId, u64),
+    version: &Version,
+    backup: Option<&LocalBackup>,
+    now: Time,
+    left: &mut Vec<Left>,
+) -> Result<Applied, ReplicaError> {
+    let opens = shared.replica.opens();
+    let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
+        return Ok(Applied::Stale);
+    };
+    left.push((stands.clone(), id, node.nlink <= 1));
+    if let Some(backup) = backup {
+        tx.add_backup(backup.clone())?;
+    }
+    left.extend(detach_memory(shared, tx, &stands, now)?);
+    let new_id = if node.kind == version.kind && node.nlink == 1 {
+        let next = succeed(tx, opens, node, now)?;
+        let new_id = next.id;
+        overwrite(tx, next, version, now)?;
+        new_id
+    } else {
+        detach(tx, opens, &stands, node, now)?;
+        let Some(mut parent) = tx.node(stands.parent)? else {
+            return Ok(Applied::Stale);
+        };
+        let new = NewNode {
+            version,
+            mtime: Time::new(version.mtime, 0),
+        };
+        let new_id = tx.alloc_node()?;
+        let options = &shared.options;
+        stand(
+            options,
+            now,
+            tx,
+            &stands,
+            &new,
+            &mut parent,
+            (new_id, false),
+        )?;
+        tx.put_node(parent)?;
+        new_id
+    };
+    base::set(
+        tx,
+        place,
+        Some(BaseEntry {
+            node: new_id,
+            version: version.clone(),
+        }),
+        now,
+    )?;
+    tx.observe(place.clone(), None)?;
+    recheck(tx, place, now)?;
+    recheck(tx, &stands, now)?;
+    Ok(Applied::Done(Some(new_id)))
+}
+
+/// The shared memory of a database that is replaced is no index of the new one's log. Who has it open keeps it.
+fn detach_memory(
+    shared: &Shared,
+    tx: &mut Tx<'_>,
+    main: &Place,
+    now: Time,
+) -> Result<Option<Left>, ReplicaError> {
+    let Some(place) = main.shared_memory() else {
+        return Ok(None);
+    };
+    let id = tx.child(place.parent, &place.name)?;
+    let node = id.map(|id| tx.node(id)).transpose()?.flatten();
+    // Of a database it is host-scoped; anything else that is called like this is nothing of ours.
+    let Some(node) = node.filter(|node| node.kind == Kind::File && node.scoped) else {
+        return Ok(None);
+    };
+    let left = (place.clone(), node.id, node.nlink <= 1);
+    detach(tx, shared.replica.opens(), &place, node, now)?;
+    Ok(Some(left))
 }
 
 /// Takes over mode and mtime.
@@ -186,25 +249,44 @@ pub(super) fn drop_file(
 ) -> Result<Applied, ReplicaError> {
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
-    let mut last = true;
+    let mut left = Vec::new();
     let applied = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
-            return Ok(Applied::Stale);
-        };
-        if let Some(backup) = &backup {
-            tx.add_backup(backup.clone())?;
-        }
-        last = node.nlink <= 1;
-        detach(tx, shared.replica.opens(), place, node, now)?;
-        recheck(tx, place, now)?;
-        Ok::<_, ReplicaError>(Applied::Done(None))
+        drop_in(
+            shared,
+            tx,
+            (place, id, seq),
+            backup.as_ref(),
+            now,
+            &mut left,
+        )
     })?;
     finish(shared, &applied, backup.as_ref())?;
+    tell(shared, &applied, &left);
     if applied != Applied::Stale {
-        shared.entry_left(place, id, last);
         shared.node_changed(place.parent);
     }
     Ok(applied)
+}
+
+fn drop_in(
+    shared: &Shared,
+    tx: &mut Tx<'_>,
+    (place, id, seq): (&Place, NodeId, u64),
+    backup: Option<&LocalBackup>,
+    now: Time,
+    left: &mut Vec<Left>,
+) -> Result<Applied, ReplicaError> {
+    let Some(node) = current(shared, tx, place, id, seq)? else {
+        return Ok(Applied::Stale);
+    };
+    if let Some(backup) = backup {
+        tx.add_backup(backup.clone())?;
+    }
+    left.push((place.clone(), id, node.nlink <= 1));
+    left.extend(detach_memory(shared, tx, place, now)?);
+    detach(tx, shared.replica.opens(), place, node, now)?;
+    recheck(tx, place, now)?;
+    Ok(Applied::Done(None))
 }
 
 /// Removes a directory that is empty by now; one that is not stays, and the next plan decides.

@@ -4,19 +4,21 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::apply::{self, Applied};
 use super::super::gather::Gathered;
 use super::super::push::{self, Pushed};
 use super::super::scan::ScanError;
 use super::super::shared::Shared;
 use super::{Ended, resolve, run_step};
 use crate::remote::Remote;
+use crate::replica::ReplicaError;
 use crate::sync::{Action, Input, Step};
 use crate::tree::Place;
 
 /// What is done side by side with others.
 pub(super) enum Job<'a> {
     Step(&'a Step),
-    /// What goes to the server for the database at a place.
+    /// What is done about the database at a place.
     Set(&'a Place, Vec<&'a Step>),
 }
 
@@ -26,7 +28,7 @@ pub(super) fn jobs<'a>(input: &'a Input, steps: &'a [Step]) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
     for step in steps {
         match input.databases.get(&step.place) {
-            Some(main) if sends(&step.action) => sets.entry(main).or_default().push(step),
+            Some(main) if of_set(&step.action) => sets.entry(main).or_default().push(step),
             _ => jobs.push(Job::Step(step)),
         }
     }
@@ -34,16 +36,27 @@ pub(super) fn jobs<'a>(input: &'a Input, steps: &'a [Step]) -> Vec<Job<'a>> {
     jobs
 }
 
-/// Whether it changes a file on the server, or may turn out to.
-fn sends(action: &Action) -> bool {
+/// Whether it changes a file on either side, or may turn out to.
+fn of_set(action: &Action) -> bool {
     match action {
-        Action::Publish { .. } | Action::Remove { .. } | Action::SetAttr { .. } => true,
-        Action::Compare { otherwise, .. } => sends(&otherwise.action),
-        _ => false,
+        Action::SetAttr { .. } | Action::TakeAttrs { .. } => true,
+        Action::Compare { otherwise, .. } => of_set(&otherwise.action),
+        action => is_sent(action) || is_taken(action),
     }
 }
 
-/// Compares what is to be compared, then publishes the set, then does what is left.
+fn is_sent(action: &Action) -> bool {
+    matches!(action, Action::Publish { .. } | Action::Remove { .. })
+}
+
+fn is_taken(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Refresh { .. } | Action::Drop { .. } | Action::Adopt { .. }
+    )
+}
+
+/// Compares what is to be compared, takes over or publishes the set, then does what is left.
 pub(super) async fn run_set<'a>(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -59,10 +72,22 @@ pub(super) async fn run_set<'a>(
             Err(error) => all.push((Cow::Borrowed(step), Err(error))),
         }
     }
-    let (mut planned, rest): (Vec<_>, Vec<_>) = left
-        .into_iter()
-        .partition(|step| matches!(step.action, Action::Publish { .. } | Action::Remove { .. }));
-    if all.is_empty() && !planned.is_empty() {
+    // All of them, or none.
+    if !all.is_empty() {
+        all.extend(left.into_iter().map(stale));
+        return all;
+    }
+    let taken: Vec<_> = left.iter().filter(|step| is_taken(&step.action)).collect();
+    if taken.len() > 1 {
+        let steps: Vec<_> = taken.iter().map(|step| step.as_ref()).collect();
+        let applied = apply::exchange(shared, &steps, &gathered.seqs);
+        let (taken, rest) = left.into_iter().partition(|step| is_taken(&step.action));
+        all.extend(ends_of(taken, applied));
+        left = rest;
+    }
+    let (mut planned, rest): (Vec<_>, Vec<_>) =
+        left.into_iter().partition(|step| is_sent(&step.action));
+    if !planned.is_empty() {
         let is_of_set = |place: &Place| gathered.input.databases.get(place) == Some(main);
         let places = [main.clone()].into_iter().chain(main.companions());
         let places: Vec<_> = places.filter(is_of_set).collect();
@@ -81,8 +106,6 @@ pub(super) async fn run_set<'a>(
             }
         }
     }
-    // Not now, or not needed any more.
-    let stale = |step| (step, Ok(Ended::Server(Pushed::Stale)));
     all.extend(planned.into_iter().map(stale));
     for step in rest {
         if !all.iter().any(|(other, _)| other.place == step.place) {
@@ -91,4 +114,28 @@ pub(super) async fn run_set<'a>(
         }
     }
     all
+}
+
+/// Not now, or not needed any more.
+fn stale(step: Cow<'_, Step>) -> (Cow<'_, Step>, Result<Ended, ScanError>) {
+    (step, Ok(Ended::Server(Pushed::Stale)))
+}
+
+/// The same end for all; an error is one of the first.
+fn ends_of<'a>(
+    steps: Vec<Cow<'a, Step>>,
+    applied: Result<Applied, ReplicaError>,
+) -> Vec<(Cow<'a, Step>, Result<Ended, ScanError>)> {
+    let (applied, mut error) = match applied {
+        Ok(applied) => (applied, None),
+        Err(error) => (Applied::Stale, Some(error)),
+    };
+    let end = |step| {
+        let ended = match error.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(Ended::Replica(applied.clone())),
+        };
+        (step, ended)
+    };
+    steps.into_iter().map(end).collect()
 }
