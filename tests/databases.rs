@@ -29,7 +29,7 @@ fn set(settled: i64, logged: Option<i64>) -> Set {
     let path = dir.path().join("db");
     let db = Connection::open(&path).unwrap();
     db.execute_batch(
-        "PRAGMA page_size=512; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;
+        "PRAGMA synchronous=OFF; PRAGMA page_size=512; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;
          CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, filler TEXT);
          CREATE INDEX by_number ON t (n, filler);",
     )
