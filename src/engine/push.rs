@@ -14,11 +14,14 @@ use crate::replica::{Intent, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, Place, RelPath, Version};
 
+mod burst;
+mod name;
 mod replace;
 mod send;
 mod set;
 
-use replace::{Names, create, create_link, replace, set_aside};
+use name::{Uploaded, give_name};
+use replace::set_aside;
 pub(super) use replace::{discard, look};
 use send::{Sent, send};
 pub(super) use set::publish_set;
@@ -91,86 +94,6 @@ pub(super) async fn publish(
         target,
     };
     give_name(shared, remote, out, &upload).await
-}
-
-/// What is in staging, and where it is to go.
-struct Uploaded {
-    sent: Sent,
-    number: u64,
-    staged: RelPath,
-    target: RelPath,
-}
-
-impl Uploaded {
-    fn intent(&self) -> Intent {
-        Intent {
-            node: self.sent.node.id,
-            data_seq: self.sent.node.data_seq,
-            number: self.number,
-            version: self.sent.version(),
-            from: None,
-        }
-    }
-
-    /// It stands in its place, where a look shows `seen`.
-    fn published(&self, seen: Version) -> Pushed {
-        Pushed::Sent {
-            node: self.sent.node.id,
-            seq: self.sent.node.data_seq,
-            version: Version {
-                hash: self.sent.hash,
-                ..seen
-            },
-        }
-    }
-}
-
-/// Publishes what was uploaded. A symlink is made only now.
-async fn give_name(
-    shared: &Arc<Shared>,
-    remote: &Remote,
-    out: &Outgoing<'_>,
-    upload: &Uploaded,
-) -> Result<Pushed, ScanError> {
-    let session = remote.bulk().as_ref();
-    let Uploaded {
-        sent,
-        number,
-        staged,
-        target,
-    } = upload;
-    if sent.node.kind == Kind::Symlink {
-        let points_to = &sent.node.target;
-        if out.replaces.is_none() {
-            intents::declare(shared, out.place, upload.intent()).await?;
-            // Made in place: a rename onto a dangling symlink would replace it.
-            return Ok(create_link(session, points_to, target).await?);
-        }
-        session.symlink(staged, points_to).await?;
-    }
-    intents::declare(shared, out.place, upload.intent()).await?;
-    let published = match out.replaces {
-        None => create(session, staged, target).await,
-        Some(expected) => {
-            let second = keep::second_path(shared, out.node, *number);
-            let names = Names {
-                staged,
-                second: &second,
-                target,
-            };
-            replace(shared, remote, session, out, expected, names).await
-        }
-    };
-    match published {
-        Ok(Pushed::Done(Some(version))) => Ok(upload.published(version)),
-        Ok(other) => Ok(other),
-        Err(error) => {
-            if !error.is_link_loss() {
-                discard(session, staged).await?;
-            }
-            Err(error.into())
-        }
-    }
 }
 
 /// Cleans up after an upload that failed: what is half there would take the room that lacks.

@@ -329,13 +329,24 @@ fn is_ripe(
     if since > now {
         return Ok(true);
     }
+    let writes = |id: NodeId| shared.replica.opens().writers(id) > 0;
+    // A journal comes and goes with each transaction: whoever works on its database goes on.
+    let main = match place.database() {
+        Some(main) => view.child(main.parent, &main.name)?,
+        None => None,
+    };
+    let main_writes = main.is_some_and(writes);
     let Some(id) = view.child(place.parent, &place.name)? else {
-        return Ok(elapsed(since) >= shared.options.quiet_period);
+        return Ok(elapsed(since)
+            >= match main_writes {
+                true => shared.options.max_dirty_age,
+                false => shared.options.quiet_period,
+            });
     };
     let last = view
         .node(id)?
         .map_or(since, |node| node.ctime.max(since).min(now));
-    let writing = shared.replica.opens().writers(id) > 0;
+    let writing = main_writes || writes(id);
     Ok(elapsed(since) >= shared.options.max_dirty_age
         || (!writing && elapsed(last) >= shared.options.quiet_period))
 }

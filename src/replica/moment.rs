@@ -46,6 +46,9 @@ pub enum Moment {
     Missed,
 }
 
+/// All of them, and what holds their writers.
+type Held<'a> = (Vec<Member>, Vec<Still<'a>>);
+
 /// The node at a place, and its `data_seq`.
 type Row = Option<(NodeId, u64)>;
 
@@ -108,10 +111,7 @@ impl Replica {
     }
 
     /// Looks all of them up while none of them is written to. `None` if they never stay who they are.
-    fn hold(
-        &self,
-        places: &[Place],
-    ) -> Result<Option<(Vec<Member>, Vec<Still<'_>>)>, ReplicaError> {
+    fn hold(&self, places: &[Place]) -> Result<Option<Held<'_>>, ReplicaError> {
         let (mut held, mut still) = (Vec::new(), Vec::new());
         for _ in 0..LOOKS {
             let members = self.members(places)?;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::super::shared::Shared;
 use super::keep_content::{finish, keep_content};
-use super::{Applied, Left, adopt_in, current, drop_in, refresh_in, tell};
+use super::leaf::{Left, drop_in, refresh_in, tell};
+use super::{Applied, adopt_in, current};
 use crate::replica::{LocalBackup, ReplicaError, Tx};
 use crate::sync::{Action, Step};
 use crate::tree::{NodeId, Time};
@@ -31,12 +32,12 @@ pub(in crate::engine) fn exchange(
     let mut left = Vec::new();
     let applied = shared.replica.update(|tx| {
         for step in steps {
-            if !is_possible(shared, tx, step, &seq)? {
+            if !is_possible(shared, tx, step, seq)? {
                 return Ok(Applied::Stale);
             }
         }
         for (step, backup) in steps.iter().zip(&backups) {
-            take(shared, tx, step, &seq, backup.as_ref(), now, &mut left)?;
+            take(shared, tx, step, seq, backup.as_ref(), now, &mut left)?;
         }
         Ok::<_, ReplicaError>(Applied::Done(None))
     })?;

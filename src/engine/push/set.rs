@@ -8,15 +8,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt, join, join_all, try_join_all};
+use futures_util::future::try_join_all;
 
-use super::super::options::Publish;
 use super::super::scan::ScanError;
-use super::super::shared::{SecondName, Shared, lock};
+use super::super::shared::{Shared, lock};
 use super::super::{intents, keep};
+use super::burst::{burst, link_main};
 use super::send::send_as_taken;
 use super::{Outgoing, Pushed, Uploaded, discard, give_name, look, not_sent, server_path};
-use crate::remote::{Remote, RemoteError, Session};
+use crate::remote::Remote;
 use crate::replica::{Member, Moment, ReplicaError};
 use crate::sync::{Action, Keep, Step, Why};
 use crate::tree::{Place, RelPath, Version};
@@ -26,17 +26,17 @@ const LOOKS_FOR_REST: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(7);
 
 /// What becomes of one member on the server.
-struct Part {
-    step: Step,
-    target: RelPath,
+pub(super) struct Part {
+    pub(super) step: Step,
+    pub(super) target: RelPath,
     /// Where what it replaces goes.
-    kept: RelPath,
+    pub(super) kept: RelPath,
     /// What is sent; `None` if it is only moved aside.
-    upload: Option<Uploaded>,
+    pub(super) upload: Option<Uploaded>,
 }
 
 impl Part {
-    fn expected(&self) -> Option<&Version> {
+    pub(super) fn expected(&self) -> Option<&Version> {
         match &self.step.action {
             Action::Publish { replaces, .. } => replaces.as_ref(),
             Action::Remove { expected, .. } => Some(expected),
@@ -44,14 +44,14 @@ impl Part {
         }
     }
 
-    fn keep(&self) -> Keep {
+    pub(super) fn keep(&self) -> Keep {
         match self.step.action {
             Action::Publish { keep, .. } | Action::Remove { keep, .. } => keep,
             _ => Keep::Backup,
         }
     }
 
-    fn is_main(&self, places: &[Place]) -> bool {
+    pub(super) fn is_main(&self, places: &[Place]) -> bool {
         places.first() == Some(&self.step.place)
     }
 }
@@ -289,165 +289,4 @@ async fn publish_parts(
         }
     }
     burst(shared, session, places, parts, by_link).await
-}
-
-/// Gives the version of the database that is about to be replaced a second name, and the new one as well, as
-/// where a single file is replaced; `false` if it has to be moved aside.
-async fn link_main(
-    shared: &Shared,
-    remote: &Remote,
-    places: &[Place],
-    parts: &[Part],
-) -> Result<bool, RemoteError> {
-    let features = remote.features();
-    let possible =
-        shared.options.publish == Publish::Link && features.hardlink && features.posix_rename;
-    let main = parts.iter().find(|part| part.is_main(places));
-    let Some(Part {
-        target,
-        kept,
-        upload: Some(upload),
-        ..
-    }) = main.filter(|main| possible && main.expected().is_some())
-    else {
-        return Ok(false);
-    };
-    let session = remote.bulk().as_ref();
-    let second = keep::second_path(shared, upload.sent.node.id, upload.number);
-    let linked = join(
-        session.hardlink(target, kept),
-        session.hardlink(&upload.staged, &second),
-    );
-    match linked.await {
-        (Ok(()), Ok(())) => Ok(true),
-        (Err(error), _) | (_, Err(error)) if error.is_link_loss() => Err(error),
-        _ => {
-            discard(session, kept).await?;
-            discard(session, &second).await?;
-            Ok(false)
-        }
-    }
-}
-
-/// The renames, in the order in which they leave the least harm if the link breaks between any two of them.
-fn renames<'a>(
-    session: &'a dyn Session,
-    places: &[Place],
-    parts: &'a [Part],
-    by_link: bool,
-) -> Vec<(usize, BoxFuture<'a, Result<(), RemoteError>>)> {
-    let mut all = Vec::new();
-    let (main, companions): (Vec<_>, Vec<_>) = parts
-        .iter()
-        .enumerate()
-        .partition(|(_, part)| part.is_main(places));
-    let aside = |(n, part): &(usize, &'a Part)| {
-        let part = *part;
-        part.expected()
-            .map(|_| (*n, session.rename(&part.target, &part.kept).boxed()))
-    };
-    let named = |(n, part): &(usize, &'a Part)| {
-        let part = *part;
-        let upload = part.upload.as_ref()?;
-        Some((*n, session.rename(&upload.staged, &part.target).boxed()))
-    };
-    all.extend(companions.iter().filter_map(aside));
-    for one in &main {
-        match (&one.1.upload, by_link) {
-            (Some(upload), true) => {
-                let over = session.posix_rename(&upload.staged, &one.1.target);
-                all.push((one.0, over.boxed()));
-            }
-            _ => all.extend(aside(one).into_iter().chain(named(one))),
-        }
-    }
-    all.extend(companions.iter().filter_map(named));
-    all
-}
-
-/// All renames without waiting for any, and a look at what they left.
-async fn burst(
-    shared: &Arc<Shared>,
-    session: &dyn Session,
-    places: &[Place],
-    parts: &[Part],
-    by_link: bool,
-) -> Result<Vec<Pushed>, ScanError> {
-    let (of, renames): (Vec<_>, Vec<_>) =
-        renames(session, places, parts, by_link).into_iter().unzip();
-    let looks = join(
-        join_all(parts.iter().map(|part| look(session, &part.target))),
-        join_all(parts.iter().map(|part| look(session, &part.kept))),
-    );
-    let (renamed, (seen, kept)) = join(join_all(renames), looks).await;
-    let mut failed = vec![None; parts.len()];
-    for (part, outcome) in of.into_iter().zip(renamed) {
-        match outcome {
-            Err(error) if error.is_link_loss() => return Err(error.into()),
-            Err(error) => failed[part] = Some(error),
-            Ok(()) => {}
-        }
-    }
-    let mut pushed = Vec::new();
-    for (((part, seen), kept), failed) in parts.iter().zip(seen).zip(kept).zip(failed) {
-        let seen = seen?;
-        settle_kept(shared, session, part, kept?).await?;
-        if let Some(error) = &failed {
-            tracing::warn!(path = %part.target, %error, "a part of a database could not be published");
-        }
-        pushed.push(match (&part.upload, seen) {
-            (Some(upload), Some(seen)) if failed.is_none() => {
-                if by_link && part.is_main(places) {
-                    remember_second(shared, session, part, upload, &seen).await?;
-                }
-                upload.published(seen)
-            }
-            (None, None) => Pushed::Done(None),
-            (_, seen) => Pushed::Saw(seen),
-        });
-    }
-    Ok(pushed)
-}
-
-/// What was replaced goes, or stays as what it is: a version that nobody expected there is a backup.
-async fn settle_kept(
-    shared: &Shared,
-    session: &dyn Session,
-    part: &Part,
-    kept: Option<Version>,
-) -> Result<(), RemoteError> {
-    let (Some(kept), Some(expected)) = (kept, part.expected()) else {
-        return Ok(());
-    };
-    if !expected.same(&kept) {
-        let theirs = keep::raced_path(shared, &part.target);
-        tracing::warn!(path = %part.target, backup = %theirs, "somebody changed it while it was replaced; their version is a backup");
-        if let Err(error) = session.rename(&part.kept, &theirs).await {
-            tracing::info!(%error, backup = %part.kept, "it is kept as one that was replaced");
-        }
-        return Ok(());
-    }
-    match part.keep() {
-        Keep::Replaced if !shared.options.keep_replaced => discard(session, &part.kept).await,
-        _ => Ok(()),
-    }
-}
-
-/// Notes the second name of the database, so that it goes when the database was seen in place.
-async fn remember_second(
-    shared: &Shared,
-    session: &dyn Session,
-    part: &Part,
-    upload: &Uploaded,
-    seen: &Version,
-) -> Result<(), RemoteError> {
-    let name = SecondName {
-        path: keep::second_path(shared, upload.sent.node.id, upload.number),
-        version: seen.clone(),
-    };
-    let older = lock(&shared.second_names).insert(part.step.place.clone(), name);
-    match older {
-        Some(older) => discard(session, &older.path).await,
-        None => Ok(()),
-    }
 }
