@@ -259,12 +259,7 @@ fn two_machines_that_changed_a_database_apart_end_with_one_of_them_whole() {
         database: set(1, Some(2)).database,
         log: set(1, Some(6)).log,
     };
-    for (first, second) in [
-        (&logged, &closed),
-        (&closed, &logged),
-        (&log_alone, &closed),
-        (&logged, &log_alone),
-    ] {
+    for (first, second) in [(&logged, &closed), (&closed, &log_alone)] {
         for second_is_later in [true, false] {
             the_later_wins(first, second, second_is_later);
         }

@@ -5,7 +5,7 @@ use super::super::shared::Shared;
 use super::keep_content::{finish, keep_content};
 use super::rows::{NewNode, detach, overwrite, recheck, stand, succeed};
 use super::{Applied, current, current_or_renamed};
-use crate::replica::{LocalBackup, ReplicaError, Tx};
+use crate::replica::{LocalBackup, Node, ReplicaError, Tx};
 use crate::sync::Keep;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time, Version};
 
@@ -67,7 +67,7 @@ pub(super) fn refresh_in(
     if let Some(backup) = backup {
         tx.add_backup(backup.clone())?;
     }
-    left.extend(detach_memory(shared, tx, &stands, now)?);
+    left.extend(detach_memory(shared, tx, &node, &stands, now)?);
     let new_id = if node.kind == version.kind && node.nlink == 1 {
         let next = succeed(tx, opens, node, now)?;
         let new_id = next.id;
@@ -115,10 +115,14 @@ pub(super) fn refresh_in(
 fn detach_memory(
     shared: &Shared,
     tx: &mut Tx<'_>,
-    main: &Place,
+    main: &Node,
+    stands: &Place,
     now: Time,
 ) -> Result<Option<Left>, ReplicaError> {
-    let Some(place) = main.shared_memory() else {
+    let Some(place) = stands
+        .shared_memory()
+        .filter(|_| shared.replica.is_database(main))
+    else {
         return Ok(None);
     };
     let id = tx.child(place.parent, &place.name)?;
@@ -176,7 +180,7 @@ pub(super) fn drop_in(
         tx.add_backup(backup.clone())?;
     }
     left.push((place.clone(), id, node.nlink <= 1));
-    left.extend(detach_memory(shared, tx, place, now)?);
+    left.extend(detach_memory(shared, tx, &node, place, now)?);
     detach(tx, shared.replica.opens(), place, node, now)?;
     recheck(tx, place, now)?;
     Ok(Applied::Done(None))
