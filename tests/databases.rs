@@ -19,11 +19,13 @@ struct Set {
     log: Option<Vec<u8>>,
 }
 
-/// Long enough that a log alone holds only some of the pages.
+/// So many that the log holds only some of the pages.
 const ROWS: i64 = 40;
+/// The first rows, of which the log tells.
+const LOGGED: i64 = 10;
 
-/// A database with one number in all rows: first `settled`, which is in the database itself, then `logged`, if any,
-/// of which the log tells.
+/// A database with one number in all rows, `settled`, which is in the database itself; the first rows have `logged`,
+/// if any, of which the log tells. Another table says what they should have.
 fn set(settled: i64, logged: Option<i64>) -> Set {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
@@ -31,19 +33,22 @@ fn set(settled: i64, logged: Option<i64>) -> Set {
     db.execute_batch(
         "PRAGMA synchronous=OFF; PRAGMA page_size=512; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;
          CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, filler TEXT);
+         CREATE TABLE expected (first INTEGER, others INTEGER);
          CREATE INDEX by_number ON t (n, filler);",
     )
     .unwrap();
+    db.execute("INSERT INTO expected VALUES (?1, ?1)", [settled])
+        .unwrap();
     for id in 0..ROWS {
         let row = (id, settled, "x".repeat(150));
         db.execute("INSERT INTO t VALUES (?, ?, ?)", row).unwrap();
     }
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     if let Some(logged) = logged {
-        // Rows move to other pages, so that pages of two states do not fit together.
-        db.execute("DELETE FROM t WHERE id % 3 = ?", [logged % 3])
+        db.execute("UPDATE t SET n = ? WHERE id < ?", [logged, LOGGED])
             .unwrap();
-        db.execute("UPDATE t SET n = ?", [logged]).unwrap();
+        db.execute("UPDATE expected SET first = ?", [logged])
+            .unwrap();
     }
     let log = logged.map(|_| fs::read(dir.path().join("db-wal")).unwrap());
     let database = fs::read(&path).unwrap();
@@ -51,7 +56,7 @@ fn set(settled: i64, logged: Option<i64>) -> Set {
 }
 
 impl Set {
-    /// The number that is in all rows of a sound database.
+    /// The number in the first rows of a sound database.
     #[track_caller]
     fn number(&self) -> i64 {
         let dir = tempfile::tempdir().unwrap();
@@ -65,13 +70,20 @@ impl Set {
             .query_row("PRAGMA integrity_check", [], |row| row.get(0))
             .unwrap();
         assert_eq!(check, "ok");
-        let (least, most): (i64, i64) = db
-            .query_row("SELECT min(n), max(n) FROM t", [], |row| {
+        let (first, others): (i64, i64) = db
+            .query_row("SELECT first, others FROM expected", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .unwrap();
-        assert_eq!(least, most);
-        least
+        let odd: i64 = db
+            .query_row(
+                "SELECT count(*) FROM t WHERE n <> CASE WHEN id < ? THEN ? ELSE ? END",
+                [LOGGED, first, others],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(odd, 0, "rows of another state are among those of {first}");
+        first
     }
 
     fn put(&self, client: &Client, path: &str) {
