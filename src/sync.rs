@@ -6,6 +6,7 @@
 //! into changes of the base tree.
 
 mod change;
+mod database;
 mod decide;
 mod forest;
 mod guard;

@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod crash;
 mod damage;
+mod databases;
 mod demo;
 mod e2e;
 mod engine;

@@ -8,15 +8,17 @@ use super::base;
 use super::deeds;
 use super::shared::Shared;
 use crate::replica::{DeedKind, Node, Problem, ReplicaError, Tx};
-use crate::sync::Keep;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
+mod exchange;
 mod keep_content;
+mod leaf;
 mod rows;
 
-use keep_content::{finish, keep_content};
+pub(super) use exchange::exchange;
+pub(super) use leaf::{drop_file, refresh};
 pub(super) use rows::{NewNode, adopt_into, succeed};
-use rows::{adopt_as, detach, overwrite, recheck, stand, touch};
+use rows::{adopt_as, detach, recheck, touch};
 
 /// How a step on the replica ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,37 +38,9 @@ pub(super) fn adopt(
     revive: Option<NodeId>,
 ) -> Result<Applied, ReplicaError> {
     let now = shared.now();
-    let applied = shared.replica.update(|tx| {
-        if tx.child(place.parent, &place.name)?.is_some() {
-            return Ok(Applied::Stale);
-        }
-        let Some(mut parent) = tx.node(place.parent)? else {
-            return Ok(Applied::Stale);
-        };
-        let mtime = if version.kind == Kind::File {
-            Time::new(version.mtime, 0)
-        } else {
-            now
-        };
-        let new = NewNode { version, mtime };
-        let id = match revive {
-            Some(id) if tx.node(id)?.is_some() => return Ok(Applied::Stale),
-            Some(id) => id,
-            None => tx.alloc_node()?,
-        };
-        adopt_as(&shared.options, now, tx, place, &new, &mut parent, id)?;
-        touch(&mut parent, now);
-        tx.put_node(parent)?;
-        tx.clear_dirty(place)?;
-        deeds::here(
-            shared,
-            tx,
-            (DeedKind::Created, place),
-            (None, Some(version)),
-            None,
-        )?;
-        Ok::<_, ReplicaError>(Applied::Done(Some(id)))
-    })?;
+    let applied = shared
+        .replica
+        .update(|tx| adopt_in(shared, tx, place, version, revive, now))?;
     if applied != Applied::Stale {
         shared.entry_changed(place);
         shared.node_changed(place.parent);
@@ -74,85 +48,43 @@ pub(super) fn adopt(
     Ok(applied)
 }
 
-/// The server's version replaces the node; what it replaces becomes a local backup. Another node takes its place,
-/// as if a program had renamed one over it: who reads or runs the old one goes on doing so. A node that was
-/// renamed here, and not on the server yet, is replaced where it stands.
-pub(super) fn refresh(
+fn adopt_in(
     shared: &Shared,
+    tx: &mut Tx<'_>,
     place: &Place,
-    id: NodeId,
-    seq: u64,
     version: &Version,
-    keep: Keep,
+    revive: Option<NodeId>,
+    now: Time,
 ) -> Result<Applied, ReplicaError> {
-    let backup = keep_content(shared, place, id, seq, keep)?;
-    let now = shared.now();
-    let opens = shared.replica.opens();
-    let (mut shown, mut last) = (place.clone(), true);
-    let applied = shared.replica.update(|tx| {
-        let Some((node, stands)) = current_or_renamed(shared, tx, place, id, seq)? else {
-            return Ok(Applied::Stale);
-        };
-        shown.clone_from(&stands);
-        last = node.nlink <= 1;
-        let kept = backup.as_ref();
-        deeds::here(
-            shared,
-            tx,
-            (DeedKind::Replaced, &stands),
-            (Some(&node), Some(version)),
-            kept,
-        )?;
-        if let Some(backup) = &backup {
-            tx.add_backup(backup.clone())?;
-        }
-        let new_id = if node.kind == version.kind && node.nlink == 1 {
-            let next = succeed(tx, opens, node, now)?;
-            let new_id = next.id;
-            overwrite(tx, next, version, now)?;
-            new_id
-        } else {
-            detach(tx, opens, &stands, node, now)?;
-            let Some(mut parent) = tx.node(stands.parent)? else {
-                return Ok(Applied::Stale);
-            };
-            let new = NewNode {
-                version,
-                mtime: Time::new(version.mtime, 0),
-            };
-            let new_id = tx.alloc_node()?;
-            let options = &shared.options;
-            stand(
-                options,
-                now,
-                tx,
-                &stands,
-                &new,
-                &mut parent,
-                (new_id, false),
-            )?;
-            tx.put_node(parent)?;
-            new_id
-        };
-        base::set(
-            tx,
-            place,
-            Some(BaseEntry {
-                node: new_id,
-                version: version.clone(),
-            }),
-            now,
-        )?;
-        tx.observe(place.clone(), None)?;
-        recheck(tx, place, now)?;
-        recheck(tx, &stands, now)?;
-        Ok::<_, ReplicaError>(Applied::Done(Some(new_id)))
-    })?;
-    finish(shared, &applied, backup.as_ref())?;
-    if applied != Applied::Stale {
-        shared.entry_left(&shown, id, last);
+    if tx.child(place.parent, &place.name)?.is_some() {
+        return Ok(Applied::Stale);
     }
-    Ok(applied)
+    let Some(mut parent) = tx.node(place.parent)? else {
+        return Ok(Applied::Stale);
+    };
+    let mtime = if version.kind == Kind::File {
+        Time::new(version.mtime, 0)
+    } else {
+        now
+    };
+    let new = NewNode { version, mtime };
+    let id = match revive {
+        Some(id) if tx.node(id)?.is_some() => return Ok(Applied::Stale),
+        Some(id) => id,
+        None => tx.alloc_node()?,
+    };
+    adopt_as(&shared.options, now, tx, place, &new, &mut parent, id)?;
+    touch(&mut parent, now);
+    tx.put_node(parent)?;
+    tx.clear_dirty(place)?;
+    deeds::here(
+        shared,
+        tx,
+        (DeedKind::Created, place),
+        (None, Some(version)),
+        None,
+    )?;
+    Ok(Applied::Done(Some(id)))
 }
 
 /// Takes over mode and mtime.
@@ -195,44 +127,6 @@ pub(super) fn take_attrs(
     })?;
     if applied != Applied::Stale {
         shared.node_changed(id);
-    }
-    Ok(applied)
-}
-
-/// The server no longer has it, so it goes here too; its content stays as a backup.
-pub(super) fn drop_file(
-    shared: &Shared,
-    place: &Place,
-    id: NodeId,
-    seq: u64,
-    keep: Keep,
-) -> Result<Applied, ReplicaError> {
-    let backup = keep_content(shared, place, id, seq, keep)?;
-    let now = shared.now();
-    let mut last = true;
-    let applied = shared.replica.update(|tx| {
-        let Some(node) = current(shared, tx, place, id, seq)? else {
-            return Ok(Applied::Stale);
-        };
-        if let Some(backup) = &backup {
-            tx.add_backup(backup.clone())?;
-        }
-        last = node.nlink <= 1;
-        deeds::here(
-            shared,
-            tx,
-            (DeedKind::Removed, place),
-            (Some(&node), None),
-            backup.as_ref(),
-        )?;
-        detach(tx, shared.replica.opens(), place, node, now)?;
-        recheck(tx, place, now)?;
-        Ok::<_, ReplicaError>(Applied::Done(None))
-    })?;
-    finish(shared, &applied, backup.as_ref())?;
-    if applied != Applied::Stale {
-        shared.entry_left(place, id, last);
-        shared.node_changed(place.parent);
     }
     Ok(applied)
 }

@@ -21,11 +21,13 @@ use crate::tree::{Hash, NodeId, Place, Version};
 mod describe;
 mod fold;
 mod racy;
+mod set;
 
 pub(super) use describe::describe;
 pub(super) use fold::apply_fold;
 use fold::settle;
 pub(super) use racy::recheck_racy;
+use set::{Job, jobs, run_set};
 
 /// Steps whose outcomes are folded in one transaction at most: the mount waits for it.
 const SETTLED_AT_ONCE: usize = 32;
@@ -65,34 +67,44 @@ pub(super) async fn run(
         }
     }
     for phase in &plan.phases {
-        let mut steps = phase.steps.iter();
+        let mut jobs = jobs(&gathered.input, &phase.steps).into_iter();
         let mut running = FuturesUnordered::new();
         loop {
             while running.len() < shared.options.transfers_at_once.max(1) {
-                let Some(step) = steps.next() else { break };
-                running.push(async move {
-                    match resolve(shared, remote, gathered, step).await {
-                        Ok(step) => {
-                            let ended = run_step(shared, remote, gathered, &step).await;
-                            (step, ended)
-                        }
-                        Err(error) => (Cow::Borrowed(step), Err(error)),
-                    }
-                });
+                let Some(job) = jobs.next() else { break };
+                running.push(run_job(shared, remote, gathered, job));
             }
             let Some(first) = running.next().await else {
                 break;
             };
-            let mut ended = vec![first];
+            let mut ended = first;
             while ended.len() < SETTLED_AT_ONCE
                 && let Some(Some(more)) = running.next().now_or_never()
             {
-                ended.push(more);
+                ended.extend(more);
             }
             settle(shared, gathered, ended, &mut stats)?;
         }
     }
     Ok(stats)
+}
+
+async fn run_job<'a>(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    gathered: &Gathered,
+    job: Job<'a>,
+) -> Vec<(Cow<'a, Step>, Result<Ended, ScanError>)> {
+    match job {
+        Job::Step(step) => vec![match resolve(shared, remote, gathered, step).await {
+            Ok(step) => {
+                let ended = run_step(shared, remote, gathered, &step).await;
+                (step, ended)
+            }
+            Err(error) => (Cow::Borrowed(step), Err(error)),
+        }],
+        Job::Set(main, steps) => run_set(shared, remote, gathered, main, steps).await,
+    }
 }
 
 /// Content that a plan needs cannot be had: what stands there now decides the next plan.

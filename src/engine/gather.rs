@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::replica::{Node, Opens, ReplicaError, View};
+use crate::replica::{Node, Replica, ReplicaError, View};
 use crate::sync::{DirState, Input, LocalEntry, Triple};
 use crate::tree::{Kind, Name, NodeId, Place, Version};
+
+mod database;
 
 /// How many children of one directory are read at a time.
 const CHILDREN_PAGE: usize = 1000;
@@ -20,12 +22,12 @@ pub(super) struct Gathered {
 /// Gathers the triples at `places` and all that they need.
 pub(super) fn gather(
     view: &View<'_>,
-    opens: &Opens,
+    replica: &Replica,
     places: impl IntoIterator<Item = Place>,
 ) -> Result<Gathered, ReplicaError> {
     let mut gatherer = Gatherer {
         view,
-        opens,
+        replica,
         out: Gathered::default(),
         todo: Vec::new(),
         gone: BTreeMap::new(),
@@ -58,7 +60,7 @@ pub(super) fn all_children(
 
 struct Gatherer<'a, 'v> {
     view: &'a View<'v>,
-    opens: &'a Opens,
+    replica: &'a Replica,
     out: Gathered,
     todo: Vec<Place>,
     gone: BTreeMap<NodeId, bool>,
@@ -78,6 +80,7 @@ impl Gatherer<'_, '_> {
             None => None,
         };
         self.close_over_directories(place.parent)?;
+        self.close_over_database(&place)?;
         for node in base
             .iter()
             .map(|base| base.node)
@@ -192,7 +195,7 @@ impl Gatherer<'_, '_> {
             version: node.version(),
             data_changed: node.data_changed,
             whole: is_whole(&node),
-            busy: self.opens.writers(id) > 0,
+            busy: self.replica.opens().writers(id) > 0,
             // Asked only where the directory might have to go: it costs a look at every child.
             holds_scoped: node.kind == Kind::Dir
                 && remote.is_none_or(|version| version.kind != Kind::Dir)

@@ -141,9 +141,17 @@ async fn published(
     match (seen, since(shared, intent)?) {
         (Some(sent), Since::Torn) if ours => take_back(shared, place, intent, sent),
         (_, Since::Same | Since::Written) if ours => Ok((Action::Agree { entry }, DONE)),
+        // What stood there may have been moved aside to make room, by us: nothing to wait for.
+        (None, _) if is_unsent(shared, intent)? => Ok((Action::Agree { entry: None }, DONE)),
         // What was written to the rest of it must not count as a change of the whole.
         (seen, _) => Ok((Action::Agree { entry }, Outcome::Saw(seen))),
     }
+}
+
+/// Whether the file has changes here that beat a removal on the server, whoever removed it.
+fn is_unsent(shared: &Shared, intent: &Intent) -> Result<bool, ReplicaError> {
+    let node = shared.replica.view(|view| view.node(intent.node))?;
+    Ok(node.is_some_and(|node| node.kind == Kind::File && node.data_changed))
 }
 
 /// A power loss took part of the content here after it was sent: what the server has is all of it.

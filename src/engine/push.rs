@@ -14,12 +14,17 @@ use crate::replica::{Intent, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, Place, RelPath, Version};
 
+mod burst;
+mod name;
 mod replace;
 mod send;
+mod set;
 
-use replace::{Names, create, create_link, replace, set_aside};
+use name::{Uploaded, give_name};
+use replace::set_aside;
 pub(super) use replace::{discard, look};
 use send::{Sent, send};
+pub(super) use set::publish_set;
 
 /// How a step on the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,52 +87,13 @@ pub(super) async fn publish(
         discard(session, &staged).await?;
         return Ok(Pushed::Stale);
     };
-    let intent = Intent {
-        node: sent.node.id,
-        data_seq: sent.node.data_seq,
+    let upload = Uploaded {
+        sent,
         number,
-        version: sent.version(),
-        from: None,
+        staged,
+        target,
     };
-    if sent.node.kind == Kind::Symlink {
-        let points_to = &sent.node.target;
-        if out.replaces.is_none() {
-            intents::declare(shared, out.place, intent).await?;
-            // Made in place: a rename onto a dangling symlink would replace it.
-            return Ok(create_link(session, points_to, &target).await?);
-        }
-        session.symlink(&staged, points_to).await?;
-    }
-    intents::declare(shared, out.place, intent).await?;
-    let published = match out.replaces {
-        None => create(session, &staged, &target).await,
-        Some(expected) => {
-            let second = keep::second_path(shared, out.node, number);
-            let names = Names {
-                staged: &staged,
-                second: &second,
-                target: &target,
-            };
-            replace(shared, remote, session, out, expected, names).await
-        }
-    };
-    match published {
-        Ok(Pushed::Done(Some(version))) => Ok(Pushed::Sent {
-            node: sent.node.id,
-            seq: sent.node.data_seq,
-            version: Version {
-                hash: sent.hash,
-                ..version
-            },
-        }),
-        Ok(other) => Ok(other),
-        Err(error) => {
-            if !error.is_link_loss() {
-                discard(session, &staged).await?;
-            }
-            Err(error.into())
-        }
-    }
+    give_name(shared, remote, out, &upload).await
 }
 
 /// Cleans up after an upload that failed: what is half there would take the room that lacks.

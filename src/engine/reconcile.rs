@@ -148,6 +148,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
     };
     deeds::begin(shared, report.id);
     lock(&shared.overtaken).clear();
+    lock(&shared.sent_sets).clear();
     if force && !lock(&shared.guards).is_empty() {
         unite(shared, &remote).await?;
     }
@@ -240,6 +241,7 @@ fn add(report: &mut PassReport, stats: &RoundStats) {
 async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     let remote = connection(shared)?;
     lock(&shared.overtaken).clear();
+    lock(&shared.sent_sets).clear();
     let mut guards = home::recheck(shared, &remote)
         .await
         .map_err(ScanError::from)?;
@@ -280,14 +282,15 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
     let gathered = shared.replica.view(|view| {
         let mut places = Vec::new();
         let overtaken = lock(&shared.overtaken);
+        let sent = lock(&shared.sent_sets);
         for (place, since) in view.dirty(usize::MAX)? {
             let ripe = !patient || is_ripe(shared, view, &place, since, now)?;
-            if ripe && !overtaken.contains(&place) {
+            if ripe && !overtaken.contains(&place) && !sent.contains(&place) {
                 places.push(place);
             }
         }
         places.extend(view.observations()?.into_iter().map(|(place, _)| place));
-        gather::gather(view, shared.replica.opens(), places)
+        gather::gather(view, &shared.replica, places)
     })?;
     let policy = Policy {
         prefer: shared.options.prefer,
@@ -332,13 +335,24 @@ fn is_ripe(
     if since > now {
         return Ok(true);
     }
+    let writes = |id: NodeId| shared.replica.opens().writers(id) > 0;
+    // A journal comes and goes with each transaction: whoever works on its database goes on.
+    let main = match place.database() {
+        Some(main) => view.child(main.parent, &main.name)?,
+        None => None,
+    };
+    let main_writes = main.is_some_and(writes);
     let Some(id) = view.child(place.parent, &place.name)? else {
-        return Ok(elapsed(since) >= shared.options.quiet_period);
+        return Ok(elapsed(since)
+            >= match main_writes {
+                true => shared.options.max_dirty_age,
+                false => shared.options.quiet_period,
+            });
     };
     let last = view
         .node(id)?
         .map_or(since, |node| node.ctime.max(since).min(now));
-    let writing = shared.replica.opens().writers(id) > 0;
+    let writing = main_writes || writes(id);
     Ok(elapsed(since) >= shared.options.max_dirty_age
         || (!writing && elapsed(last) >= shared.options.quiet_period))
 }

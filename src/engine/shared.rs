@@ -85,6 +85,8 @@ pub(super) struct Shared {
     pub(super) racy: Mutex<BTreeSet<Place>>,
     /// Places whose file programs went on writing to after it was sent in this pass: it waits for another one.
     pub(super) overtaken: Mutex<BTreeSet<Place>>,
+    /// Databases with all that belongs to them that were sent in this pass: what changed since waits for another.
+    pub(super) sent_sets: Mutex<BTreeSet<Place>>,
     /// What was declared before this survives a power loss.
     pub(super) declared: Declared,
     /// Nothing new starts any more.
@@ -155,6 +157,7 @@ impl Shared {
             second_names: Mutex::default(),
             racy: Mutex::default(),
             overtaken: Mutex::default(),
+            sent_sets: Mutex::default(),
             declared: Declared::default(),
             stopping: watch::Sender::new(false),
         }

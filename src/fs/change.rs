@@ -127,11 +127,26 @@ impl Change<'_, '_> {
         if !kind.travels() || self.node(place.parent)?.scoped {
             return Ok(true);
         }
+        if kind == Kind::File && self.is_databases_memory(place)? {
+            return Ok(true);
+        }
         if self.home.scope.is_empty() {
             return Ok(false);
         }
         let path = self.tx.local_path_of(place)?;
         Ok(path.is_some_and(|path| self.home.scope.names(&path, kind == Kind::Dir)))
+    }
+
+    /// Whether the shared memory of a database is at `place`: an index for the processes of this machine.
+    fn is_databases_memory(&self, place: &Place) -> Result<bool, Stop> {
+        let Some(main) = place.database_of_memory() else {
+            return Ok(false);
+        };
+        let Some(id) = self.tx.child(main.parent, &main.name)? else {
+            return Ok(false);
+        };
+        let node = self.tx.node(id)?;
+        Ok(node.is_some_and(|node| self.home.replica.is_database(&node)))
     }
 
     /// Stores a directory whose entries changed.

@@ -10,10 +10,10 @@ use super::rows::{Content, Node};
 use crate::tree::{Kind, NodeId};
 
 /// The most that is copied while writers are held still, in bytes: no program notices.
-const HELD_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const HELD_MAX: u64 = 16 * 1024 * 1024;
 
 /// How often what is larger is copied in the hope that nobody writes to it meanwhile.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// A file at one moment.
 #[derive(Debug)]

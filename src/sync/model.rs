@@ -58,6 +58,9 @@ pub struct Input {
     pub triples: BTreeMap<Place, Triple>,
     /// The directories involved. The root maps to a state with both `None`.
     pub dirs: BTreeMap<NodeId, DirState>,
+    /// The triples that belong to a database with companions, or to one in use, each with the database's place:
+    /// itself, its log and its journal.
+    pub databases: BTreeMap<Place, Place>,
 }
 
 /// This machine's clock against the server's: `server = local + offset_ns`, give or take `error_ns`.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::{Kind, NodeId, Place};
 
+use super::database::{Verdict, judge};
 use super::decide::{Context, Decision, Fate, decide};
 use super::forest::{Forest, Tree};
 use super::moves::{Moves, moves, out_of_staging};
@@ -21,6 +22,7 @@ pub fn plan(input: &Input, policy: &Policy) -> Plan {
     Planner {
         forest: &forest,
         moves: &moves,
+        databases: &input.databases,
         policy,
         fates: RefCell::new(BTreeMap::new()),
     }
@@ -30,6 +32,7 @@ pub fn plan(input: &Input, policy: &Policy) -> Plan {
 struct Planner<'a> {
     forest: &'a Forest,
     moves: &'a Moves,
+    databases: &'a BTreeMap<Place, Place>,
     policy: &'a Policy,
     fates: RefCell<BTreeMap<NodeId, Fate>>,
 }
@@ -113,6 +116,7 @@ impl Planner<'_> {
                 Decision::Obstructed => found.obstructed.push(place.clone()),
             }
         }
+        self.unite_databases(&mut found);
         for (node, dir) in &self.moves.behind {
             if self.fate(*dir) == Fate::Gone
                 && let Some(place) = self.forest.only_place(Tree::Local, *node)
@@ -122,6 +126,39 @@ impl Planner<'_> {
             }
         }
         found
+    }
+
+    /// Decides about each database and its companions together. What moves is left alone.
+    fn unite_databases(&self, found: &mut Found) {
+        let mains = self.databases.values().collect::<BTreeSet<_>>();
+        for main in mains {
+            let places = [main.clone()].into_iter().chain(main.companions());
+            let places: Vec<_> = places
+                .filter(|place| self.databases.get(place) == Some(main))
+                .collect();
+            let moves = |place: &Place| {
+                self.moves.held.contains_key(place) || self.moves.touched.contains(place)
+            };
+            let members = places.iter();
+            let members: Vec<_> = members
+                .filter_map(|place| Some((place, self.forest.at(place)?)))
+                .collect();
+            if members.len() < places.len() || places.iter().any(moves) {
+                continue;
+            }
+            let verdict = judge(&members, &found.acts, self.policy);
+            if verdict != Verdict::Separate {
+                found.acts.retain(|place, _| !places.contains(place));
+                found.waiting.retain(|place| !places.contains(place));
+            }
+            match verdict {
+                Verdict::Separate => {}
+                Verdict::Waits => {
+                    found.waiting.insert(main.clone());
+                }
+                Verdict::Together(acts) => found.acts.extend(acts),
+            }
+        }
     }
 
     fn decide(&self, place: &Place, triple: &Triple) -> Decision {

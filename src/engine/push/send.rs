@@ -12,7 +12,7 @@ use super::super::shared::Shared;
 use super::discard;
 use crate::remote::{self, Session, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
-use crate::tree::{Hash, RelPath, Version};
+use crate::tree::{Hash, NodeId, RelPath, Version};
 
 /// What is in staging now.
 pub(super) struct Sent {
@@ -82,7 +82,10 @@ pub(super) async fn send(
         }
         discard(session, staged).await?;
     }
-    // Somebody is at work on it.
+    // Somebody is at work on it. A database is taken with all that belongs to it.
+    if is_database(shared, id)? {
+        return Ok(None);
+    }
     let Some(snapshot) = shared.replica.snapshot(id)? else {
         return Ok(None);
     };
@@ -92,6 +95,32 @@ pub(super) async fn send(
     }
     let file = snapshot.file.as_ref().map(|file| &file.file);
     let hash = upload(shared, &way, &node, file).await?;
+    Ok(hash.is_some().then_some(Sent { node, hash }))
+}
+
+fn is_database(shared: &Shared, id: NodeId) -> Result<bool, ReplicaError> {
+    let node = shared.replica.view(|view| view.node(id))?;
+    Ok(node.is_some_and(|node| shared.replica.is_database(&node)))
+}
+
+/// Uploads a file that was taken at one moment. `None` if it was cut under way.
+pub(super) async fn send_as_taken(
+    shared: &Arc<Shared>,
+    session: &dyn Session,
+    node: Node,
+    file: Option<&File>,
+    target: &RelPath,
+    staged: &RelPath,
+) -> Result<Option<Sent>, ScanError> {
+    let way = Way {
+        session,
+        target,
+        staged,
+    };
+    let hash = upload(shared, &way, &node, file).await?;
+    if let Some(rotten) = shared.replica.content().convict(&node, hash) {
+        return Err(rotten.into());
+    }
     Ok(hash.is_some().then_some(Sent { node, hash }))
 }
 
