@@ -243,6 +243,14 @@ impl Shared {
         }
     }
 
+    /// Ends the session in which `trip` happened, or all of them.
+    fn end_by(&mut self, trip: Trip, session: u64) {
+        match trip {
+            Trip::EndBefore | Trip::EndAfter => self.end_session(session),
+            _ => self.cut(),
+        }
+    }
+
     fn end_session(&mut self, session: u64) {
         if let Some(ended) = self.sessions.remove(&session) {
             ended.send_replace(true);

@@ -115,22 +115,13 @@ impl MemorySession {
         let now = (shared.clock)().secs();
         let outcome = match trip {
             Some(Trip::Fail(kind)) => Ok(Err(fail(kind))),
-            Some(Trip::CutBefore) => {
-                shared.cut();
+            Some(trip @ (Trip::CutBefore | Trip::EndBefore)) => {
+                shared.end_by(trip, self.id);
                 Err(self.lost(op, path))
             }
-            Some(Trip::CutAfter) => {
+            Some(trip @ (Trip::CutAfter | Trip::EndAfter)) => {
                 unheard = Some(act(&mut shared, now));
-                shared.cut();
-                Err(self.lost(op, path))
-            }
-            Some(Trip::EndBefore) => {
-                shared.end_session(self.id);
-                Err(self.lost(op, path))
-            }
-            Some(Trip::EndAfter) => {
-                unheard = Some(act(&mut shared, now));
-                shared.end_session(self.id);
+                shared.end_by(trip, self.id);
                 Err(self.lost(op, path))
             }
             Some(Trip::Silence) => {
