@@ -745,6 +745,26 @@ fn an_emptied_or_exchanged_server_deletes_nothing_here() {
 }
 
 #[test]
+fn what_stands_in_the_homes_place_is_not_read() {
+    let field = Field::new();
+    let [a, b] = ["a", "b"].map(|name| field.client(name));
+    a.mkdir("d");
+    a.write("d/f", b"of this home");
+    a.flush();
+    b.sync();
+    let full = field.server.snapshot();
+    field.server.remove(&RelPath::root()).unwrap();
+    let other = path_of("d/f");
+    field.server.write_file(&other, b"of that home").unwrap();
+    b.reconnect();
+    assert!(b.read("d/f").is_err());
+    field.server.restore(&full);
+    b.reconnect();
+    b.sync();
+    assert_eq!(b.read("d/f").unwrap(), b"of this home");
+}
+
+#[test]
 fn a_server_rolled_back_gets_our_newer_files_and_deletes_nothing() {
     let field = Field::new();
     let a = field.client("a");

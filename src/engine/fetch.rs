@@ -10,6 +10,7 @@ use super::shared::{Shared, Waiting, contained, lock};
 use super::{Done, FetchError};
 use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
 use crate::replica::{Content, ReplicaError, StagingFile};
+use crate::sync::Guard;
 use crate::tree::{BaseEntry, Hash, Kind, NodeId, Place, RelPath, Time, Version};
 
 /// How often a file that changes while it is fetched is tried again.
@@ -46,6 +47,11 @@ async fn reachable(shared: &Shared) -> Result<Remote, FetchError> {
     match tokio::time::timeout(shared.options.fetch_timeout, settled).await {
         Ok(Ok(view)) if view.state == LinkState::Online => {}
         _ => return Err(FetchError::Unreachable),
+    }
+    // What stands in the home's place has nothing of the home.
+    let another = |guard: &Guard| matches!(guard, Guard::Identity(_));
+    if lock(&shared.guards).iter().any(another) {
+        return Err(FetchError::Unreachable);
     }
     shared.online().ok_or(FetchError::Unreachable)
 }

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create, seek};
 use rustix::io::Errno;
@@ -79,8 +80,12 @@ pub(super) fn run(program: &str, args: &[&OsStr]) -> String {
 }
 
 fn new_image() -> File {
-    let image: OwnedFd =
-        memfd_create("disk", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
+    // `mkfs.btrfs` takes loop devices whose files have one name for one, and refuses what is mounted.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("disk-{}-{number}", std::process::id());
+    let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC;
+    let image: OwnedFd = memfd_create(name, flags).unwrap();
     let image = File::from(image);
     image.set_len(SIZE).unwrap();
     image

@@ -61,13 +61,12 @@ impl MemorySession {
         path: &RelPath,
         act: impl FnOnce(&mut Shared, i64) -> Result<T, Errno> + Send,
     ) -> Result<T, RemoteError> {
-        let (outcome, latency) = self.perform(op, path, act);
+        let (outcome, latency, silent) = self.perform(op, path, act);
         let outcome = outcome?;
         let mut held = self.server.held.subscribe();
         if latency.is_zero() && !*held.borrow() {
             return outcome;
         }
-        let silent = latency >= SILENCE;
         let answered = async {
             tokio::time::sleep(latency).await;
             if silent {
@@ -86,21 +85,22 @@ impl MemorySession {
         }
     }
 
-    /// The effect of a request. The outer error is a lost connection.
+    /// The effect of a request, when it is answered, and whether nothing is ever heard of it. The outer error is a
+    /// lost connection.
     #[allow(clippy::type_complexity)]
     fn perform<T>(
         &self,
         op: &'static str,
         path: &RelPath,
         act: impl FnOnce(&mut Shared, i64) -> Result<T, Errno>,
-    ) -> (Result<Result<T, RemoteError>, RemoteError>, Duration) {
+    ) -> (Result<Result<T, RemoteError>, RemoteError>, Duration, bool) {
         // Declared before the lock, so dropped after it: dropping may need the lock.
         let mut unheard = None;
         let alive = (self.gate)();
         let mut shared = self.server.lock();
         let mut round_trip = (shared.latency)();
         if !alive || !shared.sessions.contains_key(&self.id) {
-            return (Err(self.lost(op, path)), round_trip);
+            return (Err(self.lost(op, path)), round_trip, false);
         }
         let trip = {
             let number = shared.requests;
@@ -110,7 +110,7 @@ impl MemorySession {
         shared.count(op, 1);
         let fail = |kind| RemoteError::new(kind, op, path, "made to fail");
         if let Some(kind) = shared.refusals.get(path) {
-            return (Ok(Err(fail(*kind))), round_trip);
+            return (Ok(Err(fail(*kind))), round_trip, false);
         }
         let now = (shared.clock)().secs();
         let outcome = match trip {
@@ -132,7 +132,7 @@ impl MemorySession {
         };
         drop(shared);
         drop(unheard);
-        (outcome, round_trip)
+        (outcome, round_trip, trip == Some(Trip::Silence))
     }
 
     /// Opens a file by `find`, and closes it again if nobody waits for the answer any more.

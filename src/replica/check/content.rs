@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{Checker, Result};
 use crate::replica::columns::{Columns, Reader};
 use crate::replica::content::Which;
-use crate::replica::error::AtPath;
+use crate::replica::error::{AtPath, ReplicaError};
 use crate::replica::hint::Hints;
 use crate::replica::recover;
 use crate::replica::rows::{Content, Counter, LocalBackup, Node};
@@ -79,6 +79,8 @@ impl Checker {
                 )?;
             }
             (Which::Unsent, true) => {}
+            // What was agreed on before it was changed.
+            (Which::Clean, true) if self.is_base(node)? => self.missing(node)?,
             (Which::Clean, true) => {
                 self.follow(
                     format!("{shown}: unsent, but among what the server has"),
@@ -100,6 +102,17 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Whether the content here is what was last agreed on with the server.
+    fn is_base(&self, node: &Node) -> Result<bool> {
+        let base = self.replica.view(|view| {
+            let place = view.base_places(node.id)?.into_iter().next();
+            Ok::<_, ReplicaError>(place.map(|place| view.base(&place)).transpose()?.flatten())
+        })?;
+        let agreed = base.and_then(|base| base.version.hash);
+        let found = self.replica.content().hash(node.id, false, node.size)?;
+        Ok(agreed.is_some() && agreed == found)
     }
 
     /// Content that is not what was agreed on, although nobody wrote to it.
