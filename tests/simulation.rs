@@ -13,6 +13,7 @@ mod op;
 mod oracle;
 pub(crate) mod plug;
 pub(crate) mod programs;
+mod stories;
 mod syscalls;
 mod world;
 

@@ -19,7 +19,7 @@ use super::push::{discard, look};
 use super::scan::ScanError;
 use super::shared::{Shared, blocking};
 use crate::remote::{Remote, Session};
-use crate::replica::{Intent, Problem, ReplicaError, Since};
+use crate::replica::{Intent, Problem, ReplicaError, Since, View};
 use crate::sync::{self, Action, Keep, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, Place, RelPath, Version};
 
@@ -138,6 +138,8 @@ async fn published(
             ..seen
         },
     });
+    // A directory has one place. It was made elsewhere since: what is here is another.
+    let ours = ours && !stands_elsewhere(shared, place, intent)?;
     match (seen, since(shared, intent)?) {
         (Some(sent), Since::Torn) if ours => take_back(shared, place, intent, sent),
         (_, Since::Same | Since::Written) if ours => Ok((Action::Agree { entry }, DONE)),
@@ -146,6 +148,18 @@ async fn published(
         // What was written to the rest of it must not count as a change of the whole.
         (seen, _) => Ok((Action::Agree { entry }, Outcome::Saw(seen))),
     }
+}
+
+/// Whether base knows the directory at another place.
+fn stands_elsewhere(shared: &Shared, place: &Place, intent: &Intent) -> Result<bool, ReplicaError> {
+    let places = |view: &View<'_>| view.base_places(intent.node);
+    let is_dir = intent.version.kind == Kind::Dir;
+    Ok(is_dir
+        && shared
+            .replica
+            .view(places)?
+            .iter()
+            .any(|other| other != place))
 }
 
 /// Whether the file has changes here that beat a removal on the server, whoever removed it.

@@ -1,0 +1,145 @@
+//! What simulations found, each as the shortest story that showed it, with many lots: what a loss of power leaves
+//! differs from one to the next.
+
+use roamhome::remote::ErrorKind;
+
+use super::op::{Act, Mix, Op};
+use super::plug::Death;
+use super::run;
+
+const LOTS: u64 = 12;
+
+fn plays(machines: usize, story: &[Op]) {
+    let mix = Mix {
+        machines,
+        ..Mix::default()
+    };
+    for seed in 0..LOTS {
+        let ended = run(seed, mix, story);
+        assert_eq!(ended.verdict, Ok(()), "with lot {seed}");
+    }
+}
+
+fn write(who: usize, path: &str) -> Op {
+    Op::On(who, Act::Write(path.into(), 0))
+}
+
+fn append(who: usize, path: &str) -> Op {
+    Op::On(who, Act::Append(path.into()))
+}
+
+const POWER: Op = Op::Die(0, Death::PowerLoss);
+
+#[test]
+fn an_intent_that_cannot_be_looked_for_is_not_written_over() {
+    let refused = |kind| Op::Refuse("b".into(), kind);
+    plays(
+        1,
+        &[
+            refused(Some(ErrorKind::PermissionDenied)),
+            write(0, "b"),
+            Op::Sync(0),
+            write(0, "b"),
+            Op::Sync(0),
+            Op::On(0, Act::Rename("b".into(), "a".into())),
+        ],
+    );
+}
+
+#[test]
+fn the_first_file_that_is_emptied_after_a_start_begins_anew() {
+    for death in [Death::Kill, Death::PowerLoss] {
+        plays(
+            1,
+            &[
+                write(0, "a"),
+                Op::Sync(0),
+                Op::Settle(0),
+                Op::Die(0, death),
+                write(0, "a"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_being_emptied_when_the_power_goes_can_be_compared() {
+    for events in (0..40).step_by(5) {
+        plays(
+            1,
+            &[
+                write(0, "a"),
+                Op::Sync(0),
+                Op::Settle(0),
+                Op::DieAfter(0, events, Death::PowerLoss),
+                write(0, "a"),
+                Op::BackUp,
+                append(0, "a"),
+                Op::Sync(0),
+                Op::RollBack,
+            ],
+        );
+    }
+}
+
+#[test]
+fn what_was_open_when_the_power_went_never_takes_the_place_of_the_whole() {
+    plays(
+        1,
+        &[
+            write(0, "a"),
+            Op::Sync(0),
+            Op::On(0, Act::Open("a".into())),
+            Op::On(0, Act::WriteLate),
+            Op::Sync(0),
+            POWER,
+            Op::Push(0),
+        ],
+    );
+}
+
+#[test]
+fn what_is_added_to_the_rest_of_a_file_does_not_replace_the_whole() {
+    for events in (0..160).step_by(16) {
+        plays(
+            1,
+            &[
+                write(0, "a"),
+                Op::DieAfter(0, events, Death::PowerLoss),
+                Op::Sync(0),
+                append(0, "a"),
+                Op::Sync(0),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_link_to_what_was_fetched_sends_it_whole_or_not_at_all() {
+    plays(
+        2,
+        &[
+            write(1, "a"),
+            Op::Sync(1),
+            Op::Sync(0),
+            Op::On(0, Act::Link("a".into(), "b".into())),
+            Op::Push(0),
+            POWER,
+            Op::Sync(0),
+        ],
+    );
+}
+
+#[test]
+fn what_was_synced_is_there_although_it_was_committed_before() {
+    plays(
+        1,
+        &[
+            Op::Offline(0),
+            write(0, "a"),
+            Op::Commit(0),
+            Op::On(0, Act::Fsync("a".into())),
+            POWER,
+        ],
+    );
+}
