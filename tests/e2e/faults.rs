@@ -74,7 +74,7 @@ fn faults_at_any_byte_lose_nothing_and_both_machines_agree() {
     b.reconcile();
     let (mut of_a, mut of_b) = (Written::new(), Written::new());
     let first = rounds("ROAMHOME_FAULT_SEED", 1);
-    for seed in first..first + rounds("ROAMHOME_FAULTS", 15) {
+    for seed in first..first + rounds("ROAMHOME_FAULTS", 6) {
         let mut dice = Dice(seed);
         let what = [&a, &b].map(|machine| disturb(machine, &mut dice));
         println!("ROAMHOME_FAULT_SEED={seed}: {what:?}");
