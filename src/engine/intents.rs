@@ -122,7 +122,8 @@ async fn published(
     // In this order: a rename that the server has not carried out yet finds nothing to rename any more.
     let (unstaged, seen) = futures_util::join!(session.remove(&staged), look(session, target));
     let seen = seen?;
-    let ours = seen.as_ref().is_some_and(|seen| is_ours(intent, seen));
+    // What is still staged was not renamed: what has its looks there is another version of the same second.
+    let ours = unstaged.is_err() && seen.as_ref().is_some_and(|seen| is_ours(intent, seen));
     if ours || unstaged.is_ok() {
         // In place, or never published: nobody needs another name of it.
         discard(
