@@ -19,8 +19,9 @@ use rustix::process::{Signal, kill_process};
 use self::computer::Computer;
 use self::disk::{Cut, kernel_has};
 use self::ledger::{Found, Ledger};
-use crate::support::dice::{Dice, content, rounds};
+use crate::support::chance::{content, rounds};
 use crate::support::machine::{Site, assert_same, eventually, needs_root};
+use crate::support::rng::Rng;
 use crate::support::writer::{DIRS, Writer, found_in, start};
 
 mod computer;
@@ -68,7 +69,7 @@ impl Story {
     }
 
     /// Works until the power goes.
-    fn work(&mut self, round: u64, dice: &mut Dice) {
+    fn work(&mut self, round: u64, rng: &mut Rng) {
         let machine = &self.computer.machine;
         let home = machine.home();
         let dir = self.site.home().join(format!("far/{round}"));
@@ -77,7 +78,7 @@ impl Story {
             fs::write(dir.join(number.to_string()), far(round, number)).unwrap();
         }
         // Sometimes the pass that finds them is cut, sometimes what comes after it.
-        let known = dice.roll(3) > 0;
+        let known = rng.below(3) > 0;
         if known {
             machine.reconcile();
         }
@@ -89,7 +90,7 @@ impl Story {
         self.ledger = Ledger::new(&self.writer.files);
         let over = AtomicBool::new(false);
         let (writer, ledger, fetched) = (&mut self.writer, &mut self.ledger, &mut self.fetched);
-        let (mut steps, mut reads) = (Dice(dice.roll(u64::MAX)), Dice(dice.roll(u64::MAX)));
+        let (mut steps, mut reads) = (Rng::new(rng.next()), Rng::new(rng.next()));
         let pid = machine.pid();
         let mut command = None;
         thread::scope(|scope| {
@@ -105,7 +106,7 @@ impl Story {
             });
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let number = reads.roll(FAR);
+                    let number = reads.below(FAR);
                     let read = fs::read(home.join(format!("far/{round}/{number}")));
                     if let Ok(read) = read {
                         assert!(read == far(round, number), "far/{round}/{number} is wrong");
@@ -114,25 +115,25 @@ impl Story {
                     thread::sleep(Duration::from_millis(2));
                 }
             });
-            thread::sleep(Duration::from_millis(dice.roll(700)));
-            command = match dice.roll(3) {
+            thread::sleep(Duration::from_millis(rng.below(700)));
+            command = match rng.below(3) {
                 0 => Some(start(machine, "reconcile")),
                 1 => Some(start(machine, "flush")),
                 _ => None,
             };
-            thread::sleep(Duration::from_millis(dice.roll(400)));
-            match dice.roll(3) {
+            thread::sleep(Duration::from_millis(rng.below(400)));
+            match rng.below(3) {
                 // The server owes an answer.
                 0 => machine.proxy.stall(),
                 1 => machine.proxy.delay(Duration::from_millis(5)),
                 _ => {}
             }
-            thread::sleep(Duration::from_millis(dice.roll(60)));
+            thread::sleep(Duration::from_millis(rng.below(60)));
             let cuts = self.computer.cuts();
             self.computer
-                .cut(cuts[dice.roll(cuts.len() as u64) as usize]);
+                .cut(cuts[rng.below(cuts.len() as u64) as usize]);
             // What the daemon did not put on its disk may still reach the server.
-            thread::sleep(Duration::from_millis(dice.roll(40)));
+            thread::sleep(Duration::from_millis(rng.below(40)));
             machine.proxy.down();
             over.store(true, Ordering::Relaxed);
             // All that ran is gone.
@@ -246,8 +247,8 @@ fn cut_again_and_again(kind: &'static str, default: u64) {
     let mut story = Story::new(kind);
     for round in 0..cuts {
         let context = format!("{kind}, cut {round}");
-        let mut dice = Dice(round);
-        story.work(round, &mut dice);
+        let mut rng = Rng::new(round);
+        story.work(round, &mut rng);
         story.look(&context);
         story.meet(&context);
     }

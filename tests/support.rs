@@ -1,7 +1,7 @@
 //! What several test modules need.
 
+pub(crate) mod chance;
 pub(crate) mod client;
-pub(crate) mod dice;
 #[path = "../src/fs/tests/fake.rs"]
 pub(crate) mod fake;
 pub(crate) mod machine;

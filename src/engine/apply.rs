@@ -218,6 +218,9 @@ pub(super) fn note_problem(shared: &Shared, dir: NodeId, message: &str) {
     }
 }
 
+const OBSTRUCTED: &str = "something that is neither file, directory nor symlink is in its place on the server: move it \
+                          away there, or rename this one";
+
 /// Shows that something on the server is in the way at these places.
 pub(super) fn note_obstructed(shared: &Shared, places: &[Place]) -> Result<(), ReplicaError> {
     if places.is_empty() {
@@ -229,16 +232,7 @@ pub(super) fn note_obstructed(shared: &Shared, places: &[Place]) -> Result<(), R
             if tx.problem(place)?.is_some() {
                 continue;
             }
-            let path = tx.local_path_of(place)?;
-            let path = path.or(tx.base_path_of(place)?).unwrap_or_default();
-            let problem = Problem {
-                path,
-                message: "something that is neither file, directory nor symlink is in its place on the server: \
-                          move it away there, or rename this one"
-                    .into(),
-                since,
-            };
-            tx.set_problem(place.clone(), Some(problem))?;
+            tx.note_problem(place, OBSTRUCTED.into(), since)?;
         }
         Ok(())
     })

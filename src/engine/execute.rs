@@ -193,19 +193,19 @@ async fn run_step(
     step: &Step,
 ) -> Result<Ended, ScanError> {
     let place = &step.place;
-    if needs_base_directory(&step.action) && push::server_path(shared, place)?.is_none() {
-        return Ok(Ended::Server(Pushed::Stale));
-    }
-    if shared.replica.view(|view| is_undecided(view, step))? {
+    let homeless =
+        needs_base_directory(&step.action) && push::server_path(shared, place)?.is_none();
+    if homeless || shared.replica.view(|view| is_undecided(view, step))? {
         return Ok(Ended::Server(Pushed::Stale));
     }
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
     Ok(match &step.action {
-        Action::Moved { node, from, .. } => Ended::Server(if stood_at(shared, from, *node)? {
-            Pushed::Done(None)
-        } else {
-            Pushed::Stale
-        }),
+        Action::Moved { node, from, .. } => Ended::Server(
+            match shared.replica.view(|view| view.is_in_base(from, *node))? {
+                true => Pushed::Done(None),
+                false => Pushed::Stale,
+            },
+        ),
         Action::Move {
             node,
             from,
@@ -282,12 +282,6 @@ fn is_undecided(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
             .transpose()?
             .flatten()
             .is_some())
-}
-
-/// Whether the base tree has the node there.
-fn stood_at(shared: &Shared, place: &Place, node: NodeId) -> Result<bool, ReplicaError> {
-    let base = shared.replica.view(|view| view.base(place))?;
-    Ok(base.is_some_and(|entry| entry.node == node))
 }
 
 /// The steps that change the replica alone.

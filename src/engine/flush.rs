@@ -191,10 +191,7 @@ fn left(shared: &Shared, why: Option<String>) -> Result<Left, ReplicaError> {
     let places = shared.replica.view(|view| {
         let mut left = Vec::new();
         for (place, _) in view.dirty(usize::MAX)? {
-            let path = match view.local_path_of(&place)? {
-                Some(path) => path,
-                None => view.base_path_of(&place)?.unwrap_or_default(),
-            };
+            let path = view.shown_path(&place)?;
             let node = view.child(place.parent, &place.name)?;
             let node = node.map(|id| view.node(id)).transpose()?.flatten();
             left.push((path, node.map(|node| node.version())));

@@ -19,9 +19,9 @@ use super::push::{discard, look};
 use super::scan::ScanError;
 use super::shared::{Shared, blocking};
 use crate::remote::{Remote, Session};
-use crate::replica::{Intent, Problem, ReplicaError, Since, View};
+use crate::replica::{Intent, Node, Problem, ReplicaError, Since, View};
 use crate::sync::{self, Action, Keep, Outcome, Step, Why};
-use crate::tree::{BaseEntry, Kind, Place, RelPath, Version};
+use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Version};
 
 /// Brings declarations to the disk, many at a time.
 #[derive(Default)]
@@ -123,7 +123,10 @@ async fn published(
     let (unstaged, seen) = futures_util::join!(session.remove(&staged), look(session, target));
     let seen = seen?;
     // What is still staged was not renamed: what has its looks there is another version of the same second.
-    let ours = unstaged.is_err() && seen.as_ref().is_some_and(|seen| is_ours(intent, seen));
+    let ours = unstaged.is_err()
+        && seen
+            .as_ref()
+            .is_some_and(|seen| intent.version.same_entry(seen));
     if ours || unstaged.is_ok() {
         // In place, or never published: nobody needs another name of it.
         discard(
@@ -141,11 +144,24 @@ async fn published(
     });
     // A directory has one place. It was made elsewhere since: what is here is another.
     let ours = ours && !stands_elsewhere(shared, place, intent)?;
-    match (seen, since(shared, intent)?) {
-        (Some(sent), Since::Torn) if ours => take_back(shared, place, intent, sent),
+    let node = shared
+        .replica
+        .view::<_, ReplicaError>(|view| view.node(intent.node))?;
+    let since = node
+        .as_ref()
+        .map_or(Since::Same, |node| node.since(intent.data_seq));
+    let is_unsent = |node: &Node| node.kind == Kind::File && node.data_changed;
+    match (seen, since) {
+        (Some(sent), Since::Torn) if ours => {
+            let seq = node.map_or(intent.data_seq, |node| node.data_seq);
+            take_back(shared, place, (intent.node, seq), sent)
+        }
         (_, Since::Same | Since::Written) if ours => Ok((Action::Agree { entry }, DONE)),
-        // What stood there may have been moved aside to make room, by us: nothing to wait for.
-        (None, _) if is_unsent(shared, intent)? => Ok((Action::Agree { entry: None }, DONE)),
+        // It has changes here that beat a removal, whoever removed it: to make room, we may have moved aside what
+        // stood there. Nothing to wait for.
+        (None, _) if node.as_ref().is_some_and(is_unsent) => {
+            Ok((Action::Agree { entry: None }, DONE))
+        }
         // What was written to the rest of it must not count as a change of the whole.
         (seen, _) => Ok((Action::Agree { entry }, Outcome::Saw(seen))),
     }
@@ -163,24 +179,13 @@ fn stands_elsewhere(shared: &Shared, place: &Place, intent: &Intent) -> Result<b
             .any(|other| other != place))
 }
 
-/// Whether the file has changes here that beat a removal on the server, whoever removed it.
-fn is_unsent(shared: &Shared, intent: &Intent) -> Result<bool, ReplicaError> {
-    let node = shared.replica.view(|view| view.node(intent.node))?;
-    Ok(node.is_some_and(|node| node.kind == Kind::File && node.data_changed))
-}
-
 /// A power loss took part of the content here after it was sent: what the server has is all of it.
 fn take_back(
     shared: &Shared,
     place: &Place,
-    intent: &Intent,
+    (id, seq): (NodeId, u64),
     sent: Version,
 ) -> Result<(Action, Outcome), ScanError> {
-    let id = intent.node;
-    let node = shared
-        .replica
-        .view::<_, ReplicaError>(|view| view.node(id))?;
-    let seq = node.map_or(intent.data_seq, |node| node.data_seq);
     let outcome = match apply::refresh(shared, place, id, seq, &sent, Keep::Backup)? {
         Applied::Done(node) => Outcome::Done {
             version: None,
@@ -196,12 +201,6 @@ fn take_back(
     Ok((action, outcome))
 }
 
-/// What became of the content here since it was sent.
-fn since(shared: &Shared, intent: &Intent) -> Result<Since, ReplicaError> {
-    let node = shared.replica.view(|view| view.node(intent.node))?;
-    Ok(node.map_or(Since::Same, |node| node.since(intent.data_seq)))
-}
-
 /// What came of the rename from `from` to `target`.
 async fn moved(
     shared: &Shared,
@@ -210,18 +209,20 @@ async fn moved(
     target: &RelPath,
     intent: &Intent,
 ) -> Result<(Action, Outcome), ScanError> {
-    let (stood, source) = shared
-        .replica
-        .view::<_, ReplicaError>(|view| Ok((view.base(from)?, view.base_path_of(from)?)))?;
+    let (stands, source) = shared.replica.view::<_, ReplicaError>(|view| {
+        let stands = view.is_in_base(from, intent.node)?;
+        Ok((stands, view.base_path_of(from)?))
+    })?;
     let version = look(session, target).await?;
     let unmoved = Action::Agree { entry: None };
     let (Some(source), Some(version)) = (source, &version) else {
         return Ok((unmoved, Outcome::Saw(version)));
     };
     let left = look(session, &source).await?;
-    let stands = stood.is_some_and(|stood| stood.node == intent.node);
-    let gone = !left.as_ref().is_some_and(|left| is_ours(intent, left));
-    if !(stands && gone && is_ours(intent, version)) {
+    let gone = !left
+        .as_ref()
+        .is_some_and(|left| intent.version.same_entry(left));
+    if !(stands && gone && intent.version.same_entry(version)) {
         return Ok((unmoved, Outcome::Saw(Some(version.clone()))));
     }
     let action = Action::Moved {
@@ -231,14 +232,6 @@ async fn moved(
         version: version.clone(),
     };
     Ok((action, DONE))
-}
-
-/// Whether the server shows what was meant. A server may mask a directory's mode.
-fn is_ours(intent: &Intent, seen: &Version) -> bool {
-    match intent.version.kind {
-        Kind::Dir => seen.kind == Kind::Dir,
-        _ => intent.version.same(seen),
-    }
 }
 
 fn note(shared: &Shared, place: Place, path: RelPath, message: String) -> Result<(), ReplicaError> {

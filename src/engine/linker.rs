@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::home;
 use super::link::{BackOff, LinkState};
 use super::reconcile::Request;
-use super::shared::{Shared, contained, lock};
+use super::shared::{FAULT, Shared, contained, lock};
 use super::{LinkError, Space};
 use crate::remote::Remote;
 
@@ -73,7 +73,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 fn fault() -> LinkError {
     LinkError {
-        message: "a fault inside the daemon; its log says more".into(),
+        message: FAULT.into(),
         remedy: "report it with the log".into(),
         needs_person: false,
     }

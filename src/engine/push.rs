@@ -167,13 +167,12 @@ pub(super) async fn move_node(
         return Ok(Pushed::Stale);
     };
     // An earlier move may have failed, so that something else stands there.
-    let stands = shared.replica.view(|view| view.base(from))?;
-    if stands.is_none_or(|entry| entry.node != node) {
+    if !shared.replica.view(|view| view.is_in_base(from, node))? {
         return Ok(Pushed::Stale);
     }
     let session = remote.bulk().as_ref();
     let seen = look(session, &source).await?;
-    if !seen.as_ref().is_some_and(|seen| unmoved(expected, seen)) {
+    if !seen.as_ref().is_some_and(|seen| expected.same_entry(seen)) {
         return Ok(Pushed::Saw(seen));
     }
     if to.parent == NodeId::STAGING {
@@ -225,15 +224,6 @@ async fn make_way_station(session: &dyn Session, inside: &RelPath) -> Result<(),
         Err(error) if error.is_link_loss() => Err(error),
         // There already; if not, the move itself fails.
         _ => Ok(()),
-    }
-}
-
-/// Whether what is to be moved is what base knows; a directory may have got another mode.
-fn unmoved(expected: &Version, seen: &Version) -> bool {
-    if expected.kind == Kind::Dir {
-        seen.kind == Kind::Dir
-    } else {
-        expected.same(seen)
     }
 }
 

@@ -14,7 +14,7 @@ use super::deeds;
 use super::execute::{self, RoundStats};
 use super::gather::{self, Gathered};
 use super::scan::{self, ScanError};
-use super::shared::{Shared, contained, lock};
+use super::shared::{FAULT, Shared, contained, lock};
 use super::{home, intents, keep};
 use crate::remote::Remote;
 use crate::replica::ReplicaError;
@@ -127,7 +127,7 @@ fn lull(shared: &Shared, dirty_since: Instant) -> Option<Instant> {
 
 /// One pass, whole. A fault of ours ends this pass, not all that would come after it.
 async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
-    let fault = || PassError::Failed("a fault inside the daemon; its log says more".into());
+    let fault = || PassError::Failed(FAULT.into());
     contained(one_pass(shared, scope), fault).await
 }
 

@@ -93,6 +93,9 @@ pub(super) struct Shared {
     pub(super) stopping: watch::Sender<bool>,
 }
 
+/// What people are told of a panic.
+pub(super) const FAULT: &str = "a fault inside the daemon; its log says more";
+
 /// Locks, ignoring poison: every critical section here leaves its data whole at each step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -258,9 +258,6 @@ impl Home {
 
     /// The content file, ready to be changed.
     fn begin(&self, content: &OpenContent, writing: &mut bool) -> Result<Arc<File>, FsError> {
-        if *writing && let Some(file) = content.file() {
-            return Ok(file);
-        }
         if *writing {
             return self.open_for_change(content, writing);
         }

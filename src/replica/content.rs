@@ -141,10 +141,7 @@ impl ContentStore {
         let path = path_in(&self.unsent, node);
         rename(&path_in(&self.clean, node), &path, false, make_fans)?;
         let file = match open_rw(&path, false) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                make_fans(&path)?;
-                open_rw(&path, true).at(&path)?
-            }
+            Err(e) if e.kind() == ErrorKind::NotFound => make_new(&path)?,
             opened => opened.at(&path)?,
         };
         self.hints.set(&file, node, hint)?;
@@ -156,13 +153,7 @@ impl ContentStore {
         let _guard = self.lock();
         let path = path_in(&self.unsent, node);
         remove_file(&path)?;
-        let file = match open_rw(&path, true) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                make_fans(&path)?;
-                open_rw(&path, true).at(&path)?
-            }
-            opened => opened.at(&path)?,
-        };
+        let file = make_new(&path)?;
         self.hints.set(&file, node, hint)?;
         Ok(file)
     }
@@ -332,6 +323,17 @@ fn path_in(dir: &Path, node: NodeId) -> PathBuf {
 
 fn fan(byte: u8) -> String {
     format!("{byte:02x}")
+}
+
+/// Makes a new file, and its directory if there is none yet.
+fn make_new(path: &Path) -> Result<File> {
+    match open_rw(path, true) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            make_fans(path)?;
+            open_rw(path, true).at(path)
+        }
+        made => made.at(path),
+    }
 }
 
 /// Makes the directory of `path` with all those beside it, and one sync for all: a file synced in one of them

@@ -264,6 +264,16 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Shows a problem of `place`, under its path for people.
+    pub fn note_problem(&mut self, place: &Place, message: String, since: Time) -> Result<()> {
+        let problem = Problem {
+            path: self.shown_path(place)?,
+            message,
+            since,
+        };
+        self.set_problem(place.clone(), Some(problem))
+    }
+
     /// Says that a node's content may differ from its row, or that it is gone at its last close: start-up
     /// looks at both.
     pub fn mark_in_flight(&mut self, node: NodeId) -> Result<()> {

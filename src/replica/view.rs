@@ -10,7 +10,7 @@ use super::table::{
     Backups, Base, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents, Links,
     LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
-use crate::tree::{BaseEntry, Name, NodeId, Place, RelPath, Time};
+use crate::tree::{BaseEntry, Hash, Name, NodeId, Place, RelPath, Time};
 
 /// Directories deeper than this are taken for a cycle; Linux paths cannot name half as many.
 const DEEPEST: usize = 4096;
@@ -297,6 +297,29 @@ impl<'a> View<'a> {
     pub fn base_path_of(&self, place: &Place) -> Result<Option<RelPath>> {
         let parent = self.base_path(place.parent)?;
         Ok(parent.map(|path| path.join(&place.name)))
+    }
+
+    /// The path of a place for people: in the local tree, else in the base tree; else the root.
+    pub fn shown_path(&self, place: &Place) -> Result<RelPath> {
+        Ok(match self.local_path_of(place)? {
+            Some(path) => path,
+            None => self.base_path_of(place)?.unwrap_or_default(),
+        })
+    }
+
+    /// Whether the base tree has the node at `place`.
+    pub fn is_in_base(&self, place: &Place, node: NodeId) -> Result<bool> {
+        Ok(self.base(place)?.is_some_and(|entry| entry.node == node))
+    }
+
+    /// The hash of what was last agreed on of a file's content, if it is known.
+    pub(super) fn agreed_hash(&self, node: &Node) -> Result<Option<Hash>> {
+        if node.hash.is_some() {
+            return Ok(node.hash);
+        }
+        let place = self.base_places(node.id)?.into_iter().next();
+        let base = place.map(|place| self.base(&place)).transpose()?.flatten();
+        Ok(base.and_then(|base| base.version.hash))
     }
 
     /// This replica's own directory in the server's staging area, for moves that need a way station.

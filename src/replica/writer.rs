@@ -92,20 +92,14 @@ impl Writer {
             let unfinished = self.unfinished.take();
             let batch = match unfinished.map_or_else(|| take(&mut state), Ok) {
                 Ok(batch) => batch,
-                Err(error) => {
-                    let told = error.again();
-                    self.shared.failed(&mut state, error);
-                    return Err(told);
-                }
+                Err(error) => return Err(self.shared.tell(&mut state, error)),
             };
             drop(state);
             let done = self.commit(&batch);
             let mut state = self.shared.lock();
             if let Err(error) = done {
                 self.unfinished = Some(batch);
-                let told = error.again();
-                self.shared.failed(&mut state, error);
-                return Err(told);
+                return Err(self.shared.tell(&mut state, error));
             }
             if !durable || batch.updates == state.updates {
                 return Ok(());
@@ -322,6 +316,13 @@ impl Shared {
         state.failure = Some(error);
         state.failures += 1;
         self.tried.notify_all();
+    }
+
+    /// The same, and tells the caller too.
+    fn tell(&self, state: &mut State, error: ReplicaError) -> ReplicaError {
+        let told = error.again();
+        self.failed(state, error);
+        told
     }
 
     /// Waits for work for at most `time`, as long as `hold` says so; also returns whether it took that long.

@@ -77,6 +77,14 @@ impl Version {
     pub fn same(&self, other: &Self) -> bool {
         self.same_content(other) && self.mode == other.mode && self.mtime == other.mtime
     }
+
+    /// Whether an observation of `other` shows the entry that this was: a directory may have got another mode.
+    pub fn same_entry(&self, other: &Self) -> bool {
+        match self.kind {
+            Kind::Dir => other.kind == Kind::Dir,
+            _ => self.same(other),
+        }
+    }
 }
 
 /// What replica and server last agreed on at a place.

@@ -10,20 +10,21 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::dice::{Dice, content, rounds};
+use crate::support::chance::{content, rounds};
 use crate::support::machine::{Machine, Site, assert_same};
+use crate::support::rng::Rng;
 use crate::support::writer::start;
 
 /// What happens to a machine's network, at a random byte of what it says next.
-fn disturb(machine: &Machine, dice: &mut Dice) -> String {
+fn disturb(machine: &Machine, rng: &mut Rng) -> String {
     let proxy = &machine.proxy;
-    let at = match dice.roll(2) {
-        0 => dice.roll(20_000),
-        _ => dice.roll(1_500_000),
+    let at = match rng.below(2) {
+        0 => rng.below(20_000),
+        _ => rng.below(1_500_000),
     };
-    match dice.roll(5) {
-        0 => proxy.throttle(100_000 + dice.roll(2_000_000)),
-        1 => proxy.delay(Duration::from_millis(dice.roll(15))),
+    match rng.below(5) {
+        0 => proxy.throttle(100_000 + rng.below(2_000_000)),
+        1 => proxy.delay(Duration::from_millis(rng.below(15))),
         2 => proxy.stall_after(at),
         _ => proxy.cut_after(at),
     }
@@ -34,20 +35,20 @@ fn disturb(machine: &Machine, dice: &mut Dice) -> String {
 type Written = BTreeMap<String, Vec<u8>>;
 
 /// One machine's program writes below its own directory, and reads what others wrote there.
-fn work(machine: &Machine, own: &str, written: &mut Written, others: &Written, dice: &mut Dice) {
+fn work(machine: &Machine, own: &str, written: &mut Written, others: &Written, rng: &mut Rng) {
     for _ in 0..6 {
-        let name = format!("{own}/{}", dice.roll(30));
-        if dice.roll(6) == 0 && written.remove(&name).is_some() {
+        let name = format!("{own}/{}", rng.below(30));
+        if rng.below(6) == 0 && written.remove(&name).is_some() {
             fs::remove_file(machine.at(&name)).unwrap();
             continue;
         }
-        let len = if dice.roll(5) == 0 { 900_000 } else { 15_000 };
-        let data = content(dice.roll(u64::MAX), len);
+        let len = if rng.below(5) == 0 { 900_000 } else { 15_000 };
+        let data = content(rng.next(), len);
         fs::write(machine.at(&name), &data).unwrap();
         written.insert(name, data);
     }
     for _ in 0..6 {
-        let nth = dice.roll(others.len().max(1) as u64) as usize;
+        let nth = rng.below(others.len().max(1) as u64) as usize;
         if let Some((name, data)) = others.iter().nth(nth)
             && let Ok(read) = fs::read(machine.at(name))
         {
@@ -75,16 +76,16 @@ fn faults_at_any_byte_lose_nothing_and_both_machines_agree() {
     let (mut of_a, mut of_b) = (Written::new(), Written::new());
     let first = rounds("ROAMHOME_FAULT_SEED", 1);
     for seed in first..first + rounds("ROAMHOME_FAULTS", 6) {
-        let mut dice = Dice(seed);
-        let what = [&a, &b].map(|machine| disturb(machine, &mut dice));
+        let mut rng = Rng::new(seed);
+        let what = [&a, &b].map(|machine| disturb(machine, &mut rng));
         println!("ROAMHOME_FAULT_SEED={seed}: {what:?}");
-        work(&a, "a", &mut of_a, &of_b, &mut dice);
-        work(&b, "b", &mut of_b, &of_a, &mut dice);
+        work(&a, "a", &mut of_a, &of_b, &mut rng);
+        work(&b, "b", &mut of_b, &of_a, &mut rng);
         let commands = [&a, &b].map(|machine| {
-            let command = ["online", "reconcile", "flush"][dice.roll(3) as usize];
+            let command = ["online", "reconcile", "flush"][rng.below(3) as usize];
             start(machine, command)
         });
-        thread::sleep(Duration::from_millis(dice.roll(800)));
+        thread::sleep(Duration::from_millis(rng.below(800)));
         for machine in [&a, &b] {
             machine.proxy.up();
         }

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::dice::{Dice, rounds};
+use crate::support::chance::rounds;
 use crate::support::machine::{Site, assert_same};
 use crate::support::mounted::is_mounted;
+use crate::support::rng::Rng;
 use crate::support::writer::{DIRS, Writer, start};
 
 /// Machines that run side by side, and how often the daemon of each is killed; `ROAMHOME_KILLS` is another number.
@@ -22,7 +23,7 @@ fn kill_again_and_again(site: &Site, seed: u64) {
     let home = site.path(&format!("server-{seed}"));
     fs::create_dir(&home).unwrap();
     let machine = site.machine_for(&format!("machine-{seed}"), &home);
-    let mut dice = Dice(seed);
+    let mut rng = Rng::new(seed);
     machine.mount();
     for dir in DIRS.into_iter().chain(["elsewhere"]) {
         fs::create_dir(machine.at(dir)).unwrap();
@@ -42,21 +43,21 @@ fn kill_again_and_again(site: &Site, seed: u64) {
         let mut commands = Vec::new();
         thread::scope(|scope| {
             scope.spawn(|| {
-                let mut dice = Dice(seed * 1_000 + round);
+                let mut rng = Rng::new(seed * 1_000 + round);
                 while !over.load(Ordering::Relaxed) {
-                    let step = writer.choose(&mut dice);
+                    let step = writer.choose(&mut rng);
                     if writer.act(&machine.home(), step).is_err() {
                         break;
                     }
                 }
             });
-            thread::sleep(Duration::from_millis(dice.roll(150)));
-            commands.extend(match dice.roll(3) {
+            thread::sleep(Duration::from_millis(rng.below(150)));
+            commands.extend(match rng.below(3) {
                 0 => Some(start(&machine, "reconcile")),
                 1 => Some(start(&machine, "flush")),
                 _ => None,
             });
-            thread::sleep(Duration::from_millis(dice.roll(250)));
+            thread::sleep(Duration::from_millis(rng.below(250)));
             machine.kill9();
             over.store(true, Ordering::Relaxed);
         });

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::dice::content;
+use crate::support::chance::content;
 use crate::support::machine::{Site, assert_same, eventually, tree};
 
 #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::dice::{Dice, content, rounds};
+use crate::support::chance::{content, rounds};
 use crate::support::machine::{Machine, Site, assert_same, eventually};
+use crate::support::rng::Rng;
 use crate::support::writer::{DIRS, Writer, start};
 
 const KILLS: u64 = 12;
@@ -60,7 +61,7 @@ fn processes_of(machine: &Machine) -> Vec<Pid> {
 fn a_start_can_be_killed_at_any_moment_again_and_again() {
     let site = Site::new();
     let machine = site.machine("m");
-    let (mut dice, mut moments, mut writer) = (Dice(1), Dice(11), Writer::default());
+    let (mut rng, mut moments, mut writer) = (Rng::new(1), Rng::new(11), Writer::default());
     for dir in DIRS {
         fs::create_dir(site.home().join(dir)).unwrap();
     }
@@ -75,7 +76,7 @@ fn a_start_can_be_killed_at_any_moment_again_and_again() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 loop {
-                    let step = writer.choose(&mut dice);
+                    let step = writer.choose(&mut rng);
                     if writer.act(&machine.home(), step).is_err() {
                         break;
                     }
@@ -85,7 +86,7 @@ fn a_start_can_be_killed_at_any_moment_again_and_again() {
             machine.kill9();
         });
         for _ in 0..4 {
-            kill_a_start(&machine, Duration::from_millis(moments.roll(90)));
+            kill_a_start(&machine, Duration::from_millis(moments.below(90)));
         }
         machine.proxy.up();
     }
@@ -104,10 +105,10 @@ fn a_start_can_be_killed_at_any_moment_again_and_again() {
 fn a_first_mount_can_be_killed_at_any_moment() {
     let site = Site::new();
     fs::write(site.home().join("far"), "far").unwrap();
-    let mut dice = Dice(2);
+    let mut rng = Rng::new(2);
     for round in 0..rounds("ROAMHOME_KILLS", KILLS) {
         let machine = site.machine(&format!("m{round}"));
-        let patience = dice.roll(150);
+        let patience = rng.below(150);
         println!("killed after {patience} ms");
         kill_a_start(&machine, Duration::from_millis(patience));
         machine.mount();
@@ -132,7 +133,7 @@ fn far(round: u64, number: u64) -> Vec<u8> {
 fn what_is_fetched_when_the_daemon_is_killed_is_fetched_whole_or_again() {
     let site = Site::new();
     let machine = site.machine("m");
-    let mut dice = Dice(3);
+    let mut rng = Rng::new(3);
     let kills = rounds("ROAMHOME_KILLS", KILLS);
     let read = AtomicU64::new(0);
     machine.mount();
@@ -147,11 +148,11 @@ fn what_is_fetched_when_the_daemon_is_killed_is_fetched_whole_or_again() {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..4 {
-                let (mut dice, home) = (Dice(dice.roll(u64::MAX)), machine.home());
+                let (mut rng, home) = (Rng::new(rng.next()), machine.home());
                 let (over, read) = (&over, &read);
                 scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
-                        let number = dice.roll(FAR);
+                        let number = rng.below(FAR);
                         if let Ok(data) = fs::read(home.join(format!("{round}/{number}"))) {
                             assert!(data == far(round, number), "{round}/{number} is wrong");
                             read.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +160,7 @@ fn what_is_fetched_when_the_daemon_is_killed_is_fetched_whole_or_again() {
                     }
                 });
             }
-            thread::sleep(Duration::from_millis(dice.roll(60)));
+            thread::sleep(Duration::from_millis(rng.below(60)));
             machine.kill9();
             over.store(true, Ordering::Relaxed);
         });
@@ -181,7 +182,7 @@ fn what_is_fetched_when_the_daemon_is_killed_is_fetched_whole_or_again() {
 fn what_is_sent_and_compared_over_a_slow_network_survives_kills() {
     let site = Site::new();
     let machine = site.machine("m");
-    let (mut dice, mut writer) = (Dice(4), Writer::default());
+    let (mut rng, mut writer) = (Rng::new(4), Writer::default());
     machine.mount();
     for dir in DIRS.into_iter().chain(["elsewhere"]) {
         fs::create_dir(machine.at(dir)).unwrap();
@@ -191,18 +192,18 @@ fn what_is_sent_and_compared_over_a_slow_network_survives_kills() {
     for round in 0..kills {
         println!("round {round}");
         for _ in 0..40 {
-            let step = writer.choose(&mut dice);
+            let step = writer.choose(&mut rng);
             writer.act(&machine.home(), step).unwrap();
         }
         fs::write(site.home().join(format!("elsewhere/{round}")), "x").unwrap();
         // Most of the time the server owes some answer.
-        machine.proxy.delay(Duration::from_millis(dice.roll(20)));
-        let command = ["flush", "reconcile"][dice.roll(2) as usize];
+        machine.proxy.delay(Duration::from_millis(rng.below(20)));
+        let command = ["flush", "reconcile"][rng.below(2) as usize];
         let mut command = start(&machine, command);
-        thread::sleep(Duration::from_millis(dice.roll(600)));
-        if dice.roll(3) == 0 {
+        thread::sleep(Duration::from_millis(rng.below(600)));
+        if rng.below(3) == 0 {
             machine.proxy.stall();
-            thread::sleep(Duration::from_millis(dice.roll(200)));
+            thread::sleep(Duration::from_millis(rng.below(200)));
         }
         machine.kill9();
         machine.proxy.up();

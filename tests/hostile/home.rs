@@ -1,7 +1,6 @@
 //! A whole machine against a server that lies: what was written here stays here, whatever is told about the server.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,8 +8,8 @@ use std::time::Duration;
 
 use roamhome::engine::Scope;
 use roamhome::remote::MemoryServer;
-use roamhome::replica::{Content, ReplicaError, View, check};
-use roamhome::tree::{Kind, NodeId, RelPath, Time};
+use roamhome::replica::check;
+use roamhome::tree::{RelPath, Time};
 
 use super::peer::Lying;
 use crate::simulation::machine::Machine;
@@ -122,37 +121,8 @@ async fn act(machine: &Machine, rng: &mut Rng, step: u64, written: &mut Written)
     }
 }
 
-/// Every content that this machine has, in place or kept.
-fn contents(machine: &Machine) -> BTreeSet<Vec<u8>> {
-    let mut found: BTreeSet<_> = machine.backups().into_iter().collect();
-    let walk = |view: &View<'_>| {
-        let mut files = Vec::new();
-        let mut todo = vec![NodeId::ROOT];
-        while let Some(dir) = todo.pop() {
-            for (_, id) in view.children(dir, None, 100_000)? {
-                let node = view.node(id)?.expect("a name without a node");
-                match node.kind {
-                    Kind::Dir => todo.push(id),
-                    Kind::File if node.content == Content::Whole => files.push(node),
-                    _ => {}
-                }
-            }
-        }
-        Ok::<_, ReplicaError>(files)
-    };
-    for node in machine.replica.view(walk).unwrap() {
-        let content = machine.replica.content();
-        if let Ok(mut file) = content.open_read(node.id, node.data_changed) {
-            let mut data = Vec::new();
-            file.read_to_end(&mut data).unwrap();
-            found.insert(data);
-        }
-    }
-    found
-}
-
 fn is_kept(machine: &Machine, written: &Written) {
-    let found = contents(machine);
+    let found: BTreeSet<_> = machine.held().into_iter().collect();
     for (path, content) in written {
         let text = String::from_utf8_lossy(content);
         assert!(found.contains(content), "{path}: {text:?} is lost");

@@ -1,4 +1,4 @@
-//! Numbers that the same seed gives again.
+//! Random numbers that the same seed gives again.
 
 /// SplitMix64.
 pub(crate) struct Rng(u64);

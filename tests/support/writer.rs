@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::dice::Dice;
 use super::machine::Machine;
+use super::rng::Rng;
 
 /// What a program does to its files.
 #[derive(Debug, Clone)]
@@ -50,37 +50,37 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// What to do next.
-    pub(crate) fn choose(&self, dice: &mut Dice) -> Step {
-        let name = |dice: &mut Dice| format!("d{}/f{}", dice.roll(3), dice.roll(20));
-        let known = |dice: &mut Dice| {
-            let nth = dice.roll(self.files.len().max(1) as u64) as usize;
+    pub(crate) fn choose(&self, rng: &mut Rng) -> Step {
+        let name = |rng: &mut Rng| format!("d{}/f{}", rng.below(3), rng.below(20));
+        let known = |rng: &mut Rng| {
+            let nth = rng.below(self.files.len().max(1) as u64) as usize;
             self.files.keys().nth(nth).cloned()
         };
-        let data = |dice: &mut Dice, max: u64| {
+        let data = |rng: &mut Rng, max: u64| {
             let stamp = format!("{}:", self.done).into_bytes();
-            let len = dice.roll(max) as usize;
-            let byte = dice.roll(256) as u8;
+            let len = rng.below(max) as usize;
+            let byte = rng.below(256) as u8;
             [stamp, vec![byte; len]].concat()
         };
-        match (dice.roll(11), known(dice)) {
+        match (rng.below(11), known(rng)) {
             (10, _) => Step::SyncDir {
-                name: DIRS[dice.roll(3) as usize].to_owned(),
+                name: DIRS[rng.below(3) as usize].to_owned(),
             },
             (0, Some(name)) => Step::Remove { name },
             (1..=2, Some(from)) => Step::Rename {
                 from,
-                to: name(dice),
+                to: name(rng),
             },
             (3..=4, Some(name)) => Step::Append {
                 name,
-                data: data(dice, 5_000),
-                sync: dice.roll(4) == 0,
+                data: data(rng, 5_000),
+                sync: rng.below(4) == 0,
             },
             (roll, _) => {
-                let max = if dice.roll(8) == 0 { 400_000 } else { 9_000 };
+                let max = if rng.below(8) == 0 { 400_000 } else { 9_000 };
                 Step::Write {
-                    name: name(dice),
-                    data: data(dice, max),
+                    name: name(rng),
+                    data: data(rng, max),
                     sync: roll == 5,
                 }
             }

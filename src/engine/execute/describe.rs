@@ -5,10 +5,7 @@ use crate::sync::{Action, Step, Why};
 
 /// A line about a step for people.
 pub(in crate::engine) fn describe(view: &View<'_>, step: &Step) -> Result<String, ReplicaError> {
-    let path = match view.local_path_of(&step.place)? {
-        Some(path) => path,
-        None => view.base_path_of(&step.place)?.unwrap_or_default(),
-    };
+    let path = view.shown_path(&step.place)?;
     let what = match &step.action {
         Action::Move { from, .. } => {
             let from = view.base_path_of(from)?.unwrap_or_default();

@@ -11,7 +11,7 @@ use super::super::push::Pushed;
 use super::super::scan::ScanError;
 use super::super::shared::{Shared, lock};
 use super::{Ended, RoundStats};
-use crate::replica::{Observation, Problem, ReplicaError, Tx};
+use crate::replica::{Observation, ReplicaError, Tx};
 use crate::sync::{self, Action, Fold, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time, Version};
 
@@ -199,16 +199,7 @@ fn take_note(tx: &mut Tx<'_>, place: &Place, note: Note, since: Time) -> Result<
         Note::Stays => Ok(()),
         Note::Solved if tx.problem(place)?.is_none() => Ok(()),
         Note::Solved => tx.set_problem(place.clone(), None),
-        Note::Failed(message) => {
-            let path = tx.local_path_of(place)?;
-            let path = path.or(tx.base_path_of(place)?).unwrap_or_default();
-            let problem = Problem {
-                path,
-                message,
-                since,
-            };
-            tx.set_problem(place.clone(), Some(problem))
-        }
+        Note::Failed(message) => tx.note_problem(place, message, since),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{Checker, Result};
 use crate::replica::columns::{Columns, Reader};
 use crate::replica::content::Which;
-use crate::replica::error::{AtPath, ReplicaError};
+use crate::replica::error::AtPath;
 use crate::replica::hint::Hints;
 use crate::replica::recover;
 use crate::replica::rows::{Content, Counter, LocalBackup, Node};
@@ -106,11 +106,7 @@ impl Checker {
 
     /// Whether the content here is what was last agreed on with the server.
     fn is_base(&self, node: &Node) -> Result<bool> {
-        let base = self.replica.view(|view| {
-            let place = view.base_places(node.id)?.into_iter().next();
-            Ok::<_, ReplicaError>(place.map(|place| view.base(&place)).transpose()?.flatten())
-        })?;
-        let agreed = base.and_then(|base| base.version.hash);
+        let agreed = self.replica.view(|view| view.agreed_hash(node))?;
         let found = self.replica.content().hash(node.id, false, node.size)?;
         Ok(agreed.is_some() && agreed == found)
     }

@@ -1,7 +1,6 @@
 //! Content that nobody wrote to and that is not what it was: bit rot. It is put aside, never sent and never removed.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use super::disk::{make_dir, sync_dir};
@@ -10,32 +9,22 @@ use crate::replica::error::{AtPath, ReplicaError};
 use crate::replica::rows::{Content, Node};
 use crate::tree::{Hash, Kind};
 
-/// How much of a file is read at once, in bytes.
-const CHUNK: usize = 256 * 1024;
-
 impl ContentStore {
     /// Whether the content of a file that the server has, too, is still what was agreed on, as far as that is known.
     pub(in crate::replica) fn is_as_agreed(&self, node: &Node) -> Result<bool> {
         let (Some(agreed), Content::Whole) = (node.hash, node.content) else {
             return Ok(true);
         };
-        let mut file = match self.open_read(node.id, false) {
+        if self.stat(node.id)?.is_none() {
             // An empty file has no content; that others lack it, others tell.
-            Err(ReplicaError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return Ok(true);
+            return Ok(true);
+        }
+        match self.hash(node.id, false, node.size) {
+            // A sector that the disk gave up.
+            Err(ReplicaError::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO) => {
+                Ok(false)
             }
-            opened => opened?,
-        };
-        let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK]);
-        loop {
-            match file.read(&mut chunk) {
-                Ok(0) => return Ok(Hash(*hasher.finalize().as_bytes()) == agreed),
-                Ok(len) => drop(hasher.update(&chunk[..len])),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // A sector that the disk gave up.
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(false),
-                Err(error) => return Err(ReplicaError::io(&path_in(&self.clean, node.id), error)),
-            }
+            found => Ok(found? == Some(agreed)),
         }
     }
 

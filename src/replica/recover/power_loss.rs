@@ -10,7 +10,7 @@ use super::super::content::{ContentStore, Which};
 use super::super::rows::{Content, Intent, LocalBackup, Node, TORN};
 use super::super::tx::Tx;
 use super::{Result, renew};
-use crate::tree::{BaseEntry, Hash, Kind, NodeId, Time};
+use crate::tree::{BaseEntry, Kind, NodeId, Time};
 
 /// Looks at all that was on its way to the disk; what is settled there is not looked at.
 pub(super) fn look(tx: &mut Tx<'_>, content: &ContentStore, now: Time) -> Result<()> {
@@ -69,7 +69,7 @@ pub(super) fn in_flight(
     let Some((size, mtime)) = content.stat(id)? else {
         return Ok(());
     };
-    let sent = agreed_hash(tx, &node)?;
+    let sent = tx.agreed_hash(&node)?;
     let begins_with_sent = sent.is_some() && content.hash_of_start(id, true, node.size)? == sent;
     match (begins_with_sent, size == node.size) {
         (true, true) => Ok(()),
@@ -103,13 +103,6 @@ fn absent(tx: &mut Tx<'_>, content: &ContentStore, node: Node) -> Result<()> {
         content: Content::Absent,
         ..node
     })
-}
-
-/// The hash of what was agreed on with the server, if it is known.
-fn agreed_hash(tx: &Tx<'_>, node: &Node) -> Result<Option<Hash>> {
-    let base = tx.base_places(node.id)?.into_iter().next();
-    let base = base.map(|place| tx.base(&place)).transpose()?.flatten();
-    Ok(node.hash.or(base.and_then(|base| base.version.hash)))
 }
 
 /// The row says that a program changed the content.
@@ -221,7 +214,7 @@ fn distrust(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId) -> Result<()> {
     if node.data_changed || node.scoped || node.content != Content::Whole {
         return Ok(());
     }
-    let hash = agreed_hash(tx, &node)?;
+    let hash = tx.agreed_hash(&node)?;
     if hash.is_some() && content.hash(id, false, node.size)? == hash {
         return Ok(());
     }

@@ -108,11 +108,7 @@ impl Pass<'_> {
         else {
             return false;
         };
-        let same = match base.version.kind {
-            Kind::Dir => remote.kind == Kind::Dir,
-            _ => base.version.same(remote),
-        };
-        same && replaceable && self.forest.server_has(to.parent)
+        base.version.same_entry(remote) && replaceable && self.forest.server_has(to.parent)
     }
 
     pub(super) fn take_note(&mut self, node: NodeId, from: &Place, to: &Place) {

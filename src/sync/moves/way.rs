@@ -49,11 +49,7 @@ impl Pass<'_> {
         let (Some(base), Some(remote)) = (&triple.base, &triple.remote) else {
             return false;
         };
-        let stands = match base.version.kind {
-            Kind::Dir => remote.kind == Kind::Dir,
-            _ => base.version.same(remote),
-        };
-        stands && self.forest.server_has(from.parent)
+        base.version.same_entry(remote) && self.forest.server_has(from.parent)
     }
 
     /// `parent` is inside `node` on the server and is not here: something between them moves out first.

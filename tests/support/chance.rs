@@ -1,18 +1,4 @@
-//! Random numbers for tests that say which seed they had.
-
-/// Random numbers, the same for the same seed (SplitMix64).
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    /// One of `0..sides`.
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
+//! How often tests do what they do at random, and with what content.
 
 /// How often a test does what it does at random: as the environment says, else `default`.
 pub(crate) fn rounds(variable: &str, default: u64) -> u64 {
