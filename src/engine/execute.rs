@@ -10,7 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::apply::{self, Applied};
 use super::fetch;
 use super::gather::Gathered;
-use super::push::{self, Outgoing, Pushed};
+use super::push::{self, Going, Outgoing, Pushed};
 use super::scan::{self, ScanError};
 use super::shared::Shared;
 use crate::remote::{Remote, RemoteError};
@@ -211,18 +211,18 @@ async fn run_step(
             from,
             expected,
             replaces,
-        } => Ended::Server(
-            push::move_node(
-                shared,
-                remote,
-                *node,
+            alike,
+        } => {
+            let going = Going {
+                node: *node,
                 from,
-                place,
+                to: place,
                 expected,
-                replaces.as_ref(),
-            )
-            .await?,
-        ),
+                replaces: replaces.as_ref(),
+                alike: *alike,
+            };
+            Ended::Server(push::move_node(shared, remote, &going).await?)
+        }
         Action::MakeDir { node } => {
             Ended::Server(push::make_dir(shared, remote, place, *node).await?)
         }

@@ -14,16 +14,19 @@ use crate::replica::{Intent, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Kind, NodeId, Place, RelPath, Version};
 
+mod apart;
 mod burst;
 mod name;
 mod replace;
 mod send;
 mod set;
 
+pub(super) use apart::{Gone, forget_gone};
+use apart::{lookalikes, note_gone, set_apart};
 use name::{Uploaded, give_name};
 use replace::set_aside;
 pub(super) use replace::{discard, look};
-use send::{Sent, send};
+use send::{Sent, Way, send};
 pub(super) use set::publish_set;
 
 /// How a step on the server ended.
@@ -55,6 +58,17 @@ pub(super) struct Outgoing<'a> {
     pub(super) keep: Keep,
 }
 
+/// What is renamed.
+pub(super) struct Going<'a> {
+    pub(super) node: NodeId,
+    pub(super) from: &'a Place,
+    pub(super) to: &'a Place,
+    pub(super) expected: &'a Version,
+    pub(super) replaces: Option<&'a Version>,
+    /// Whether others would take it for what stood where it goes.
+    pub(super) alike: bool,
+}
+
 /// The base path of a place, if its parent is on the server.
 pub(super) fn server_path(shared: &Shared, place: &Place) -> Result<Option<RelPath>, ReplicaError> {
     shared.replica.view(|view| view.base_path_of(place))
@@ -72,19 +86,24 @@ pub(super) async fn publish(
     let Some(node) = shared.replica.view(|view| view.node(out.node))? else {
         return Ok(Pushed::Stale);
     };
-    let session = remote.bulk().as_ref();
     let number = keep::upload_number(shared);
     let staged = keep::staging_path(shared, out.node, number);
+    let way = Way {
+        remote,
+        target: &target,
+        staged: &staged,
+        lookalikes: &lookalikes(shared, out.place, out.replaces)?,
+    };
     let sent = match node.kind {
-        Kind::File => match send(shared, session, node, out.seq, &target, &staged).await {
+        Kind::File => match send(shared, &way, node, out.seq).await {
             Ok(sent) => sent,
-            Err(error) => return Err(not_sent(remote, session, &target, &staged, error).await),
+            Err(error) => return Err(not_sent(&way, error).await),
         },
         _ if node.data_seq != out.seq => None,
         _ => Some(Sent { node, hash: None }),
     };
     let Some(sent) = sent else {
-        discard(session, &staged).await?;
+        discard(remote.bulk().as_ref(), &staged).await?;
         return Ok(Pushed::Stale);
     };
     let upload = Uploaded {
@@ -97,18 +116,14 @@ pub(super) async fn publish(
 }
 
 /// Cleans up after an upload that failed: what is half there would take the room that lacks.
-async fn not_sent(
-    remote: &Remote,
-    session: &dyn Session,
-    target: &RelPath,
-    staged: &RelPath,
-    error: ScanError,
-) -> ScanError {
+async fn not_sent(way: &Way<'_>, error: ScanError) -> ScanError {
     match error {
-        ScanError::Remote(error) if !error.is_link_loss() => match discard(session, staged).await {
-            Ok(()) => explained(remote, target, error).await.into(),
-            Err(lost) => lost.into(),
-        },
+        ScanError::Remote(error) if !error.is_link_loss() => {
+            match discard(way.remote.bulk().as_ref(), way.staged).await {
+                Ok(()) => explained(way.remote, way.target, error).await.into(),
+                Err(lost) => lost.into(),
+            }
+        }
         error => error,
     }
 }
@@ -149,19 +164,27 @@ pub(super) async fn remove(
         return Ok(Pushed::Saw(seen));
     }
     let kept = keep::kept_path(shared, keep, &target);
-    Ok(set_aside(session, expected, &target, &kept).await?)
+    let removed = set_aside(session, expected, &target, &kept).await?;
+    if let Pushed::Done(None) = removed {
+        note_gone(shared, place, expected)?;
+    }
+    Ok(removed)
 }
 
 /// Renames on the server what a program renamed here.
 pub(super) async fn move_node(
     shared: &Arc<Shared>,
     remote: &Remote,
-    node: NodeId,
-    from: &Place,
-    to: &Place,
-    expected: &Version,
-    replaces: Option<&Version>,
+    going: &Going<'_>,
 ) -> Result<Pushed, ScanError> {
+    let Going {
+        node,
+        from,
+        to,
+        expected,
+        replaces,
+        alike,
+    } = *going;
     let (Some(source), Some(target)) = (server_path(shared, from)?, server_path(shared, to)?)
     else {
         return Ok(Pushed::Stale);
@@ -174,6 +197,10 @@ pub(super) async fn move_node(
     let seen = look(session, &source).await?;
     if !seen.as_ref().is_some_and(|seen| expected.same_entry(seen)) {
         return Ok(Pushed::Saw(seen));
+    }
+    if alike && let Some(row) = shared.replica.view(|view| view.node(node))? {
+        // The server gets to know its new date once it stands there.
+        set_apart(shared, row, std::slice::from_ref(expected))?;
     }
     if to.parent == NodeId::STAGING {
         make_way_station(session, &target).await?;
@@ -206,7 +233,10 @@ pub(super) async fn move_node(
     let (renamed, found) =
         futures_util::join!(session.rename(&source, &target), look(session, &target));
     match (renamed, found?) {
-        (Ok(()), found) => Ok(Pushed::Done(found)),
+        (Ok(()), found) => {
+            note_gone(shared, from, expected)?;
+            Ok(Pushed::Done(found))
+        }
         (Err(error), _) if error.is_link_loss() => Err(error.into()),
         (Err(_), seen @ Some(_)) => Ok(Pushed::SawTarget(seen)),
         (Err(error), None) => Err(error.into()),

@@ -14,6 +14,7 @@ use super::deeds::Log;
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{LinkState, LinkView};
+use super::push::Gone;
 use super::reconcile::{PassReport, Request};
 use super::status::Transfers;
 use super::{Connect, Done, EngineOptions, Events, Space};
@@ -83,6 +84,8 @@ pub(super) struct Shared {
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
     /// Places whose observed version was too young to be told from a later change within its second.
     pub(super) racy: Mutex<BTreeSet<Place>>,
+    /// What stood on the server a short time ago.
+    pub(super) gone: Gone,
     /// Places whose file programs went on writing to after it was sent in this pass: it waits for another one.
     pub(super) overtaken: Mutex<BTreeSet<Place>>,
     /// Databases with all that belongs to them that were sent in this pass: what changed since waits for another.
@@ -159,6 +162,7 @@ impl Shared {
             guards: Mutex::default(),
             second_names: Mutex::default(),
             racy: Mutex::default(),
+            gone: Gone::default(),
             overtaken: Mutex::default(),
             sent_sets: Mutex::default(),
             declared: Declared::default(),

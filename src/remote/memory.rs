@@ -8,15 +8,15 @@ mod disk;
 mod errno;
 mod foreign;
 mod handles;
+mod latch;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use self::disk::Disk;
+use self::latch::Latch;
 use self::session::MemorySession;
 use super::{ErrorKind, Features, Remote, Session, Stat};
 use crate::tree::{RelPath, Time};
@@ -59,7 +59,7 @@ pub struct Item {
 pub struct MemoryServer {
     shared: Arc<Mutex<Shared>>,
     /// Whether replies are held back.
-    held: watch::Sender<bool>,
+    held: Latch,
 }
 
 struct Shared {
@@ -69,7 +69,7 @@ struct Shared {
     latency: Box<dyn FnMut() -> Duration + Send>,
     handles: HashMap<u64, Open>,
     next_id: u64,
-    sessions: BTreeMap<u64, watch::Sender<bool>>,
+    sessions: BTreeMap<u64, Latch>,
     requests: u64,
     calls: BTreeMap<&'static str, u64>,
     trips: BTreeMap<u64, Trip>,
@@ -109,7 +109,7 @@ impl MemoryServer {
         };
         Self {
             shared: Arc::new(Mutex::new(shared)),
-            held: watch::Sender::new(false),
+            held: Latch::default(),
         }
     }
 
@@ -121,7 +121,7 @@ impl MemoryServer {
     fn session_through(&self, gate: Gate) -> Arc<dyn Session> {
         let mut shared = self.lock();
         let id = shared.take_id();
-        let ended = watch::Sender::new(false);
+        let ended = Latch::shut();
         shared.sessions.insert(id, ended.clone());
         let features = shared.features;
         Arc::new(MemorySession::new(self.clone(), id, ended, features, gate))
@@ -182,7 +182,7 @@ impl MemoryServer {
 
     /// Holds all replies back, or lets them go. Held requests have had their effect.
     pub fn hold(&self, held: bool) {
-        self.held.send_replace(held);
+        self.held.set_shut(held);
     }
 
     /// Lets the machine with the disk lose its power: all connections break, and content that was not synced is
@@ -253,7 +253,7 @@ impl Shared {
 
     fn end_session(&mut self, session: u64) {
         if let Some(ended) = self.sessions.remove(&session) {
-            ended.send_replace(true);
+            ended.set_shut(false);
         }
         let of_session = self.handles.extract_if(|_, open| open.session == session);
         let inodes: Vec<u64> = of_session.map(|(_, open)| open.inode).collect();

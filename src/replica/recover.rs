@@ -16,6 +16,8 @@ use crate::tree::{Kind, NodeId, Place, Time};
 
 mod power_loss;
 
+use power_loss::BeingSent;
+
 type Result<T> = std::result::Result<T, ReplicaError>;
 
 /// The boot in which the replica was opened last; nothing after it was closed.
@@ -36,9 +38,10 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
     let content = &shared.content;
     let opened_in = View::new(&state).meta(OPENED_IN)?;
     let lost_power = opened_in.is_some_and(|opened_in| opened_in != boot);
+    let being_sent = BeingSent::read(&View::new(&state))?;
     for id in View::new(&state).in_flight()? {
         shared.update_locked(&mut state, |tx| match lost_power {
-            true => power_loss::in_flight(tx, content, id, now),
+            true => power_loss::in_flight(tx, content, &being_sent, id, now),
             false => settle_in_flight(tx, content, id, now),
         })?;
     }
@@ -46,7 +49,9 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
         tracing::warn!(
             "the machine went down while the home was open; looking at what was on its way"
         );
-        shared.update_locked(&mut state, |tx| power_loss::look(tx, content, now))?;
+        shared.update_locked(&mut state, |tx| {
+            power_loss::look(tx, content, &being_sent, now)
+        })?;
     }
     shared.update_locked(&mut state, |tx| {
         tx.set_meta(OPENED_IN, Some(boot))?;

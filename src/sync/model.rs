@@ -138,6 +138,8 @@ pub enum Action {
         expected: Version,
         /// What the rename replaces.
         replaces: Option<Version>,
+        /// Whether others would take it for what stands there, or stood there when the plan began.
+        alike: bool,
     },
     /// On neither: what stood at `from` in the base tree is gone there and stands at the step's place on the
     /// server, as if moved: an earlier `Move` whose answer was lost, or the same move by somebody else.

@@ -46,11 +46,13 @@ pub(super) struct Moves {
 
 /// Plans the moves and applies them to `forest`.
 pub(super) fn moves(forest: &mut Forest) -> Moves {
+    let moved: BTreeSet<_> = forest
+        .local_nodes()
+        .filter(|node| is_moved(forest, *node))
+        .collect();
     let mut pass = Pass {
-        moved: forest
-            .local_nodes()
-            .filter(|node| is_moved(forest, *node))
-            .collect(),
+        stood: stood(forest, &moved),
+        moved,
         forest,
         found: Moves {
             steps: Vec::new(),
@@ -85,7 +87,19 @@ fn ends(forest: &Forest, node: NodeId) -> Option<(&Place, &Place)> {
     Some((from, to))
 }
 
+/// What stands in the base tree where these nodes go.
+fn stood(forest: &Forest, moved: &BTreeSet<NodeId>) -> BTreeMap<Place, Version> {
+    let targets = moved.iter().filter_map(|node| ends(forest, *node));
+    let stood = targets.filter_map(|(_, to)| {
+        let base = forest.at(to)?.base.as_ref()?;
+        Some((to.clone(), base.version.clone()))
+    });
+    stood.collect()
+}
+
 struct Pass<'a> {
+    /// What stood where moves go, before any of them.
+    stood: BTreeMap<Place, Version>,
     /// Nodes whose move is neither planned nor given up.
     moved: BTreeSet<NodeId>,
     forest: &'a mut Forest,
@@ -236,6 +250,8 @@ impl Pass<'_> {
         else {
             return;
         };
+        let mut alike = self.stood.get(to).into_iter().chain(&replaces);
+        let alike = alike.any(|other| expected.looks_like(other));
         let target = self.forest.at(to);
         if replaces.is_none() && target.is_some_and(|target| target.base.is_some()) {
             self.found.steps.push(Step {
@@ -251,6 +267,7 @@ impl Pass<'_> {
                 from: from.clone(),
                 expected,
                 replaces,
+                alike,
             },
             why: Why::LocalChange,
         });

@@ -78,6 +78,14 @@ impl Version {
         self.same_content(other) && self.mode == other.mode && self.mtime == other.mtime
     }
 
+    /// Whether both are files that a listing cannot tell apart, and that may differ in content.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        self.kind == Kind::File
+            && other.kind == Kind::File
+            && (self.size, self.mtime) == (other.size, other.mtime)
+            && (self.hash.is_none() || self.hash != other.hash)
+    }
+
     /// Whether an observation of `other` shows the entry that this was: a directory may have got another mode.
     pub fn same_entry(&self, other: &Self) -> bool {
         match self.kind {

@@ -75,7 +75,7 @@ fn faults_at_any_byte_lose_nothing_and_both_machines_agree() {
     b.reconcile();
     let (mut of_a, mut of_b) = (Written::new(), Written::new());
     let first = rounds("ROAMHOME_FAULT_SEED", 1);
-    for seed in first..first + rounds("ROAMHOME_FAULTS", 6) {
+    for seed in first..first + rounds("ROAMHOME_FAULTS", 15) {
         let mut rng = Rng::new(seed);
         let what = [&a, &b].map(|machine| disturb(machine, &mut rng));
         println!("ROAMHOME_FAULT_SEED={seed}: {what:?}");

@@ -2,6 +2,7 @@
 //! differs from one to the next.
 
 use roamhome::remote::ErrorKind;
+use roamhome::remote::memory::Trip;
 
 use super::op::{Act, Mix, Op};
 use super::plug::Death;
@@ -142,4 +143,24 @@ fn what_was_synced_is_there_although_it_was_committed_before() {
             POWER,
         ],
     );
+}
+
+#[test]
+fn what_was_being_sent_and_got_another_name_is_not_trusted_after_a_power_loss() {
+    for requests in 12..24 {
+        plays(
+            1,
+            &[
+                write(0, "a"),
+                Op::Trip(requests, Trip::CutAfter),
+                Op::Push(0),
+                Op::Offline(0),
+                Op::On(0, Act::Rename("a".into(), "b".into())),
+                Op::Commit(0),
+                POWER,
+                Op::Online(0),
+                Op::Sync(0),
+            ],
+        );
+    }
 }

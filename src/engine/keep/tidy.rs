@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::deeds;
 use super::super::home;
+use super::super::push;
 use super::super::shared::{Shared, lock};
 use super::kept_path;
 use super::retention::{self, Item, Limits};
@@ -26,6 +27,7 @@ pub(in crate::engine) async fn tidy(
     shared: &Arc<Shared>,
     remote: &Remote,
 ) -> Result<(), RemoteError> {
+    push::forget_gone(shared);
     release_second_names(shared, remote).await?;
     futures_util::try_join!(
         clear_staging(shared, remote),

@@ -8,6 +8,7 @@ use super::super::keep;
 use super::super::options::Publish;
 use super::super::scan::ScanError;
 use super::super::shared::{SecondName, Shared, lock};
+use super::apart::note_gone;
 use super::set::Part;
 use super::{Pushed, Uploaded, discard, look};
 use crate::remote::{Remote, RemoteError, Session};
@@ -125,7 +126,12 @@ pub(super) async fn burst(
                 }
                 upload.published(seen)
             }
-            (None, None) => Pushed::Done(None),
+            (None, None) => {
+                if let Some(expected) = part.expected() {
+                    note_gone(shared, &part.step.place, expected)?;
+                }
+                Pushed::Done(None)
+            }
             (_, seen) => Pushed::Saw(seen),
         });
     }

@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::super::scan::ScanError;
 use super::super::shared::Shared;
+use super::apart::set_apart;
 use super::discard;
-use crate::remote::{self, Session, TransferError, Upload};
+use crate::remote::{self, Remote, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::tree::{Hash, NodeId, RelPath, Version};
 
@@ -32,28 +33,24 @@ impl Sent {
     }
 }
 
-/// Where a file comes from and goes to.
-struct Way<'a> {
-    session: &'a dyn Session,
-    target: &'a RelPath,
-    staged: &'a RelPath,
+/// How a file goes to the server.
+pub(super) struct Way<'a> {
+    pub(super) remote: &'a Remote,
+    /// Where it is going to stand.
+    pub(super) target: &'a RelPath,
+    pub(super) staged: &'a RelPath,
+    /// What it must not look like there.
+    pub(super) lookalikes: &'a [Version],
 }
 
 /// Uploads a file, which had `seq` when the plan was made. `None` if it cannot be had whole now, or is not what a
 /// program wrote.
 pub(super) async fn send(
     shared: &Arc<Shared>,
-    session: &dyn Session,
+    way: &Way<'_>,
     node: Node,
     seq: u64,
-    target: &RelPath,
-    staged: &RelPath,
 ) -> Result<Option<Sent>, ScanError> {
-    let way = Way {
-        session,
-        target,
-        staged,
-    };
     let id = node.id;
     if node.data_seq == seq && shared.replica.opens().writers(id) == 0 {
         if node.content != Content::Whole {
@@ -63,7 +60,8 @@ pub(super) async fn send(
             0 => None,
             _ => Some(shared.replica.content().open_read(id, node.data_changed)?),
         };
-        let hash = upload(shared, &way, &node, file.as_ref()).await?;
+        let node = set_apart(shared, node, way.lookalikes)?;
+        let hash = upload(shared, way, &node, file.as_ref()).await?;
         let now = shared
             .replica
             .view::<_, ReplicaError>(|view| view.node(id))?;
@@ -74,13 +72,13 @@ pub(super) async fn send(
             .convict(&node, hash)
             .filter(|_| unchanged)
         {
-            discard(session, staged).await?;
+            discard(way.remote.bulk().as_ref(), way.staged).await?;
             return Err(rotten.into());
         }
         if hash.is_some() && unchanged {
             return Ok(Some(Sent { node, hash }));
         }
-        discard(session, staged).await?;
+        discard(way.remote.bulk().as_ref(), way.staged).await?;
     }
     // Somebody is at work on it. A database is taken with all that belongs to it.
     if is_database(shared, id)? {
@@ -93,8 +91,9 @@ pub(super) async fn send(
     if node.data_seq != seq && !node.data_changed {
         return Ok(None);
     }
+    let node = set_apart(shared, node, way.lookalikes)?;
     let file = snapshot.file.as_ref().map(|file| &file.file);
-    let hash = upload(shared, &way, &node, file).await?;
+    let hash = upload(shared, way, &node, file).await?;
     Ok(hash.is_some().then_some(Sent { node, hash }))
 }
 
@@ -106,18 +105,12 @@ fn is_database(shared: &Shared, id: NodeId) -> Result<bool, ReplicaError> {
 /// Uploads a file that was taken at one moment. `None` if it was cut under way.
 pub(super) async fn send_as_taken(
     shared: &Arc<Shared>,
-    session: &dyn Session,
+    way: &Way<'_>,
     node: Node,
     file: Option<&File>,
-    target: &RelPath,
-    staged: &RelPath,
 ) -> Result<Option<Sent>, ScanError> {
-    let way = Way {
-        session,
-        target,
-        staged,
-    };
-    let hash = upload(shared, &way, &node, file).await?;
+    let node = set_apart(shared, node, way.lookalikes)?;
+    let hash = upload(shared, way, &node, file).await?;
     if let Some(rotten) = shared.replica.content().convict(&node, hash) {
         return Err(rotten.into());
     }
@@ -153,7 +146,7 @@ async fn upload(
         Ok(Bytes::from(buffer))
     };
     match remote::upload(
-        way.session,
+        way.remote.bulk().as_ref(),
         way.staged,
         upload,
         &mut source,

@@ -13,8 +13,9 @@ use futures_util::future::try_join_all;
 use super::super::scan::ScanError;
 use super::super::shared::{Shared, lock};
 use super::super::{intents, keep};
+use super::apart::lookalikes;
 use super::burst::{burst, link_main};
-use super::send::send_as_taken;
+use super::send::{Way, send_as_taken};
 use super::{Outgoing, Pushed, Uploaded, discard, give_name, look, not_sent, server_path};
 use crate::remote::Remote;
 use crate::replica::{Member, Moment, ReplicaError};
@@ -204,7 +205,6 @@ async fn send_all(
     members: &mut Vec<Member>,
     parts: &mut [Part],
 ) -> Result<bool, ScanError> {
-    let session = remote.bulk().as_ref();
     for member in members.drain(..) {
         let Some(part) = parts.iter_mut().find(|p| p.step.place == member.place) else {
             continue;
@@ -215,15 +215,18 @@ async fn send_all(
         let number = keep::upload_number(shared);
         let staged = keep::staging_path(shared, node.id, number);
         let file = member.file.as_ref().map(|file| &file.file);
-        let sent = send_as_taken(shared, session, node, file, &part.target, &staged).await;
-        let sent = match sent {
+        let way = Way {
+            remote,
+            target: &part.target,
+            staged: &staged,
+            lookalikes: &lookalikes(shared, &part.step.place, part.expected())?,
+        };
+        let sent = match send_as_taken(shared, &way, node, file).await {
             Ok(sent) => sent,
-            Err(error) => {
-                return Err(not_sent(remote, session, &part.target, &staged, error).await);
-            }
+            Err(error) => return Err(not_sent(&way, error).await),
         };
         let Some(sent) = sent else {
-            discard(session, &staged).await?;
+            discard(remote.bulk().as_ref(), &staged).await?;
             return Ok(false);
         };
         part.upload = Some(Uploaded {

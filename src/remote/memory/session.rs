@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::disk::Disk;
 use super::errno::{Errno, refused};
+use super::latch::Latch;
 use super::{Gate, MemoryServer, Shared, Trip};
 use crate::remote::guard::Guard;
 use crate::remote::{
@@ -24,7 +25,8 @@ const ENTRIES_PER_REPLY: u64 = 100;
 pub(super) struct MemorySession {
     server: MemoryServer,
     id: u64,
-    ended: watch::Sender<bool>,
+    /// Open when the session has ended.
+    ended: Latch,
     answered: Notify,
     features: Features,
     gate: Gate,
@@ -40,7 +42,7 @@ impl MemorySession {
     pub(super) fn new(
         server: MemoryServer,
         id: u64,
-        ended: watch::Sender<bool>,
+        ended: Latch,
         features: Features,
         gate: Gate,
     ) -> Self {
@@ -63,8 +65,7 @@ impl MemorySession {
     ) -> Result<T, RemoteError> {
         let (outcome, latency, silent) = self.perform(op, path, act);
         let outcome = outcome?;
-        let mut held = self.server.held.subscribe();
-        if latency.is_zero() && !*held.borrow() {
+        if latency.is_zero() && !self.server.held.is_shut() {
             return outcome;
         }
         let answered = async {
@@ -72,8 +73,7 @@ impl MemorySession {
             if silent {
                 self.close_session();
             }
-            // The sender lives in `self.server`, so this cannot fail.
-            drop(held.wait_for(|held| !*held).await);
+            self.server.held.passed().await;
         };
         tokio::select! {
             biased;
@@ -185,12 +185,11 @@ impl Session for MemorySession {
     }
 
     fn is_closed(&self) -> bool {
-        *self.ended.borrow()
+        !self.ended.is_shut()
     }
 
     async fn closed(&self) {
-        // The sender lives in `self`, so this cannot fail.
-        drop(self.ended.subscribe().wait_for(|ended| *ended).await);
+        self.ended.passed().await;
     }
 
     fn close_session(&self) {

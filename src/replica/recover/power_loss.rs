@@ -4,23 +4,45 @@
 //! Of the rest, what is here may be half of what was written: it is sent if it is more than nothing, for nobody
 //! else has it, but it never counts as what the server has, and never is an emptied file preferred to that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::content::{ContentStore, Which};
 use super::super::rows::{Content, Intent, LocalBackup, Node, TORN};
 use super::super::tx::Tx;
+use super::super::view::View;
 use super::{Result, renew};
 use crate::tree::{BaseEntry, Kind, NodeId, Time};
 
+/// What was about to be sent, by node and `data_seq`: its place may have another name by now.
+pub(super) struct BeingSent(BTreeMap<(NodeId, u64), Intent>);
+
+impl BeingSent {
+    pub(super) fn read(view: &View<'_>) -> Result<Self> {
+        let intents = view.intents()?.into_iter();
+        let by_node = intents.map(|(_, intent)| ((intent.node, intent.data_seq), intent));
+        Ok(Self(by_node.collect()))
+    }
+
+    /// What was to be sent of the content as its row has it.
+    fn of(&self, node: &Node) -> Option<&Intent> {
+        self.0.get(&(node.id, node.data_seq))
+    }
+}
+
 /// Looks at all that was on its way to the disk; what is settled there is not looked at.
-pub(super) fn look(tx: &mut Tx<'_>, content: &ContentStore, now: Time) -> Result<()> {
+pub(super) fn look(
+    tx: &mut Tx<'_>,
+    content: &ContentStore,
+    being_sent: &BeingSent,
+    now: Time,
+) -> Result<()> {
     let unsynced: BTreeSet<NodeId> = tx.unsynced()?.into_iter().map(|(id, _)| id).collect();
     for id in unsent(tx, content)? {
         let Some(node) = tx.node(id)? else {
             continue; // It stays for `check` and `rescue`.
         };
         match node.data_changed || node.scoped {
-            true => changed(tx, content, node, now)?,
+            true => changed(tx, content, being_sent, node, now)?,
             false => unchanged(tx, content, &node, now, unsynced.contains(&id))?,
         }
     }
@@ -53,6 +75,7 @@ fn unsent(tx: &Tx<'_>, content: &ContentStore) -> Result<BTreeSet<NodeId>> {
 pub(super) fn in_flight(
     tx: &mut Tx<'_>,
     content: &ContentStore,
+    being_sent: &BeingSent,
     id: NodeId,
     now: Time,
 ) -> Result<()> {
@@ -64,7 +87,7 @@ pub(super) fn in_flight(
         return tx.remove_node(id);
     }
     if node.data_changed || node.scoped {
-        return changed(tx, content, node, now);
+        return changed(tx, content, being_sent, node, now);
     }
     let Some((size, mtime)) = content.stat(id)? else {
         return Ok(());
@@ -106,7 +129,13 @@ fn absent(tx: &mut Tx<'_>, content: &ContentStore, node: Node) -> Result<()> {
 }
 
 /// The row says that a program changed the content.
-fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Result<()> {
+fn changed(
+    tx: &mut Tx<'_>,
+    content: &ContentStore,
+    being_sent: &BeingSent,
+    node: Node,
+    now: Time,
+) -> Result<()> {
     if node.kind != Kind::File {
         return Ok(());
     }
@@ -117,32 +146,20 @@ fn changed(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Re
     }
     match found {
         Some((size, mtime)) if size == node.size => {
-            let sent = being_sent(tx, &node)?.and_then(|sent| sent.version.hash);
+            let sent = being_sent.of(&node).and_then(|sent| sent.version.hash);
             match sent.is_some() && content.hash(node.id, true, size)? != sent {
-                true => cut_short(tx, node, (size, mtime), now),
+                true => cut_short(tx, being_sent, node, (size, mtime), now),
                 false => Ok(()),
             }
         }
         None if node.size == 0 => Ok(()),
-        Some(state) if state.0 > 0 => cut_short(tx, node, state, now),
-        _ => lost(tx, node, now),
+        Some(state) if state.0 > 0 => cut_short(tx, being_sent, node, state, now),
+        _ => lost(tx, being_sent, node, now),
     }
-}
-
-/// What this machine was about to send of the content as its row has it.
-fn being_sent(tx: &Tx<'_>, node: &Node) -> Result<Option<Intent>> {
-    for place in tx.places(node.id)? {
-        let sent = tx.intent(&place)?;
-        let sent = sent.filter(|sent| sent.node == node.id && sent.data_seq == node.data_seq);
-        if sent.is_some() {
-            return Ok(sent);
-        }
-    }
-    Ok(None)
 }
 
 /// Nothing of a change is left. What the server has is more.
-fn lost(tx: &mut Tx<'_>, node: Node, now: Time) -> Result<()> {
+fn lost(tx: &mut Tx<'_>, being_sent: &BeingSent, node: Node, now: Time) -> Result<()> {
     for place in tx.places(node.id)? {
         let base = tx.base(&place)?;
         if let Some(BaseEntry { version, .. }) = base.filter(|base| base.version.kind == Kind::File)
@@ -163,12 +180,18 @@ fn lost(tx: &mut Tx<'_>, node: Node, now: Time) -> Result<()> {
         }
     }
     let mtime = node.mtime;
-    cut_short(tx, node, (0, mtime), now)
+    cut_short(tx, being_sent, node, (0, mtime), now)
 }
 
 /// The row says what is left, and that it is not what was being sent.
-fn cut_short(tx: &mut Tx<'_>, node: Node, state: (u64, Time), now: Time) -> Result<()> {
-    let jump = being_sent(tx, &node)?.map_or(1, |_| TORN);
+fn cut_short(
+    tx: &mut Tx<'_>,
+    being_sent: &BeingSent,
+    node: Node,
+    state: (u64, Time),
+    now: Time,
+) -> Result<()> {
+    let jump = being_sent.of(&node).map_or(1, |_| TORN);
     renew(tx, node.id, state, now)?;
     match tx.node(node.id)? {
         Some(renewed) => tx.put_node(Node {

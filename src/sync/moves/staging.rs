@@ -40,6 +40,7 @@ pub(in crate::sync) fn out_of_staging(
                 expected: version.clone(),
                 from: place,
                 replaces: None,
+                alike: false,
             };
             (Place::new(NodeId::ROOT, name), back)
         }
@@ -100,10 +101,10 @@ impl Pass<'_> {
         let (Some(source), Some(target)) = (self.forest.at(from), self.forest.at(to)) else {
             return false;
         };
-        let replaceable = target
-            .base
-            .as_ref()
-            .is_none_or(|base| base.version.kind != Kind::Dir);
+        // What looks the same there as ever did not come from elsewhere.
+        let replaceable = target.base.as_ref().is_none_or(|base| {
+            base.version.kind != Kind::Dir && target.remote.as_ref() != Some(&base.version)
+        });
         let (Some(base), None, Some(remote)) = (&source.base, &source.remote, &target.remote)
         else {
             return false;

@@ -48,6 +48,7 @@ fn a_failed_precondition_is_an_observation() {
         from: place(1, "y"),
         expected: Version::file(1, 2, 3),
         replaces: None,
+        alike: false,
     });
     assert_eq!(settle(&go, &saw), observed(place(1, "y")));
     let target = Outcome::SawTarget(seen.clone());
