@@ -29,6 +29,9 @@ const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest wait for a connection to be closed.
 const HOLD_MAX: Duration = Duration::from_secs(2);
 
+/// How long a pass's answer waits for the kernel to know what changed.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How often a flush tells how far it is.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -191,6 +194,11 @@ impl Control for Answers {
             })
             .await;
         let report = pass.map_err(|error| failure::pass(&error))?;
+        // Who reads next sees what the pass brought.
+        let notices = Arc::clone(&self.daemon.notices);
+        let told = tokio::task::spawn_blocking(move || notices.wait_until_told(KERNEL_PATIENCE));
+        told.await
+            .map_err(|error| Failure::new(Code::General, error.to_string()))?;
         match report.guards.first() {
             None => Ok(pass_of(&report)),
             Some(guard) => {

@@ -31,6 +31,7 @@ pub(super) struct Daemon {
     pub(super) request: MountRequest,
     pub(super) engine: Engine,
     pub(super) home: Arc<Home>,
+    pub(super) notices: Arc<Notices>,
 }
 
 /// Serves the mount until it is unmounted.
@@ -128,6 +129,7 @@ fn begin(
         request,
         engine: engine.clone(),
         home: Arc::clone(&home),
+        notices: Arc::clone(&notices),
     };
     let signals = take_signals(runtime)?;
     let (sender, events) = mpsc::channel();

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
 
@@ -38,6 +39,7 @@ pub(super) struct Board {
     /// Nothing while nobody listens.
     queue: Mutex<Option<Queue>>,
     left: Condvar,
+    told: Condvar,
 }
 
 #[derive(Default)]
@@ -115,6 +117,7 @@ impl Board {
         let mut queue = lock(&self.queue);
         if let Some(queue) = queue.as_mut() {
             queue.telling = Arc::default();
+            self.told.notify_all();
         }
         let nothing = |queue: &mut Option<Queue>| {
             let waiting = queue.as_ref().map(|queue| &queue.waiting);
@@ -130,6 +133,19 @@ impl Board {
 }
 
 impl Notices {
+    /// Waits until the kernel knows all that was left so far, so that programs see it, but no longer than
+    /// `patience`: a request that waits for the server may hold what the kernel needs.
+    pub fn wait_until_told(&self, patience: Duration) {
+        let untold = |queue: &mut Option<Queue>| {
+            queue
+                .as_ref()
+                .is_some_and(|queue| !queue.waiting.is_empty() || !queue.telling.is_empty())
+        };
+        let queue = lock(&self.board.queue);
+        // Whether it was in time is all the same.
+        drop(self.board.told.wait_timeout_while(queue, patience, untold));
+    }
+
     pub(super) fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
     }
@@ -185,6 +201,7 @@ impl Drop for Teller {
     fn drop(&mut self) {
         *lock(&self.board.queue) = None;
         self.board.left.notify_one();
+        self.board.told.notify_all();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -278,6 +295,26 @@ mod tests {
             [((dir, name("a")), Some(node)), ((dir, name("b")), None)]
         );
         assert!(news.is_empty());
+    }
+
+    #[test]
+    fn who_asks_waits_until_all_is_told() {
+        let notices = Notices::default();
+        *lock(&notices.board.queue) = Some(Queue::default());
+        let told = std::sync::atomic::AtomicBool::new(false);
+        notices.node_changed(NodeId(9));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let news = notices.board.wait().expect("somebody listens");
+                assert_eq!(news.nodes, [NodeId(9)].into());
+                told.store(true, std::sync::atomic::Ordering::SeqCst);
+                assert!(notices.board.wait().is_none());
+            });
+            notices.wait_until_told(Duration::from_secs(60));
+            assert!(told.load(std::sync::atomic::Ordering::SeqCst));
+            *lock(&notices.board.queue) = None;
+            notices.board.left.notify_all();
+        });
     }
 
     #[test]
