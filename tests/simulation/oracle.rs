@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use roamhome::engine::PassReport;
 use roamhome::remote::layout;
+use roamhome::remote::memory::Item;
 use roamhome::replica::{ReplicaError, View};
 use roamhome::tree::{Kind, RelPath};
 
@@ -93,14 +94,18 @@ fn clean(machine: &Rc<Machine>) -> Result<(), String> {
 async fn converged(world: &World) -> Result<(), String> {
     let tree = world.server.tree();
     let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
-    let shown =
-        |item: &roamhome::remote::memory::Item| (item.stat.kind, item.stat.mode, item.data.clone());
+    let shown = |item: &Item| Shown {
+        kind: item.stat.kind,
+        mode: item.stat.mode,
+        size_and_secs: (item.stat.kind == Kind::File).then_some((item.stat.size, item.stat.mtime)),
+        data: item.data.clone(),
+    };
     let server: BTreeMap<String, Shown> = theirs
         .map(|(path, item)| (path.to_string(), shown(item)))
         .collect();
-    for (path, (kind, _, data)) in &server {
-        if *kind == Kind::File {
-            world.expect_known(data, path);
+    for (path, shown) in &server {
+        if shown.kind == Kind::File {
+            world.expect_known(&shown.data, path);
         }
     }
     let machines = world.machines.borrow().clone();
@@ -112,8 +117,10 @@ async fn converged(world: &World) -> Result<(), String> {
         if here != server {
             let brief = |tree: &BTreeMap<String, Shown>| {
                 tree.iter()
-                    .map(|(path, (kind, mode, data))| {
-                        format!("\n  {path} {kind:?} {mode:o} {}", data.len())
+                    .map(|(path, shown)| {
+                        let Shown { kind, mode, .. } = shown;
+                        let (looks, len) = (shown.size_and_secs, shown.data.len());
+                        format!("\n  {path} {kind:?} {mode:o} {looks:?} {len}")
                     })
                     .collect::<String>()
             };

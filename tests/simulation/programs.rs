@@ -11,8 +11,16 @@ use super::history::Content;
 use super::machine::Machine;
 use crate::support::client::ME;
 
-/// What a place shows, to be compared: kind, mode, and content or target.
-pub(crate) type Shown = (Kind, u32, Vec<u8>);
+/// What a place shows, to be compared.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    /// Of files alone, as a look tells before the content is asked for.
+    pub(crate) size_and_secs: Option<(u64, i64)>,
+    /// The content or target.
+    pub(crate) data: Vec<u8>,
+}
 
 /// What a look at a file tells, without fetching it.
 pub(crate) type Looks = BTreeMap<String, (Kind, u64)>;
@@ -287,7 +295,14 @@ impl Machine {
                     Kind::Symlink => 0o777,
                     _ => attr.mode,
                 };
-                all.insert(path, (attr.kind, mode, data));
+                let is_file = attr.kind == Kind::File;
+                let shown = Shown {
+                    kind: attr.kind,
+                    mode,
+                    size_and_secs: is_file.then(|| (attr.size, attr.mtime.secs())),
+                    data,
+                };
+                all.insert(path, shown);
             }
         }
         Ok(all)

@@ -164,3 +164,24 @@ fn what_was_being_sent_and_got_another_name_is_not_trusted_after_a_power_loss() 
         );
     }
 }
+
+#[test]
+fn what_was_sent_and_did_not_reach_the_disk_shows_what_the_server_has() {
+    for requests in 12..24 {
+        plays(
+            1,
+            &[
+                write(0, "a"),
+                Op::Sync(0),
+                Op::Settle(0),
+                append(0, "a"),
+                Op::Trip(requests, Trip::CutAfter),
+                Op::Push(0),
+                Op::Offline(0),
+                POWER,
+                Op::Online(0),
+                Op::Sync(0),
+            ],
+        );
+    }
+}

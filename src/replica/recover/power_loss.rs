@@ -168,7 +168,9 @@ fn lost(tx: &mut Tx<'_>, being_sent: &BeingSent, node: Node, now: Time) -> Resul
                 ?place,
                 "what was written did not reach the disk; the server's version takes its place"
             );
+            let jump = being_sent.of(&node).map_or(0, |_| TORN);
             return tx.put_node(Node {
+                data_seq: node.data_seq + jump,
                 size: version.size,
                 mtime: Time::new(version.mtime, 0),
                 ctime: now,
