@@ -186,19 +186,15 @@ fn take_back(
     (id, seq): (NodeId, u64),
     sent: Version,
 ) -> Result<(Action, Outcome), ScanError> {
-    let outcome = match apply::refresh(shared, place, id, seq, &sent, Keep::Backup)? {
-        Applied::Done(node) => Outcome::Done {
-            version: None,
-            node,
-        },
-        Applied::Stale => Outcome::Saw(Some(sent.clone())),
+    let refreshed = apply::refresh(shared, place, id, seq, &sent, Keep::Backup)?;
+    let (entry, outcome) = match refreshed {
+        Applied::Done(Some(node)) => {
+            let version = sent;
+            (Some(BaseEntry { node, version }), DONE)
+        }
+        _ => (None, Outcome::Saw(Some(sent))),
     };
-    let action = Action::Refresh {
-        node: id,
-        version: sent,
-        keep: Keep::Backup,
-    };
-    Ok((action, outcome))
+    Ok((Action::Agree { entry }, outcome))
 }
 
 /// What came of the rename from `from` to `target`.

@@ -99,6 +99,8 @@ pub(super) enum Op {
     Full(bool),
     /// All requests about a path fail, or none any more.
     Refuse(String, Option<ErrorKind>),
+    /// The machine must show something there.
+    Shows(usize, String),
     /// All at once, each after so many milliseconds.
     Together(Vec<(u64, Self)>),
 }

@@ -185,3 +185,50 @@ fn what_was_sent_and_did_not_reach_the_disk_shows_what_the_server_has() {
         );
     }
 }
+
+#[test]
+fn what_was_sent_under_its_old_name_replaces_what_is_left_under_the_new_one() {
+    for requests in 12..24 {
+        plays(
+            1,
+            &[
+                write(0, "a"),
+                write(0, "other"),
+                Op::Sync(0),
+                Op::Settle(0),
+                append(0, "a"),
+                Op::Trip(requests, Trip::CutAfter),
+                Op::Push(0),
+                Op::Offline(0),
+                Op::On(0, Act::Rename("a".into(), "b".into())),
+                // The new name is on the disk, and nothing more of the content.
+                Op::On(0, Act::Fsync("other".into())),
+                POWER,
+                Op::Online(0),
+                Op::Sync(0),
+                Op::Shows(0, "b".into()),
+            ],
+        );
+    }
+}
+
+#[test]
+fn what_was_sent_before_does_not_come_back_beside_what_was_sent_last() {
+    for milliseconds in 0..8 {
+        plays(
+            1,
+            &[
+                write(0, "a"),
+                Op::Sync(0),
+                write(0, "a"),
+                Op::Settle(0),
+                Op::Sync(0),
+                write(0, "a"),
+                Op::Push(0),
+                Op::On(0, Act::Fsync("a".into())),
+                Op::Sync(0),
+                Op::Together(vec![(milliseconds, POWER)]),
+            ],
+        );
+    }
+}

@@ -244,6 +244,12 @@ impl World {
                 Op::Back => self.come_back(),
                 Op::BackUp => self.back_up(),
                 Op::RollBack => self.roll_back(),
+                Op::Shows(who, path) => {
+                    let looks = self.machine(*who).looks();
+                    if !looks.contains_key(path) {
+                        self.note_broken(|| format!("{path} is missing: {looks:?}"));
+                    }
+                }
                 Op::Together(parts) => {
                     join_all(parts.iter().map(|(after, op)| async move {
                         tokio::time::sleep(Duration::from_millis(*after)).await;

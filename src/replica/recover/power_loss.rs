@@ -43,7 +43,7 @@ pub(super) fn look(
         };
         match node.data_changed || node.scoped {
             true => changed(tx, content, being_sent, node, now)?,
-            false => unchanged(tx, content, &node, now, unsynced.contains(&id))?,
+            false => unchanged(tx, content, &node, now)?,
         }
     }
     for id in unsynced {
@@ -204,31 +204,30 @@ fn cut_short(
     }
 }
 
-/// The row says that the content is the server's, and there is a file that is to be sent.
-fn unchanged(
-    tx: &mut Tx<'_>,
-    content: &ContentStore,
-    node: &Node,
-    now: Time,
-    unsynced: bool,
-) -> Result<()> {
-    let found = content.stat(node.id)?;
-    let Some((size, mtime)) = found.filter(|_| content.has_unsent(node.id)) else {
+/// The row says that the content is the server's, and there is a file that is to be sent. Who writes to what the
+/// server has says so on the disk first ([`Tx::mark_in_flight`]): so the file was sent, and its way to where sent
+/// files are did not reach the disk. Or it is one before it: then it counts for nothing.
+fn unchanged(tx: &mut Tx<'_>, content: &ContentStore, node: &Node, now: Time) -> Result<()> {
+    let Some(state) = content
+        .stat(node.id)?
+        .filter(|_| content.has_unsent(node.id))
+    else {
         return Ok(());
     };
-    let began_anew = content.has_clean(node.id);
-    let differs = size != node.size || mtime > node.mtime;
-    match (began_anew, size) {
-        // What a program wrote beside it, without a word of it in the row.
-        (true, 1..) => renew(tx, node.id, (size, mtime), now),
-        (true, 0) => content.remove_unsent(node.id),
-        (false, 1..) if differs && !unsynced => renew(tx, node.id, (size, mtime), now),
-        // It was sent, and did not get back to where sent files are.
-        (false, _) => {
-            content.follow(node.id, false, || None);
-            Ok(())
-        }
+    if !node.is_the_servers() {
+        // A program wrote to an empty file, without a word of it in the row.
+        return match state.0 {
+            0 => content.remove_unsent(node.id),
+            _ => renew(tx, node.id, state, now),
+        };
     }
+    let agreed = tx.agreed_hash(node)?;
+    let is_agreed = agreed.is_some() && content.hash(node.id, true, node.size)? == agreed;
+    match content.has_clean(node.id) && !is_agreed {
+        true => content.remove_unsent(node.id)?,
+        false => content.follow(node.id, false, || None),
+    }
+    distrust(tx, content, node.id)
 }
 
 /// Content that the server has is fetched again, unless it is known to be whole.
