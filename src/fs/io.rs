@@ -207,7 +207,8 @@ impl Home {
     }
 
     /// Empties a file that the server has, too, into a content file of its own: until the row is on the disk, the old
-    /// one is what the old row says.
+    /// one is what the old row says. A power loss must not leave half of that, or what was before it, under a row that
+    /// calls it changed.
     fn empty_anew(
         &self,
         content: &OpenContent,
@@ -216,6 +217,7 @@ impl Home {
     ) -> Result<(), FsError> {
         let (id, hint) = (content.node, self.hint(content)?);
         let store = self.replica.content();
+        self.replica.settle_content(id)?;
         self.replica
             .update::<_, ReplicaError>(|tx| tx.mark_in_flight(id))?;
         let file = store.open_anew(id, &hint)?;
@@ -266,7 +268,7 @@ impl Home {
         let node = self.replica.view(|view| view.node(content.node))?;
         let was_the_servers = node.is_some_and(|node| node.is_the_servers());
         if was_the_servers {
-            self.replica.content().sync_file(content.node)?;
+            self.replica.settle_content(content.node)?;
         }
         self.put(content, false, |node, change| {
             Ok(change.tx.mark_in_flight(node.id)?)

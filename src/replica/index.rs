@@ -257,6 +257,14 @@ impl Replica {
         }
     }
 
+    /// The same, unless it is so already.
+    pub fn settle_content(&self, node: NodeId) -> Result<(), ReplicaError> {
+        match self.view(|view| view.unsynced_since(node))? {
+            Some(_) => self.sync_content(node),
+            None => Ok(()),
+        }
+    }
+
     fn seat(&self) -> MutexGuard<'_, Seat> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,11 +11,15 @@ use super::run;
 const LOTS: u64 = 12;
 
 fn plays(machines: usize, story: &[Op]) {
+    plays_with(LOTS, machines, story);
+}
+
+fn plays_with(lots: u64, machines: usize, story: &[Op]) {
     let mix = Mix {
         machines,
         ..Mix::default()
     };
-    for seed in 0..LOTS {
+    for seed in 0..lots {
         let ended = run(seed, mix, story);
         assert_eq!(ended.verdict, Ok(()), "with lot {seed}");
     }
@@ -231,4 +235,22 @@ fn what_was_sent_before_does_not_come_back_beside_what_was_sent_last() {
             ],
         );
     }
+}
+
+#[test]
+fn half_of_what_was_sent_is_not_taken_for_what_was_written_next() {
+    plays_with(
+        4 * LOTS,
+        1,
+        &[
+            write(0, "a"),
+            Op::On(0, Act::Fsync("a".into())),
+            Op::Sync(0),
+            append(0, "a"),
+            Op::Sync(0),
+            write(0, "a"),
+            POWER,
+            Op::Sync(0),
+        ],
+    );
 }

@@ -323,7 +323,9 @@ impl World {
             !after.contains_key(*path) && !stays.contains(looks)
         };
         let gone = before.iter().filter(gone).count() as u64;
-        let share = gone as f64 / before.len().max(1) as f64;
+        // Of all that the machine knew, the root among it, and what the pass brought.
+        let known = before.len().max(after.len()) + 2;
+        let share = gone as f64 / known as f64;
         if gone > self.guard.removed_count && share > self.guard.removed_share {
             self.note_broken(|| format!("{gone} are gone unasked: {before:?} became {after:?}"));
         }

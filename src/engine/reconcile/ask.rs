@@ -5,14 +5,21 @@ use std::collections::{BTreeSet, HashMap};
 use super::super::shared::Shared;
 use crate::replica::{ReplicaError, View};
 use crate::sync::{self, Guard, Plan, Side};
-use crate::tree::{BaseEntry, Kind, Name, NodeId, Place};
+use crate::tree::{BaseEntry, Kind, Name, NodeId, Place, Version};
 
-/// What tells an entry that was renamed with its directory from others: its own name, kind, size and mtime.
-type Looks = (Name, Kind, u64, i64);
+/// What tells an entry that was renamed with its directory from others: its own name, kind, size, mtime and target.
+type Looks = (Name, Kind, u64, i64, Vec<u8>);
 
 fn looks(name: &Name, entry: &BaseEntry) -> Looks {
     let version = &entry.version;
-    (name.clone(), version.kind, version.size, version.mtime)
+    let Version {
+        kind,
+        size,
+        mtime,
+        ref target,
+        ..
+    } = *version;
+    (name.clone(), kind, size, mtime, target.clone())
 }
 
 /// The questions that `plan` raises. A rename on another machine shows as removals and new entries; what stands

@@ -3,21 +3,26 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 
-use super::disk::sync_parent;
+use super::disk::{sync_dir, sync_parent};
 use super::{ContentStore, Result, path_in};
 use crate::replica::error::{AtPath, ReplicaError};
 use crate::tree::{Hash, NodeId};
 
 impl ContentStore {
-    /// Makes the content of `node` and its name survive power loss.
+    /// Makes the content of `node` and its name survive power loss, and no other content that it had come back.
     pub fn sync_file(&self, node: NodeId) -> Result<()> {
-        for dir in [&self.unsent, &self.clean] {
-            let path = path_in(dir, node);
-            match File::open(&path) {
+        let [unsent, clean] = [&self.unsent, &self.clean].map(|dir| path_in(dir, node));
+        let unsent_dir = unsent.parent().unwrap_or(&self.unsent);
+        for path in [&unsent, &clean] {
+            match File::open(path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                opened => opened.at(&path)?.sync_data().at(&path)?,
+                opened => opened.at(path)?.sync_data().at(path)?,
             }
-            return sync_parent(&path);
+            sync_parent(path)?;
+            return match path == &clean && unsent_dir.exists() {
+                true => sync_dir(unsent_dir),
+                false => Ok(()),
+            };
         }
         Ok(())
     }
