@@ -74,6 +74,18 @@ fn a_file_written_twice_in_one_second_arrives_twice() {
 }
 
 #[test]
+fn all_names_of_a_file_written_twice_in_one_second_arrive_twice() {
+    let field = Field::with(&[("f", "one")]);
+    field.a.link("f", "g");
+    field.spread();
+    field.shows(&[("f", "one"), ("g", "one")]);
+    field.a.write("g", b"two");
+    field.spread();
+    field.shows(&[("f", "two"), ("g", "two")]);
+    assert_eq!(field.a.sync().done, 0);
+}
+
+#[test]
 fn a_file_that_takes_the_place_of_one_that_looks_the_same_arrives() {
     let field = Field::with(&[("f", "one"), ("g", "two")]);
     field.a.rename("g", "f");

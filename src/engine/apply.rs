@@ -122,7 +122,10 @@ pub(super) fn take_attrs(
         )?;
         tx.observe(place.clone(), None)?;
         recheck(tx, place, now)?;
-        recheck(tx, &stands, now)?;
+        // Its other names have them, too, and not on the server.
+        for name in tx.places(id)? {
+            recheck(tx, &name, now)?;
+        }
         Ok::<_, ReplicaError>(Applied::Done(Some(id)))
     })?;
     if applied != Applied::Stale {

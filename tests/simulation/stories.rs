@@ -254,3 +254,17 @@ fn half_of_what_was_sent_is_not_taken_for_what_was_written_next() {
         ],
     );
 }
+
+#[test]
+fn what_a_file_takes_over_by_one_name_its_other_names_get_on_the_server() {
+    plays(
+        2,
+        &[
+            write(1, "a"),
+            Op::On(1, Act::Link("a".into(), "b".into())),
+            Op::Push(1),
+            Op::Sync(0),
+            Op::On(0, Act::Chmod("a".into(), 0o755)),
+        ],
+    );
+}

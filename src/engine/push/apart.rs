@@ -82,6 +82,10 @@ pub(super) fn set_apart(
             row.mtime = node.mtime;
             row.ctime = now;
             tx.put_node(row)?;
+            // Its other names are to get the date, too.
+            for name in tx.places(node.id)? {
+                tx.mark_dirty(name, now)?;
+            }
         }
         Ok::<_, ReplicaError>(())
     })?;
