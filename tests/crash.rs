@@ -262,7 +262,7 @@ fn cut_again_and_again(kind: &'static str, default: u64) {
 
 #[test]
 fn what_was_synced_survives_power_loss_on_ext4() {
-    cut_again_and_again("ext4", 3);
+    cut_again_and_again("ext4", 6);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roamhome::fs::{FsError, RenameMode, SetAttr, SetTime};
+use roamhome::replica::{ReplicaError, View};
 use roamhome::tree::{Kind, Time};
 
 use super::machine::Machine;
@@ -29,6 +30,16 @@ impl World {
     fn note(&self, machine: &Machine, before: &BTreeSet<usize>) {
         let after = seen(machine.looks().into_values());
         let gone = before.difference(&after).copied();
+        self.history.borrow_mut().given_up.extend(gone);
+        // What was being sent of a file when the machine lost its power goes with what is left of it here.
+        let being_sent = |view: &View<'_>| {
+            let intents = view.intents()?.into_iter();
+            let gone = intents.map(|(_, intent)| Ok((view.node(intent.node)?, intent)));
+            gone.collect::<Result<Vec<_>, ReplicaError>>()
+        };
+        let being_sent = machine.replica.view(being_sent).unwrap();
+        let gone = being_sent.into_iter().filter(|(node, _)| node.is_none());
+        let gone = gone.map(|(_, intent)| intent.version.size as usize);
         self.history.borrow_mut().given_up.extend(gone);
     }
 

@@ -323,8 +323,12 @@ impl World {
             !after.contains_key(*path) && !stays.contains(looks)
         };
         let gone = before.iter().filter(gone).count() as u64;
-        // Of all that the machine knew, the root among it, and what the pass brought.
-        let known = before.len().max(after.len()) + 2;
+        // Of all that the machine knew, the root among it, and what the pass brought before.
+        let known = 1 + before
+            .keys()
+            .chain(after.keys())
+            .collect::<BTreeSet<_>>()
+            .len();
         let share = gone as f64 / known as f64;
         if gone > self.guard.removed_count && share > self.guard.removed_share {
             self.note_broken(|| format!("{gone} are gone unasked: {before:?} became {after:?}"));
@@ -398,8 +402,9 @@ impl World {
             Some((home, _)) => home.tree(),
             None => self.server.tree(),
         };
-        let stored = stored.iter().filter(|(path, _)| is_kept(path));
-        safe.extend(stored.map(|(_, item)| item.data.len()));
+        let stored = stored.into_iter().filter(|(path, _)| is_kept(path));
+        let files = stored.filter(|(_, item)| item.stat.kind == Kind::File);
+        safe.extend(self.whole_lengths(files.map(|(_, item)| item.data).collect()));
         for (other, machine) in self.machines.borrow().iter().enumerate() {
             if other != who {
                 safe.extend(self.whole_lengths(machine.held()));
