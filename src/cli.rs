@@ -4,7 +4,12 @@
 //! becomes one, `demo`, which runs the others, and `check` and `rescue`, which work on a state directory that
 //! no daemon has.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -169,6 +174,13 @@ enum Command {
 struct Which {
     /// The mount; may be left out inside of it, or when there is exactly one
     mountpoint: Option<PathBuf>,
+}
+
+impl Which {
+    /// The mount, or `other` if none is named.
+    fn or<'a>(&'a self, other: Option<&'a Path>) -> Option<&'a Path> {
+        self.mountpoint.as_deref().or(other)
+    }
 }
 
 /// The same, for commands with sub-commands.

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::{Subcommand, ValueEnum};
 
 use super::{
-    find, link,
+    Which, find, link,
     output::{ago, emit, print_note, printable, size, table},
 };
 use crate::{
@@ -24,6 +24,8 @@ use crate::{
 pub(super) enum ConflictsCommand {
     /// List the conflicts that nobody has decided about, newest first
     List {
+        #[command(flatten)]
+        at: Which,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -57,8 +59,8 @@ pub(super) enum Keep {
 /// Does it.
 pub(super) fn run(command: ConflictsCommand, mount: Option<&Path>) -> Result<(), Failure> {
     match command {
-        ConflictsCommand::List { json } => {
-            let found = ask(mount)?;
+        ConflictsCommand::List { at, json } => {
+            let found = ask(at.or(mount))?;
             if json {
                 let text = serde_json::to_string_pretty(&found)
                     .map_err(|error| Failure::new(Code::General, error.to_string()))?;

@@ -5,7 +5,7 @@ use std::{fs::File, path::Path, time::Duration};
 use clap::Subcommand;
 
 use super::{
-    find,
+    Which, find,
     flush::millis,
     link,
     output::{ago, emit, emit_bytes, print_note, printable, size, table},
@@ -23,7 +23,10 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(super) enum BackupsCommand {
     /// List all backups, newest first
-    List,
+    List {
+        #[command(flatten)]
+        at: Which,
+    },
     /// Put a backup back; what stands there is kept as a backup in its turn
     Restore {
         /// The backup, as `list` names it
@@ -43,7 +46,10 @@ pub(super) enum BackupsCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum TrashCommand {
     /// List what was deleted, newest first
-    List,
+    List {
+        #[command(flatten)]
+        at: Which,
+    },
     /// Put something back
     Restore {
         /// Which, as `list` names it
@@ -64,7 +70,7 @@ pub(super) enum TrashCommand {
 pub(super) fn backups(command: BackupsCommand, mount: Option<&Path>) -> Result<(), Failure> {
     let request = |action| Request::Backups { action };
     match command {
-        BackupsCommand::List => list(mount, request(BackupsAction::List)),
+        BackupsCommand::List { at } => list(at.or(mount), request(BackupsAction::List)),
         BackupsCommand::Restore { id, to } => {
             link::run(mount, request(BackupsAction::Restore { id, to }))
         }
@@ -76,7 +82,7 @@ pub(super) fn backups(command: BackupsCommand, mount: Option<&Path>) -> Result<(
 pub(super) fn trash(command: TrashCommand, mount: Option<&Path>) -> Result<(), Failure> {
     let request = |action| Request::Trash { action };
     match command {
-        TrashCommand::List => list(mount, request(TrashAction::List)),
+        TrashCommand::List { at } => list(at.or(mount), request(TrashAction::List)),
         TrashCommand::Restore { id, to } => {
             link::run(mount, request(TrashAction::Restore { id, to }))
         }

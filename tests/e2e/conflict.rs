@@ -428,6 +428,14 @@ fn a_link_comes_back_from_the_trash_and_from_the_backups_as_a_link() {
     kept(&["trash", "restore", &id]);
     assert_eq!(fs::read_link(&link).unwrap(), Path::new("first"));
     machine.flush();
+    // All that lists takes the mount as `status` does.
+    for shelf in ["trash", "backups", "conflicts"] {
+        let by_option = kept(&[shelf, "list"]);
+        assert_eq!(
+            machine.run(&[shelf, "list", mount.to_str().unwrap()]),
+            by_option
+        );
+    }
 
     // Somebody else's takes its place, and is replaced in its turn.
     fs::remove_file(site.home().join("link")).unwrap();
