@@ -268,3 +268,22 @@ fn what_a_file_takes_over_by_one_name_its_other_names_get_on_the_server() {
         ],
     );
 }
+
+#[test]
+fn what_was_renamed_over_another_and_lost_is_what_it_was_itself() {
+    plays(
+        1,
+        &[
+            write(0, "a"),
+            write(0, "b"),
+            write(0, "other"),
+            Op::Sync(0),
+            Op::Settle(0),
+            Op::Offline(0),
+            write(0, "b"),
+            Op::On(0, Act::Rename("b".into(), "a".into())),
+            Op::On(0, Act::Fsync("other".into())),
+            POWER,
+        ],
+    );
+}

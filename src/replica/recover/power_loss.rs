@@ -160,7 +160,9 @@ fn changed(
 
 /// Nothing of a change is left. What the server has is more.
 fn lost(tx: &mut Tx<'_>, being_sent: &BeingSent, node: Node, now: Time) -> Result<()> {
-    for place in tx.places(node.id)? {
+    // What it was itself before what stood in its place: it may have been renamed over something.
+    let own = tx.base_places(node.id)?.into_iter();
+    for place in own.chain(tx.places(node.id)?) {
         let base = tx.base(&place)?;
         if let Some(BaseEntry { version, .. }) = base.filter(|base| base.version.kind == Kind::File)
         {
