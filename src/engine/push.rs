@@ -103,7 +103,7 @@ pub(super) async fn publish(
         _ => Some(Sent { node, hash: None }),
     };
     let Some(sent) = sent else {
-        discard(remote.bulk().as_ref(), &staged).await?;
+        way.discard().await?;
         return Ok(Pushed::Stale);
     };
     let upload = Uploaded {
@@ -118,12 +118,10 @@ pub(super) async fn publish(
 /// Cleans up after an upload that failed: what is half there would take the room that lacks.
 async fn not_sent(way: &Way<'_>, error: ScanError) -> ScanError {
     match error {
-        ScanError::Remote(error) if !error.is_link_loss() => {
-            match discard(way.remote.bulk().as_ref(), way.staged).await {
-                Ok(()) => explained(way.remote, way.target, error).await.into(),
-                Err(lost) => lost.into(),
-            }
-        }
+        ScanError::Remote(error) if !error.is_link_loss() => match way.discard().await {
+            Ok(()) => explained(way.remote, way.target, error).await.into(),
+            Err(lost) => lost.into(),
+        },
         error => error,
     }
 }

@@ -219,25 +219,13 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    use super::super::index::tests::{make, open, update};
+    use super::super::index::tests::{fill, make, open};
     use super::*;
     use crate::tree::{Name, RelPath};
 
     /// Spans several pieces of a copy.
     const SIZE: usize = 300_000;
     const NAMES: [&str; 3] = ["d", "d-wal", "d-journal"];
-
-    fn write(replica: &Replica, id: NodeId, file: &std::fs::File, byte: u8) {
-        let _writing = replica.opens().write(id);
-        file.write_all_at(&vec![byte; SIZE], 0).unwrap();
-        update(replica, |tx| {
-            let node = tx.node(id)?.unwrap();
-            tx.put_node(Node {
-                data_seq: node.data_seq + 1,
-                ..node
-            })
-        });
-    }
 
     fn byte_of(member: &Member) -> u8 {
         let mut bytes = Vec::new();
@@ -260,7 +248,7 @@ mod tests {
             });
             let hint = RelPath::parse(name.as_bytes()).unwrap();
             let file = replica.content().open_unsent(id, &hint).unwrap();
-            write(&replica, id, &file, 0);
+            fill(&replica, id, &file, (0, SIZE));
             (id, file)
         });
         let places =
@@ -286,7 +274,7 @@ mod tests {
                     let byte = bytes.next().unwrap();
                     files
                         .iter()
-                        .for_each(|(id, file)| write(&replica, *id, file, byte));
+                        .for_each(|(id, file)| fill(&replica, *id, file, (byte, SIZE)));
                 }
             });
             let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -72,29 +72,15 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Seek};
-    use std::os::unix::fs::FileExt;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    use super::super::index::tests::{make, open, update};
+    use super::super::index::tests::{fill, make, open};
     use super::*;
     use crate::tree::RelPath;
 
     /// Spans several pieces of a copy.
     const SIZE: usize = 700_000;
-
-    /// Fills the file with one byte after the other, as the mount does: content first, then the row.
-    fn write(replica: &Replica, id: NodeId, file: &std::fs::File, byte: u8) {
-        let _writing = replica.opens().write(id);
-        file.write_all_at(&vec![byte; SIZE], 0).unwrap();
-        update(replica, |tx| {
-            let node = tx.node(id)?.unwrap();
-            tx.put_node(Node {
-                data_seq: node.data_seq + 1,
-                ..node
-            })
-        });
-    }
 
     fn bytes_of(mut snapshot: Snapshot) -> Vec<u8> {
         let file = &mut snapshot.file.as_mut().unwrap().file;
@@ -124,7 +110,7 @@ mod tests {
         });
         let hint = RelPath::parse(b"f").unwrap();
         let file = replica.content().open_unsent(id, &hint).unwrap();
-        write(&replica, id, &file, 0);
+        fill(&replica, id, &file, (0, SIZE));
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             // However this ends.
@@ -134,7 +120,7 @@ mod tests {
                     if done.load(Ordering::Relaxed) {
                         break;
                     }
-                    write(&replica, id, &file, byte);
+                    fill(&replica, id, &file, (byte, SIZE));
                 }
             });
             for _ in 0..20 {

@@ -21,20 +21,30 @@ pub(in crate::engine) fn refresh(
     version: &Version,
     keep: Keep,
 ) -> Result<Applied, ReplicaError> {
+    let what = (place, id, seq);
+    keeping(shared, what, keep, |tx, backup, now, left| {
+        refresh_in(shared, tx, what, version, backup, now, left)
+    })
+}
+
+/// Does something to a node whose content it keeps as `keep` says, and tells the kernel what left its place.
+fn keeping(
+    shared: &Shared,
+    (place, id, seq): (&Place, NodeId, u64),
+    keep: Keep,
+    act: impl FnOnce(
+        &mut Tx<'_>,
+        Option<&LocalBackup>,
+        Time,
+        &mut Vec<Left>,
+    ) -> Result<Applied, ReplicaError>,
+) -> Result<Applied, ReplicaError> {
     let backup = keep_content(shared, place, id, seq, keep)?;
     let now = shared.now();
     let mut left = Vec::new();
-    let applied = shared.replica.update(|tx| {
-        refresh_in(
-            shared,
-            tx,
-            (place, id, seq),
-            version,
-            backup.as_ref(),
-            now,
-            &mut left,
-        )
-    })?;
+    let applied = shared
+        .replica
+        .update(|tx| act(tx, backup.as_ref(), now, &mut left))?;
     finish(shared, &applied, backup.as_ref())?;
     tell(shared, &applied, &left);
     Ok(applied)
@@ -152,21 +162,10 @@ pub(in crate::engine) fn drop_file(
     seq: u64,
     keep: Keep,
 ) -> Result<Applied, ReplicaError> {
-    let backup = keep_content(shared, place, id, seq, keep)?;
-    let now = shared.now();
-    let mut left = Vec::new();
-    let applied = shared.replica.update(|tx| {
-        drop_in(
-            shared,
-            tx,
-            (place, id, seq),
-            backup.as_ref(),
-            now,
-            &mut left,
-        )
+    let what = (place, id, seq);
+    let applied = keeping(shared, what, keep, |tx, backup, now, left| {
+        drop_in(shared, tx, what, backup, now, left)
     })?;
-    finish(shared, &applied, backup.as_ref())?;
-    tell(shared, &applied, &left);
     if applied != Applied::Stale {
         shared.node_changed(place.parent);
     }

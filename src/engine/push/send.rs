@@ -11,7 +11,7 @@ use super::super::scan::ScanError;
 use super::super::shared::Shared;
 use super::apart::set_apart;
 use super::discard;
-use crate::remote::{self, Remote, TransferError, Upload};
+use crate::remote::{self, Remote, RemoteError, Session, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::tree::{Hash, NodeId, RelPath, Version};
 
@@ -43,6 +43,17 @@ pub(super) struct Way<'a> {
     pub(super) lookalikes: &'a [Version],
 }
 
+impl Way<'_> {
+    fn session(&self) -> &dyn Session {
+        self.remote.bulk().as_ref()
+    }
+
+    /// Removes what was uploaded.
+    pub(super) async fn discard(&self) -> Result<(), RemoteError> {
+        discard(self.session(), self.staged).await
+    }
+}
+
 /// Uploads a file, which had `seq` when the plan was made. `None` if it cannot be had whole now, or is not what a
 /// program wrote.
 pub(super) async fn send(
@@ -60,8 +71,7 @@ pub(super) async fn send(
             0 => None,
             _ => Some(shared.replica.content().open_read(id, node.data_changed)?),
         };
-        let node = set_apart(shared, node, way.lookalikes)?;
-        let hash = upload(shared, way, &node, file.as_ref()).await?;
+        let (node, hash) = upload(shared, way, node, file.as_ref()).await?;
         let now = shared
             .replica
             .view::<_, ReplicaError>(|view| view.node(id))?;
@@ -72,13 +82,13 @@ pub(super) async fn send(
             .convict(&node, hash)
             .filter(|_| unchanged)
         {
-            discard(way.remote.bulk().as_ref(), way.staged).await?;
+            way.discard().await?;
             return Err(rotten.into());
         }
         if hash.is_some() && unchanged {
             return Ok(Some(Sent { node, hash }));
         }
-        discard(way.remote.bulk().as_ref(), way.staged).await?;
+        way.discard().await?;
     }
     // Somebody is at work on it. A database is taken with all that belongs to it.
     if is_database(shared, id)? {
@@ -91,9 +101,8 @@ pub(super) async fn send(
     if node.data_seq != seq && !node.data_changed {
         return Ok(None);
     }
-    let node = set_apart(shared, node, way.lookalikes)?;
     let file = snapshot.file.as_ref().map(|file| &file.file);
-    let hash = upload(shared, way, &node, file).await?;
+    let (node, hash) = upload(shared, way, node, file).await?;
     Ok(hash.is_some().then_some(Sent { node, hash }))
 }
 
@@ -109,21 +118,22 @@ pub(super) async fn send_as_taken(
     node: Node,
     file: Option<&File>,
 ) -> Result<Option<Sent>, ScanError> {
-    let node = set_apart(shared, node, way.lookalikes)?;
-    let hash = upload(shared, way, &node, file).await?;
+    let (node, hash) = upload(shared, way, node, file).await?;
     if let Some(rotten) = shared.replica.content().convict(&node, hash) {
         return Err(rotten.into());
     }
     Ok(hash.is_some().then_some(Sent { node, hash }))
 }
 
-/// Uploads `file` as the content of `node` and tells its hash; `None` if it was cut under way.
+/// Uploads `file` as the content of `node`. Tells the node as it was sent, dated so that nothing looks like it, and
+/// the hash; `None` if it was cut under way.
 async fn upload(
     shared: &Arc<Shared>,
     way: &Way<'_>,
-    node: &Node,
+    node: Node,
     file: Option<&File>,
-) -> Result<Option<Hash>, ScanError> {
+) -> Result<(Node, Option<Hash>), ScanError> {
+    let node = set_apart(shared, node, way.lookalikes)?;
     // The semaphore is never closed, and a single transfer never asks for more than there is.
     let held = node.size.min(remote::TRANSFER_WINDOW) as u32;
     let _held = shared.upload_bytes.acquire_many(held).await;
@@ -146,7 +156,7 @@ async fn upload(
         Ok(Bytes::from(buffer))
     };
     match remote::upload(
-        way.remote.bulk().as_ref(),
+        way.session(),
         way.staged,
         upload,
         &mut source,
@@ -154,8 +164,8 @@ async fn upload(
     )
     .await
     {
-        Ok(()) => Ok(Some(Hash(*hasher.finalize().as_bytes()))),
+        Ok(()) => Ok((node, Some(Hash(*hasher.finalize().as_bytes())))),
         Err(TransferError::Remote(error)) => Err(error.into()),
-        Err(TransferError::Local { .. } | TransferError::Changed { .. }) => Ok(None),
+        Err(TransferError::Local { .. } | TransferError::Changed { .. }) => Ok((node, None)),
     }
 }

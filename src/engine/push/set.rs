@@ -226,7 +226,7 @@ async fn send_all(
             Err(error) => return Err(not_sent(&way, error).await),
         };
         let Some(sent) = sent else {
-            discard(remote.bulk().as_ref(), &staged).await?;
+            way.discard().await?;
             return Ok(false);
         };
         part.upload = Some(Uploaded {

@@ -1,4 +1,5 @@
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 
 use rusqlite::TransactionBehavior;
 use tempfile::TempDir;
@@ -41,6 +42,24 @@ pub(in super::super) fn place(parent: NodeId, name: &str) -> Place {
 }
 
 /// A transaction of a test.
+/// Fills `len` bytes of a file with one byte after the other, as the mount does: content first, then the row.
+pub(in super::super) fn fill(
+    replica: &Replica,
+    id: NodeId,
+    file: &std::fs::File,
+    (byte, len): (u8, usize),
+) {
+    let _writing = replica.opens().write(id);
+    file.write_all_at(&vec![byte; len], 0).unwrap();
+    update(replica, |tx| {
+        let node = tx.node(id)?.unwrap();
+        tx.put_node(Node {
+            data_seq: node.data_seq + 1,
+            ..node
+        })
+    });
+}
+
 pub(in super::super) fn update<T>(
     replica: &Replica,
     f: impl FnOnce(&mut Tx<'_>) -> Result<T, ReplicaError>,
