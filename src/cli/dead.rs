@@ -2,6 +2,8 @@
 
 use std::{path::Path, process::Command};
 
+use rustix::io::Errno;
+
 use super::{
     find,
     preflight::{FS_TYPE, read_mounts},
@@ -25,9 +27,12 @@ pub(super) fn clear(mountpoint: &Path) -> Result<(), Failure> {
 }
 
 /// Whether the kernel has nobody to ask about what is at `path`. What a daemon said about the directory itself
-/// the kernel still knows; its disk's room it asks for each time.
+/// the kernel still knows; its disk's room it asks for each time. A daemon that dies while it is asked makes the
+/// question end as aborted, and one that dies before it began to answer, as refused.
 fn is_dead(path: &Path) -> bool {
-    rustix::fs::statvfs(path).is_err_and(|error| error == rustix::io::Errno::NOTCONN)
+    rustix::fs::statvfs(path).is_err_and(|error| {
+        [Errno::NOTCONN, Errno::CONNABORTED, Errno::CONNREFUSED].contains(&error)
+    })
 }
 
 /// Unmounts without asking a daemon. From a dead mount nobody can read what they have open, so those do not

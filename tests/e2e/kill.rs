@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::chance::rounds;
-use crate::support::machine::{Site, assert_same};
+use crate::support::machine::{Machine, Site, assert_same, eventually};
 use crate::support::mounted::is_mounted;
 use crate::support::rng::Rng;
 use crate::support::writer::{DIRS, Writer, start};
@@ -121,4 +123,38 @@ fn a_home_can_be_mounted_over_the_mount_that_a_dead_daemon_left() {
         .assert(3, &["its daemon was gone"]);
     assert!(!is_mounted(&machine.home()));
     machine.check();
+}
+
+#[test]
+fn a_daemon_that_dies_while_it_is_asked_is_as_dead_as_one_that_died_before() {
+    let site = Site::new();
+    let machine = site.machine("m");
+    machine.mount();
+    machine.signal(Signal::STOP);
+    let mut next = machine
+        .command(
+            &machine
+                .mount_args()
+                .iter()
+                .map(|arg| arg.as_os_str())
+                .collect::<Vec<_>>(),
+        )
+        .spawn()
+        .unwrap();
+    eventually("the next mount waits for an answer of the last one", || {
+        waits_for_fuse(&machine)
+    });
+    machine.signal(Signal::KILL);
+    assert!(next.wait().unwrap().success());
+    machine.umount();
+    machine.check();
+}
+
+/// Whether a process of the machine is inside statfs(2), which a home answers from its daemon.
+fn waits_for_fuse(machine: &Machine) -> bool {
+    machine.processes().into_iter().any(|pid| {
+        let path = format!("/proc/{}/wchan", pid.as_raw_nonzero());
+        let at = fs::read_to_string(path).unwrap_or_default();
+        at == "request_wait_answer"
+    })
 }

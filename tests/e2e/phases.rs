@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::support::chance::{content, rounds};
 use crate::support::machine::{Machine, Site, assert_same, eventually};
@@ -23,7 +23,7 @@ fn kill_a_start(machine: &Machine, patience: Duration) {
     thread::sleep(patience);
     // The command may start its daemon in this moment.
     eventually("all of it is dead", || {
-        let found = processes_of(machine);
+        let found = machine.processes();
         for pid in &found {
             // It may have ended meanwhile.
             let _killed = kill_process(*pid, Signal::KILL);
@@ -32,29 +32,6 @@ fn kill_a_start(machine: &Machine, patience: Duration) {
         found.is_empty()
     });
     child.wait().unwrap();
-}
-
-/// What lives of a machine: the processes that were told of its state directory.
-fn processes_of(machine: &Machine) -> Vec<Pid> {
-    let state = machine.state();
-    let state = state.to_str().unwrap().as_bytes();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap() {
-        let entry = entry.unwrap();
-        let number = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        let Some(pid) = number.and_then(Pid::from_raw) else {
-            continue;
-        };
-        // The dead that wait for their parent have none.
-        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if command.split(|byte| *byte == 0).any(|arg| arg == state) {
-            found.push(pid);
-        }
-    }
-    found
 }
 
 #[test]

@@ -257,16 +257,28 @@ impl Machine {
         Pid::from_raw(text.trim().parse().ok()?)
     }
 
+    /// What lives of the machine: the processes that were told of its state directory.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let state = self.state();
+        let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let number = entry.unwrap().file_name().to_str()?.parse().ok()?;
+            Pid::from_raw(number)
+        });
+        let told = |pid: &Pid| {
+            // The dead that wait for their parent have none.
+            let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+            let command = fs::read(path).unwrap_or_default();
+            command
+                .split(|byte| *byte == 0)
+                .any(|arg| arg == state.as_os_str().as_bytes())
+        };
+        numbers.filter(told).collect()
+    }
+
     /// Whether the daemon lives: its number may be another's by now, and the dead wait for their parent.
     pub(crate) fn is_running(&self) -> bool {
-        let Some(pid) = self.pid() else {
-            return false;
-        };
-        let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
-        let command = fs::read(proc.join("cmdline")).unwrap_or_default();
-        let state = self.state();
-        let state = state.as_os_str().as_bytes();
-        command.split(|b| *b == 0).any(|arg| arg == state)
+        self.pid()
+            .is_some_and(|pid| self.processes().contains(&pid))
     }
 
     /// `status --json`.
