@@ -20,7 +20,7 @@ mod world;
 
 pub use change::{Change, local_change, remote_change, surely_same_data};
 pub use decide::{Context, Decision, Fate, decide, newest};
-pub use guard::{Guard, GuardLimits, HomeIdentity, Side, adoptions, guard, removed_here};
+pub use guard::{Guard, GuardLimits, HomeIdentity, Removals, Side, adoptions, guard, removed_here};
 pub use model::{
     Action, ClockOffset, DirState, Input, Keep, LocalEntry, Phase, Plan, Policy, Prefer, Step,
     Triple, Why,

@@ -15,7 +15,7 @@ use super::scan::{self, ScanError};
 use super::shared::Shared;
 use crate::remote::{Remote, RemoteError};
 use crate::replica::{ReplicaError, View};
-use crate::sync::{Action, Plan, Step};
+use crate::sync::{Action, Plan, Removals, Step};
 use crate::tree::{Hash, NodeId, Place, Version};
 
 mod describe;
@@ -40,6 +40,8 @@ pub(super) struct RoundStats {
     pub(super) conflicts: u64,
     /// Directories that the server has and that were never looked at.
     pub(super) new_directories: u64,
+    /// What is gone, renames included.
+    pub(super) removals: Removals,
 }
 
 /// How one step ended.

@@ -18,22 +18,23 @@ use super::shared::{FAULT, Shared, contained, lock};
 use super::{home, intents, keep};
 use crate::remote::Remote;
 use crate::replica::ReplicaError;
-use crate::sync::{self, Plan, Policy};
-use crate::tree::{Kind, NodeId, Place, Time};
+use crate::sync::{self, Plan, Policy, Removals};
+use crate::tree::{Kind, NodeId, Place};
 
 mod ask;
 mod report;
+mod ripe;
+mod twins;
 
+use ask::Asked;
 pub use report::{DryRun, PassError, PassReport, Scope};
+use ripe::{is_ripe, lull};
 
 /// A pass plans again while it gets something done, but not for ever.
 const ROUNDS_MAX: usize = 40;
 
 /// The longest wait before what could not be written back is tried again.
 const RETRY_LAST: Duration = Duration::from_secs(60);
-
-/// Write-back leaves the machine to who is at work, for so many quiet periods at most.
-const LULL_LAST: u32 = 5;
 
 /// To the task that runs passes.
 pub(super) enum Request {
@@ -118,13 +119,6 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
     }
 }
 
-/// When to look again whether whoever changes many files has come to rest; `None` if it is time to write back.
-fn lull(shared: &Shared, dirty_since: Instant) -> Option<Instant> {
-    let quiet = shared.options.quiet_period;
-    let at = (shared.last_change() + quiet).min(dirty_since + quiet * LULL_LAST);
-    (at > Instant::now()).then_some(at)
-}
-
 /// One pass, whole. A fault of ours ends this pass, not all that would come after it.
 async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
     let fault = || PassError::Failed(FAULT.into());
@@ -162,6 +156,9 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         report.guards = home_guards;
     }
     lock(&shared.guards).clone_from(&report.guards);
+    if report.guards.is_empty() {
+        *lock(&shared.removed) = Removals::default();
+    }
     report.at = shared.now();
     report.overtaken = std::mem::take(&mut *lock(&shared.overtaken)).len() as u64;
     if full && report.guards.is_empty() {
@@ -188,6 +185,8 @@ async fn run_rounds(
         execute::recheck_racy(shared, remote).await?;
     }
     let mut announced = false;
+    // A question is not answered by asking again.
+    let mut removed = *lock(&shared.removed);
     for _ in 0..ROUNDS_MAX {
         if look {
             report.directories += scan::walk(shared).await?;
@@ -195,10 +194,13 @@ async fn run_rounds(
         let (gathered, mut plan) = planned(shared, scope)?;
         report.waiting = plan.waiting.len() as u64;
         apply::note_obstructed(shared, &plan.obstructed)?;
-        let questions = match force {
-            true => Vec::new(),
-            false => ask::questions(shared, &plan)?,
-        };
+        let Asked {
+            mut questions,
+            removals,
+        } = ask::questions(shared, &plan, removed)?;
+        if force {
+            questions.clear();
+        }
         if !questions.is_empty() {
             // What is new is shown first: then it can be told whether what is gone was renamed.
             plan = sync::adoptions(&plan);
@@ -221,6 +223,8 @@ async fn run_rounds(
         }
         let stats = execute::run(shared, remote, &gathered, &plan).await?;
         add(report, &stats);
+        removed += removals.min(stats.removals);
+        *lock(&shared.removed) = removed;
         // New directories hold what was never looked at.
         look = report.full && stats.new_directories > 0;
         if stats.done == 0 {
@@ -253,7 +257,7 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     }
     scan::walk(shared).await?;
     let (_, plan) = planned(shared, Scope::Push { now: true })?;
-    guards.extend(ask::questions(shared, &plan)?);
+    guards.extend(ask::questions(shared, &plan, *lock(&shared.removed))?.questions);
     let lines = shared.replica.view(|view| {
         let mut lines = Vec::new();
         for step in plan.phases.iter().flat_map(|phase| &phase.steps) {
@@ -296,7 +300,7 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
         prefer: shared.options.prefer,
         clock: *lock(&shared.clock),
     };
-    let plan = sync::plan(&gathered.input, &policy);
+    let plan = twins::spare(shared, sync::plan(&gathered.input, &policy))?;
     Ok((gathered, plan))
 }
 
@@ -320,41 +324,6 @@ fn clear_undone(shared: &Shared) -> Result<(), ReplicaError> {
         }
         Ok(())
     })
-}
-
-/// Whether a dirty place was left alone long enough to be sent, or is dirty for too long to wait.
-fn is_ripe(
-    shared: &Shared,
-    view: &crate::replica::View<'_>,
-    place: &Place,
-    since: Time,
-    now: Time,
-) -> Result<bool, ReplicaError> {
-    let elapsed = |from: Time| Duration::from_nanos(now.0.saturating_sub(from.0).max(0) as u64);
-    // A clock that jumped back makes everything look young; it must not keep anything here.
-    if since > now {
-        return Ok(true);
-    }
-    let writes = |id: NodeId| shared.replica.opens().writers(id) > 0;
-    // A journal comes and goes with each transaction: whoever works on its database goes on.
-    let main = match place.database() {
-        Some(main) => view.child(main.parent, &main.name)?,
-        None => None,
-    };
-    let main_writes = main.is_some_and(writes);
-    let Some(id) = view.child(place.parent, &place.name)? else {
-        return Ok(elapsed(since)
-            >= match main_writes {
-                true => shared.options.max_dirty_age,
-                false => shared.options.quiet_period,
-            });
-    };
-    let last = view
-        .node(id)?
-        .map_or(since, |node| node.ctime.max(since).min(now));
-    let writing = main_writes || writes(id);
-    Ok(elapsed(since) >= shared.options.max_dirty_age
-        || (!writing && elapsed(last) >= shared.options.quiet_period))
 }
 
 /// A person accepted the server's directory as it is: base is forgotten, so that both sides are united and

@@ -21,7 +21,7 @@ use super::{Connect, Done, EngineOptions, Events, Space};
 use crate::remote::Remote;
 use crate::remote::layout::ClientId;
 use crate::replica::Replica;
-use crate::sync::{ClockOffset, Guard};
+use crate::sync::{ClockOffset, Guard, Removals};
 use crate::tree::{NodeId, Place, RelPath, Time, Version};
 
 /// The most that all uploads together hold in memory.
@@ -81,6 +81,8 @@ pub(super) struct Shared {
     pub(super) expired_at: Mutex<Option<i64>>,
     /// The question that a guard asks, while it is unanswered.
     pub(super) guards: Mutex<Vec<Guard>>,
+    /// What passes removed until they met a guard that nobody has answered.
+    pub(super) removed: Mutex<Removals>,
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
     /// Places whose observed version was too young to be told from a later change within its second.
     pub(super) racy: Mutex<BTreeSet<Place>>,
@@ -160,6 +162,7 @@ impl Shared {
             conflicted: Notify::new(),
             expired_at: Mutex::default(),
             guards: Mutex::default(),
+            removed: Mutex::default(),
             second_names: Mutex::default(),
             racy: Mutex::default(),
             gone: Gone::default(),

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::{AtPath, ReplicaError};
 
 /// The format written here, SQLite's `user_version`.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// A number beyond this was written by no version.
 const PLAUSIBLE: u32 = 1000;
@@ -90,6 +90,9 @@ const MIGRATIONS: [&str; FORMAT as usize] = [
         after_target BLOB, after_hash BLOB, kept TEXT NOT NULL,
         PRIMARY KEY (pass, number)
     ) WITHOUT ROWID;
+",
+    "
+    CREATE INDEX base_looks ON base (size, mtime, parent, name);
 ",
 ];
 

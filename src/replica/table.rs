@@ -1,7 +1,9 @@
-//! The tables of the index: what their rows are, and the SQL that every table needs.
+//! The tables of the index: what their rows are, and how one is read and written.
 //!
 //! Tables marked `index_of` are not stored: SQLite's indexes of another table hold the same. Their rows
 //! exist in `Changes` only, so that ranges over them see what SQLite does not have yet.
+
+mod sql;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use super::columns::{Binder, Columns, DEED_COLUMNS, Reader};
 use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::stored::CACHED_ROWS;
 use crate::tree::{BaseEntry, NodeId, Place, Time};
+pub(super) use sql::Sql;
 
 /// Changed rows of one table by key; `None` removes.
 pub(super) type Rows<T> = BTreeMap<<T as Table>::Key, Option<<T as Table>::Value>>;
@@ -149,6 +152,9 @@ tables! {
     );
     /// Where a node stands in the base tree.
     base_of: BaseOf((NodeId, Place) => ()) = Sql::index_of("base", &["node", "parent", "name"]);
+    /// Where the base tree has something of a size and a time.
+    base_like: BaseLike(((u64, i64), Place) => ()) =
+        Sql::index_of("base", &["size", "mtime", "parent", "name"]);
     /// What was seen on the server and differs from base.
     remote: Remote(Place => Observation) = Sql::table(
         "remote",
@@ -226,108 +232,6 @@ impl Changes {
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().flatten()
     }
-}
-
-/// The statements of one table.
-pub(super) struct Sql {
-    /// Key → value.
-    pub(super) get: String,
-    /// First key, key after the last, limit → keys and values in order.
-    pub(super) range: String,
-    /// Keys and values of all rows, from the first to the last and from the last to the first.
-    pub(super) all: [String; 2],
-    /// How to change it; `None` for indexes, which SQLite changes by itself.
-    write: Option<Write>,
-}
-
-struct Write {
-    put: String,
-    delete: String,
-    /// The value's columns hold the key.
-    whole: bool,
-}
-
-impl Sql {
-    /// A table whose key and value take different columns.
-    fn table(table: &str, key: &[&str], value: &[&str]) -> Self {
-        let write = Write::new(table, key, &[key, value].concat(), false);
-        Self::new(table, key, value, Some(write))
-    }
-
-    /// A table whose value holds its key.
-    fn whole(table: &str, key: &[&str], value: &[&str]) -> Self {
-        let write = Write::new(table, key, value, true);
-        Self::new(table, key, value, Some(write))
-    }
-
-    /// An index of `table`.
-    fn index_of(table: &str, key: &[&str]) -> Self {
-        Self::new(table, key, &[], None)
-    }
-
-    fn new(table: &str, key: &[&str], value: &[&str], write: Option<Write>) -> Self {
-        let keys = key.join(", ");
-        let values = if value.is_empty() {
-            "1".to_owned()
-        } else {
-            value.join(", ")
-        };
-        let count = key.len();
-        let all = |order: &str| {
-            let by: Vec<String> = key.iter().map(|key| format!("{key} {order}")).collect();
-            let by = by.join(", ");
-            format!("SELECT {keys}, {values} FROM {table} ORDER BY {by}")
-        };
-        Self {
-            all: [all("ASC"), all("DESC")],
-            get: format!("SELECT {values} FROM {table} WHERE {}", equals(key)),
-            range: format!(
-                "SELECT {keys}, {values} FROM {table} WHERE ({keys}) >= ({}) AND ({keys}) < ({}) \
-                 ORDER BY {keys} LIMIT ?{}",
-                parameters(1, count),
-                parameters(count + 1, count),
-                2 * count + 1,
-            ),
-            write,
-        }
-    }
-}
-
-impl Write {
-    fn new(table: &str, key: &[&str], columns: &[&str], whole: bool) -> Self {
-        let updates: Vec<String> = columns
-            .iter()
-            .filter(|column| !key.contains(column))
-            .map(|column| format!("{column} = excluded.{column}"))
-            .collect();
-        let otherwise = if updates.is_empty() {
-            "NOTHING".to_owned()
-        } else {
-            format!("UPDATE SET {}", updates.join(", "))
-        };
-        Self {
-            put: format!(
-                "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT ({}) DO {otherwise}",
-                columns.join(", "),
-                parameters(1, columns.len()),
-                key.join(", "),
-            ),
-            delete: format!("DELETE FROM {table} WHERE {}", equals(key)),
-            whole,
-        }
-    }
-}
-
-/// `?first, …` for `count` parameters.
-fn parameters(first: usize, count: usize) -> String {
-    let each: Vec<String> = (first..first + count).map(|i| format!("?{i}")).collect();
-    each.join(", ")
-}
-
-/// `a = ?1 AND b = ?2`.
-fn equals(key: &[&str]) -> String {
-    let each: Vec<String> = (1..).zip(key).map(|(i, c)| format!("{c} = ?{i}")).collect();
-    each.join(" AND ")
 }
 
 /// One stored row.

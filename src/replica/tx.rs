@@ -7,10 +7,10 @@ use super::error::ReplicaError;
 use super::index::State;
 use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents, Links,
-    LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
+    Backups, Base, BaseLike, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents,
+    Links, LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
-use super::view::View;
+use super::view::{View, looks};
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
 
 /// Node ids are reserved this many at a time; after a crash the rest of them is not used.
@@ -163,9 +163,11 @@ impl<'a> Tx<'a> {
     pub fn set_base(&mut self, place: Place, entry: Option<BaseEntry>) -> Result<()> {
         if let Some(old) = self.base(&place)? {
             self.set::<BaseOf>((old.node, place.clone()), None);
+            self.set::<BaseLike>((looks(&old.version), place.clone()), None);
         }
         if let Some(entry) = &entry {
             self.set::<BaseOf>((entry.node, place.clone()), Some(()));
+            self.set::<BaseLike>((looks(&entry.version), place.clone()), Some(()));
         }
         self.set::<Base>(place, entry);
         Ok(())

@@ -7,10 +7,10 @@ use super::index::State;
 use super::overlay::Layers;
 use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
-    Backups, Base, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents, Links,
-    LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
+    Backups, Base, BaseLike, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents,
+    Links, LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
 };
-use crate::tree::{BaseEntry, Hash, Name, NodeId, Place, RelPath, Time};
+use crate::tree::{BaseEntry, Hash, Kind, Name, NodeId, Place, RelPath, Time, Version};
 
 /// Directories deeper than this are taken for a cycle; Linux paths cannot name half as many.
 const DEEPEST: usize = 4096;
@@ -28,6 +28,11 @@ pub struct View<'a> {
 /// The first place of a directory's range; that of the next directory ends it.
 fn first_place(parent: NodeId) -> Place {
     Place::new(parent, Name::least())
+}
+
+/// What the reverse look-up of versions goes by.
+pub(super) fn looks(version: &Version) -> (u64, i64) {
+    (version.size, version.mtime)
 }
 
 fn next(node: NodeId) -> NodeId {
@@ -163,6 +168,20 @@ impl<'a> View<'a> {
     /// Where a node stands in the base tree.
     pub fn base_places(&self, node: NodeId) -> Result<Vec<Place>> {
         self.places_in::<BaseOf>(node)
+    }
+
+    /// Where the base tree has a file that no listing tells from `version`: of its size and its second.
+    pub fn base_places_like(&self, version: &Version) -> Result<Vec<Place>> {
+        let (mut places, looks) = (Vec::new(), looks(version));
+        let start = Bound::Included((looks, first_place(NodeId(0))));
+        let rows = self.range::<BaseLike>(start, &(looks, first_place(BEYOND)), usize::MAX)?;
+        for ((_, place), ()) in rows {
+            let is_file = |base: &BaseEntry| base.version.kind == Kind::File;
+            if self.base(&place)?.as_ref().is_some_and(is_file) {
+                places.push(place);
+            }
+        }
+        Ok(places)
     }
 
     /// What was seen on the server at a place, if it differs from base.

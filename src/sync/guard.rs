@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::{Add, AddAssign};
 
 use crate::tree::{Kind, Place};
 
@@ -116,7 +117,7 @@ impl fmt::Display for Guard {
                 "Only times and permissions of {changed} of {known} files and directories would change on {side}. Is that meant?",
             )?,
         }
-        f.write_str(" Nothing was removed or sent; `roamhome reconcile --force-guard` allows it.")
+        f.write_str(" Nothing of that was done; `roamhome reconcile --force-guard` allows it.")
     }
 }
 
@@ -141,20 +142,77 @@ pub fn adoptions(plan: &Plan) -> Plan {
     }
 }
 
-/// The reasons in `plan` to ask first; `known_nodes` is how many files and directories the home has. What is
-/// removed from the places `renamed` is known to stand elsewhere, and does not count.
+/// How many places lose something on each side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removals {
+    /// On this machine.
+    pub replica: u64,
+    /// On the server.
+    pub server: u64,
+}
+
+impl Removals {
+    /// What `plan` would remove. What is removed from the places `renamed` is known to stand elsewhere, and does
+    /// not count.
+    pub fn of(plan: &Plan, renamed: &BTreeSet<Place>) -> Self {
+        let steps = plan.steps().filter(|step| !renamed.contains(&step.place));
+        steps.fold(Self::default(), |all, step| all + Self::by(&step.action))
+    }
+
+    /// What one step removes.
+    pub fn by(action: &Action) -> Self {
+        let side = removes(action);
+        Self {
+            replica: u64::from(side == Some(Side::Replica)),
+            server: u64::from(side == Some(Side::Server)),
+        }
+    }
+
+    /// The smaller number on each side.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            replica: self.replica.min(other.replica),
+            server: self.server.min(other.server),
+        }
+    }
+
+    fn on(self, side: Side) -> u64 {
+        match side {
+            Side::Replica => self.replica,
+            Side::Server => self.server,
+        }
+    }
+}
+
+impl Add for Removals {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            replica: self.replica + more.replica,
+            server: self.server + more.server,
+        }
+    }
+}
+
+impl AddAssign for Removals {
+    fn add_assign(&mut self, more: Self) {
+        *self = *self + more;
+    }
+}
+
+/// The reasons in `plan` to ask first, of a home with `known_nodes` files and directories. `removals` are the plan's
+/// own, and those that the same pass has behind it: what is little each time may be much together.
 pub fn guard(
     plan: &Plan,
     known_nodes: u64,
     limits: &GuardLimits,
-    renamed: &BTreeSet<Place>,
+    removals: Removals,
 ) -> Vec<Guard> {
     let mut reasons = Vec::new();
     for side in [Side::Replica, Side::Server] {
-        let steps = plan
-            .steps()
-            .filter(|step| removes(&step.action) == Some(side));
-        let removed = steps.filter(|step| !renamed.contains(&step.place)).count() as u64;
+        let removed = removals.on(side);
         if exceeds(
             removed,
             known_nodes,

@@ -4,7 +4,7 @@
 use roamhome::remote::ErrorKind;
 use roamhome::remote::memory::Trip;
 
-use super::op::{Act, Mix, Op};
+use super::op::{Act, Meddle, Mix, Op};
 use super::plug::Death;
 use super::run;
 
@@ -19,6 +19,10 @@ fn plays_with(lots: u64, machines: usize, story: &[Op]) {
         machines,
         ..Mix::default()
     };
+    plays_in(mix, lots, story);
+}
+
+fn plays_in(mix: Mix, lots: u64, story: &[Op]) {
     for seed in 0..lots {
         let ended = run(seed, mix, story);
         assert_eq!(ended.verdict, Ok(()), "with lot {seed}");
@@ -43,6 +47,19 @@ fn write(who: usize, path: &str) -> Op {
 
 fn append(who: usize, path: &str) -> Op {
     Op::On(who, Act::Append(path.into()))
+}
+
+fn meddle(meddle: Meddle) -> Op {
+    Op::Meddle(meddle)
+}
+
+/// One machine, and somebody else at work on the server.
+fn meddled() -> Mix {
+    Mix {
+        machines: 1,
+        meddle: true,
+        ..Mix::default()
+    }
 }
 
 const POWER: Op = Op::Die(0, Death::PowerLoss);
@@ -275,4 +292,37 @@ fn what_was_renamed_over_another_and_lost_is_what_it_was_itself() {
             POWER,
         ],
     );
+}
+
+#[test]
+fn what_somebody_renamed_is_kept_while_it_seems_to_stand_in_two_places() {
+    let seen_twice = [
+        meddle(Meddle::Write("b/c".into())),
+        Op::Sync(0),
+        meddle(Meddle::Rename("b".into(), "c".into())),
+        meddle(Meddle::Write("b/a".into())),
+        Op::Refuse("b".into(), Some(ErrorKind::Failure)),
+        Op::Sync(0),
+        write(0, "c/c"),
+    ];
+    plays_in(meddled(), LOTS, &seen_twice);
+    plays_in(meddled(), LOTS, &[&seen_twice[..], &[Op::Push(0)]].concat());
+}
+
+#[test]
+fn what_a_pass_removes_little_by_little_is_asked_for_when_it_is_much() {
+    let mut story: Vec<Op> = ["a/x", "b/y", "c/z"]
+        .map(|path| meddle(Meddle::Write(path.into())))
+        .into();
+    story.extend([
+        Op::Sync(0),
+        Op::On(0, Act::Exchange("a".into(), "b".into())),
+    ]);
+    story.extend(["a", "b", "c"].map(|path| meddle(Meddle::Remove(path.into()))));
+    story.push(Op::Sync(0));
+    let mix = Mix {
+        guard: true,
+        ..meddled()
+    };
+    plays_in(mix, LOTS, &story);
 }

@@ -12,7 +12,7 @@ use super::super::scan::ScanError;
 use super::super::shared::{Shared, lock};
 use super::{Ended, RoundStats};
 use crate::replica::{Observation, ReplicaError, Tx};
-use crate::sync::{self, Action, Fold, Outcome, Step, Why};
+use crate::sync::{self, Action, Fold, Outcome, Removals, Step, Why};
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time, Version};
 
 /// What the end of a step means to the index.
@@ -178,6 +178,7 @@ fn declares(action: &Action) -> bool {
 
 fn count(step: &Step, stats: &mut RoundStats) {
     stats.done += 1;
+    stats.removals += Removals::by(&step.action);
     if matches!(
         step.why,
         Why::ConflictLocalWins | Why::ConflictRemoteWins | Why::DirectoryStays

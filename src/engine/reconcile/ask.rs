@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::super::shared::Shared;
 use crate::replica::{ReplicaError, View};
-use crate::sync::{self, Guard, Plan, Side};
+use crate::sync::{self, Guard, Plan, Removals, Side};
 use crate::tree::{BaseEntry, Kind, Name, NodeId, Place, Version};
 
 /// What tells an entry that was renamed with its directory from others: its own name, kind, size, mtime and target.
@@ -22,17 +22,34 @@ fn looks(name: &Name, entry: &BaseEntry) -> Looks {
     (name.clone(), kind, size, mtime, target.clone())
 }
 
-/// The questions that `plan` raises. A rename on another machine shows as removals and new entries; what stands
-/// elsewhere by now is no removal.
-pub(super) fn questions(shared: &Shared, plan: &Plan) -> Result<Vec<Guard>, ReplicaError> {
-    let limits = &shared.options.guard;
-    let known = shared.replica.counts()?.nodes;
-    let guards = sync::guard(plan, known, limits, &BTreeSet::new());
-    if !guards.iter().any(is_removal_here) {
-        return Ok(guards);
+/// What has to be answered before a plan is carried out, and what the plan removes.
+pub(super) struct Asked {
+    pub(super) questions: Vec<Guard>,
+    pub(super) removals: Removals,
+}
+
+/// The questions that `plan` raises in a pass that has `removed` so much before. A rename on another machine shows
+/// as removals and new entries; what stands elsewhere by now is no removal.
+pub(super) fn questions(
+    shared: &Shared,
+    plan: &Plan,
+    removed: Removals,
+) -> Result<Asked, ReplicaError> {
+    // What is gone was known when the pass began.
+    let known = shared.replica.counts()?.nodes + removed.replica;
+    let asked = |renamed: &BTreeSet<Place>| {
+        let removals = Removals::of(plan, renamed);
+        let limits = &shared.options.guard;
+        Asked {
+            questions: sync::guard(plan, known, limits, removed + removals),
+            removals,
+        }
+    };
+    let first = asked(&BTreeSet::new());
+    if !first.questions.iter().any(is_removal_here) {
+        return Ok(first);
     }
-    let renamed = renamed(shared, sync::removed_here(plan))?;
-    Ok(sync::guard(plan, known, limits, &renamed))
+    Ok(asked(&renamed(shared, sync::removed_here(plan))?))
 }
 
 pub(super) fn is_removal_here(guard: &Guard) -> bool {

@@ -40,7 +40,9 @@ fn a_mass_removal_needs_both_count_and_share() {
             Some(Side::Server),
         ),
     ] {
-        let found = guard(&plan_of(action, count), known, &limits, &BTreeSet::new());
+        let plan = plan_of(action, count);
+        let removals = Removals::of(&plan, &BTreeSet::new());
+        let found = guard(&plan, known, &limits, removals);
         let expected = side.map(|side| Guard::MassRemoval {
             side,
             removed: count as u64,
@@ -48,6 +50,25 @@ fn a_mass_removal_needs_both_count_and_share() {
         });
         assert_eq!(found, Vec::from_iter(expected), "{label}");
     }
+}
+
+#[test]
+fn what_a_pass_removed_before_counts() {
+    let limits = GuardLimits::default();
+    let drop = Action::Drop {
+        node: NodeId(20),
+        keep: Keep::Trash,
+    };
+    let plan = plan_of(&drop, 60);
+    let more = Removals::of(&plan, &BTreeSet::new());
+    assert!(guard(&plan, 200, &limits, more).is_empty());
+    let found = guard(&plan, 200, &limits, more + more);
+    let expected = Guard::MassRemoval {
+        side: Side::Replica,
+        removed: 120,
+        known: 200,
+    };
+    assert_eq!(found, [expected]);
 }
 
 #[test]
@@ -66,12 +87,13 @@ fn storms_of_attributes_and_of_epoch_times_ask() {
             keep: Keep::Replaced,
         },
     ] {
-        let found = guard(&plan_of(&action, 900), 1000, &limits, &BTreeSet::new());
+        let none = Removals::default();
+        let found = guard(&plan_of(&action, 900), 1000, &limits, none);
         assert!(
             matches!(found[..], [Guard::AttributeStorm { .. }]),
             "{action:?}"
         );
-        assert!(guard(&plan_of(&action, 400), 1000, &limits, &BTreeSet::new()).is_empty());
+        assert!(guard(&plan_of(&action, 400), 1000, &limits, none).is_empty());
     }
 }
 

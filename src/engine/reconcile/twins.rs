@@ -1,0 +1,89 @@
+//! One content under two names: a file that somebody renamed on the server is seen at its new name before its old one
+//! is known to be gone, as long as the old directory cannot be listed or was listed before. Whoever writes over the
+//! one then may rely on the other, of which there is nothing here, and soon nothing there.
+//!
+//! So what is replaced while the other is still shown is kept, and the other is shown until then.
+
+use super::super::shared::Shared;
+use crate::replica::{Content, ReplicaError, View};
+use crate::sync::{Action, Keep, Plan, Step};
+use crate::tree::{Kind, Place, Version};
+
+/// The plan, so changed.
+pub(super) fn spare(shared: &Shared, mut plan: Plan) -> Result<Plan, ReplicaError> {
+    for phase in &mut plan.phases {
+        let mut steps = Vec::with_capacity(phase.steps.len());
+        for mut step in phase.steps.drain(..) {
+            // One look at the index for each: the mount waits for no more.
+            let needed = shared.replica.view(|view| {
+                keep_replaced(view, &step.place, &mut step.action)?;
+                is_needed(view, &step)
+            })?;
+            if !needed {
+                steps.push(step);
+            }
+        }
+        phase.steps = steps;
+    }
+    plan.phases.retain(|phase| !phase.steps.is_empty());
+    Ok(plan)
+}
+
+/// What is replaced stays as a backup if it may be all that there is of a file shown elsewhere.
+fn keep_replaced(view: &View<'_>, place: &Place, action: &mut Action) -> Result<(), ReplicaError> {
+    match action {
+        Action::Compare { otherwise, .. } => keep_replaced(view, place, &mut otherwise.action),
+        Action::Publish {
+            replaces: Some(replaced),
+            keep: keep @ Keep::Replaced,
+            ..
+        } => {
+            for twin in twins(view, place, replaced)? {
+                if is_empty_here(view, &twin)? {
+                    *keep = Keep::Backup;
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the step takes away a file of which there is nothing here, while what may be its content is about to be
+/// replaced.
+fn is_needed(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
+    let Action::Drop { .. } = step.action else {
+        return Ok(false);
+    };
+    let Some(base) = view.base(&step.place)? else {
+        return Ok(false);
+    };
+    if !is_empty_here(view, &step.place)? {
+        return Ok(false);
+    }
+    for twin in twins(view, &step.place, &base.version)? {
+        if view.is_dirty(&twin)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Where else the server has, or had, what may be the same file.
+fn twins(view: &View<'_>, place: &Place, version: &Version) -> Result<Vec<Place>, ReplicaError> {
+    if version.kind != Kind::File || version.size == 0 {
+        return Ok(Vec::new());
+    }
+    let mut places = view.base_places_like(version)?;
+    places.retain(|other| other != place);
+    Ok(places)
+}
+
+/// Whether a file is shown whose content is not here.
+fn is_empty_here(view: &View<'_>, place: &Place) -> Result<bool, ReplicaError> {
+    let Some(base) = view.base(place)? else {
+        return Ok(false);
+    };
+    let node = view.node(base.node)?;
+    Ok(node.is_some_and(|node| node.kind == Kind::File && node.content != Content::Whole))
+}
