@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, PassError, PassReport, Scope};
+use roamhome::engine::{
+    Connect, Engine, EngineOptions, LinkError, PassError, PassReport, Publish, Scope,
+};
 use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Stop};
 use roamhome::remote::memory::Gate;
 use roamhome::remote::{MemoryServer, Remote};
 use roamhome::replica::{Commits, Opening, Replica};
-use roamhome::sync::GuardLimits;
+use roamhome::sync::{GuardLimits, Prefer};
 use roamhome::tree::Time;
 
 use super::disk::Disk;
@@ -71,6 +73,15 @@ impl Connect for ToServer {
     }
 }
 
+/// What its user may set and matters here.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Settings {
+    pub(crate) guard: GuardLimits,
+    pub(crate) publish: Publish,
+    pub(crate) prefer: Prefer,
+    pub(crate) keep_replaced: bool,
+}
+
 /// What a machine is started with, and what outlives its deaths.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -78,7 +89,7 @@ pub(crate) struct Setup {
     pub(crate) clock: Clock,
     /// How far its clock is ahead, in seconds.
     pub(crate) ahead: Arc<AtomicI64>,
-    pub(crate) guard: GuardLimits,
+    pub(crate) settings: Settings,
     /// Where the disks of the simulation are.
     pub(crate) dir: PathBuf,
     pub(crate) name: String,
@@ -125,7 +136,7 @@ impl Machine {
             way,
             clock: clock.clone(),
             ahead: Arc::default(),
-            guard: GuardLimits::default(),
+            settings: Settings::default(),
             dir: dir.to_owned(),
             name: "state".into(),
         };
@@ -162,7 +173,10 @@ impl Machine {
             // Passes run when the simulation says so.
             quiet_period: Duration::from_secs(1_000_000),
             reconcile_interval: Duration::from_secs(1_000_000),
-            guard: setup.guard,
+            guard: setup.settings.guard,
+            publish: setup.settings.publish,
+            prefer: setup.settings.prefer,
+            keep_replaced: setup.settings.keep_replaced,
             random: Arc::new(move || Ok(Rng::new(random.fetch_add(1, Ordering::SeqCst)).next())),
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
         };

@@ -1,8 +1,11 @@
 //! What can happen in a simulation, and how a seed chooses it.
 
+use roamhome::engine::Publish;
 use roamhome::remote::ErrorKind;
 use roamhome::remote::memory::Trip;
+use roamhome::sync::{GuardLimits, Prefer};
 
+use super::machine::Settings;
 use super::plug::Death;
 use crate::support::rng::Rng;
 
@@ -121,6 +124,13 @@ pub(super) struct Mix {
     pub(super) guard: bool,
     /// The server is exchanged and rolled back.
     pub(super) exchange: bool,
+    /// The server offers nothing beyond plain SFTP.
+    pub(super) plain: bool,
+    /// What is replaced is moved aside first.
+    pub(super) aside: bool,
+    /// What decides conflicts of one time.
+    pub(super) prefer: Prefer,
+    pub(super) keep_replaced: bool,
 }
 
 impl Mix {
@@ -138,6 +148,34 @@ impl Mix {
             power: rng.one_in(3),
             guard: rng.one_in(6),
             exchange: rng.one_in(6),
+            plain: rng.one_in(5),
+            aside: rng.one_in(5),
+            prefer: rng.pick(&[Prefer::Local, Prefer::Remote]),
+            keep_replaced: rng.one_in(5),
+        }
+    }
+}
+
+impl Mix {
+    /// How its machines are set.
+    pub(super) fn settings(self) -> Settings {
+        let guard = match self.guard {
+            true => GuardLimits {
+                removed_count: 2,
+                removed_share: 0.2,
+                attrs_count: 3,
+                attrs_share: 0.3,
+            },
+            false => GuardLimits::default(),
+        };
+        Settings {
+            guard,
+            publish: match self.aside {
+                true => Publish::Aside,
+                false => Publish::Link,
+            },
+            prefer: self.prefer,
+            keep_replaced: self.keep_replaced,
         }
     }
 }

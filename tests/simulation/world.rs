@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, join_all};
 use roamhome::engine::Scope;
 use roamhome::remote::memory::{Item, Snapshot, Trip};
-use roamhome::remote::{MemoryServer, layout};
+use roamhome::remote::{Features, MemoryServer, layout};
 use roamhome::replica::{Replica, ReplicaError};
 use roamhome::sync::GuardLimits;
 use roamhome::tree::{Kind, RelPath};
@@ -71,6 +71,15 @@ pub(super) fn seen(looks: impl IntoIterator<Item = (Kind, u64)>) -> BTreeSet<usi
     files.map(|(_, size)| size as usize).collect()
 }
 
+/// It syncs what it is told to all the same: what a crash loses of one that cannot is that server's affair.
+fn offer_little(features: &mut Features) {
+    features.posix_rename = false;
+    features.hardlink = false;
+    features.lsetstat = false;
+    features.statvfs = false;
+    features.copy_data = false;
+}
+
 impl World {
     pub(super) fn new(rng: &mut Rng, mix: Mix) -> Self {
         let clock = Clock::new();
@@ -78,28 +87,23 @@ impl World {
             let clock = clock.clone();
             MemoryServer::new(move || clock.now())
         };
+        if mix.plain {
+            server.set_features(offer_little);
+        }
         let mut jitter = Rng::new(rng.next());
         server.set_latency(move || Duration::from_micros(500 + jitter.below(1000)));
         let blank = server.snapshot();
         // The memory's file system: disks are simulated, and its inode numbers are never used again.
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let skews = [0, 0, 1, -1, 100, -100, 100_000];
-        let guard = match mix.guard {
-            true => GuardLimits {
-                removed_count: 2,
-                removed_share: 0.2,
-                attrs_count: 3,
-                attrs_share: 0.3,
-            },
-            false => GuardLimits::default(),
-        };
+        let settings = mix.settings();
         let machines = (0..mix.machines).map(|i| {
             let ahead = if mix.skew { rng.pick(&skews) } else { 0 };
             let setup = Setup {
                 way: way_to(&server),
                 clock: clock.clone(),
                 ahead: Arc::new(AtomicI64::new(ahead)),
-                guard,
+                settings,
                 dir: dir.path().to_owned(),
                 name: i.to_string(),
             };
@@ -119,7 +123,7 @@ impl World {
             left: RefCell::default(),
             alone: Cell::new(mix.machines == 1 && !mix.meddle),
             questions: Cell::new(mix.guard),
-            guard,
+            guard: settings.guard,
             at_once: Cell::new(0),
             blank,
             away: RefCell::default(),
