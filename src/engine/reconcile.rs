@@ -141,6 +141,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         ..PassReport::default()
     };
     deeds::begin(shared, report.id);
+    let before = *lock(&shared.removed);
     lock(&shared.overtaken).clear();
     lock(&shared.sent_sets).clear();
     if force && !lock(&shared.guards).is_empty() {
@@ -157,7 +158,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
     }
     lock(&shared.guards).clone_from(&report.guards);
     if report.guards.is_empty() {
-        *lock(&shared.removed) = Removals::default();
+        forget_removed(shared, before, full, force);
     }
     report.at = shared.now();
     report.overtaken = std::mem::take(&mut *lock(&shared.overtaken)).len() as u64;
@@ -173,6 +174,18 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
     Ok(report)
 }
 
+/// Begins to count anew what is removed from a side, once a pass that could have found more did not, or somebody said
+/// yes to it.
+fn forget_removed(shared: &Shared, before: Removals, full: bool, force: bool) {
+    let mut removed = lock(&shared.removed);
+    if force || removed.server == before.server {
+        removed.server = 0;
+    }
+    if force || (full && removed.replica == before.replica) {
+        removed.replica = 0;
+    }
+}
+
 async fn run_rounds(
     shared: &Arc<Shared>,
     remote: &Remote,
@@ -185,7 +198,7 @@ async fn run_rounds(
         execute::recheck_racy(shared, remote).await?;
     }
     let mut announced = false;
-    // A question is not answered by asking again.
+    // Neither is a question answered by asking again, nor is much little because somebody removes it slowly.
     let mut removed = *lock(&shared.removed);
     for _ in 0..ROUNDS_MAX {
         if look {

@@ -81,7 +81,7 @@ pub(super) struct Shared {
     pub(super) expired_at: Mutex<Option<i64>>,
     /// The question that a guard asks, while it is unanswered.
     pub(super) guards: Mutex<Vec<Guard>>,
-    /// What passes removed until they met a guard that nobody has answered.
+    /// What passes removed one after the other.
     pub(super) removed: Mutex<Removals>,
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
     /// Places whose observed version was too young to be told from a later change within its second.

@@ -325,4 +325,14 @@ fn what_a_pass_removes_little_by_little_is_asked_for_when_it_is_much() {
         ..meddled()
     };
     plays_in(mix, LOTS, &story);
+    // Somebody who is not done yet when a pass looks.
+    let mut story: Vec<Op> = ["a", "b", "c", "d", "e", "f"]
+        .map(|path| meddle(Meddle::Write(path.into())))
+        .into();
+    story.push(Op::Sync(0));
+    for path in ["a", "b", "c", "d"] {
+        story.extend([meddle(Meddle::Remove(path.into())), Op::Sync(0)]);
+    }
+    story.push(Op::Shows(0, "c".into()));
+    plays_in(mix, 1, &story);
 }
