@@ -187,7 +187,7 @@ impl Watch for Disk {
         &self.root
     }
 
-    fn before(&self, _path: &Path, grows: bool) -> bool {
+    fn before(&self, grows: bool) -> bool {
         self.tick();
         !(grows && self.state.borrow().full)
     }
