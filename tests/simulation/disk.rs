@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -110,7 +111,7 @@ impl Disk {
     fn leave(&self, state: &mut State, death: Death, to: &Path) {
         let now = Tree::read(&self.root);
         let dirs = match death {
-            Death::Kill => now.dirs.clone(),
+            Death::Kill => now.dirs,
             Death::PowerLoss => settle(&mut state.rng, now.root, &state.dirs, &now.dirs),
         };
         let mut todo = vec![(now.root, to.to_owned())];
@@ -159,14 +160,10 @@ impl Disk {
             (None, None) => (Vec::new(), time),
         };
         tracing::trace!(path = %to.display(), len = data.len(), "left");
-        fs::write(to, data).unwrap();
+        let mut file = File::create(to).unwrap();
+        file.write_all(&data).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(time.unsigned_abs());
-        File::options()
-            .write(true)
-            .open(to)
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        file.set_modified(time).unwrap();
     }
 }
 
@@ -187,7 +184,7 @@ impl Watch for Disk {
         &self.root
     }
 
-    fn before(&self, _path: &Path, grows: bool) -> bool {
+    fn before(&self, grows: bool) -> bool {
         self.tick();
         !(grows && self.state.borrow().full)
     }
@@ -201,8 +198,11 @@ impl Watch for Disk {
         if meta.is_dir() {
             state.dirs.insert(meta.ino(), names(path));
         } else {
-            let content = (fs::read(path).unwrap(), self.clock.secs());
-            state.files.insert(meta.ino(), content);
+            // The log of the index is long and synced often: it is read to where it was.
+            let (content, at) = state.files.entry(meta.ino()).or_default();
+            content.clear();
+            File::open(path).unwrap().read_to_end(content).unwrap();
+            *at = self.clock.secs();
         }
     }
 }
@@ -210,28 +210,28 @@ impl Watch for Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // It is no disk of anybody any more; what is there may go.
-        drop(fs::remove_dir_all(&self.root));
+        drop(syscalls::unwatched(|| remove(&self.root)));
     }
 }
 
 impl Tree {
     fn read(root: &Path) -> Self {
+        let root_ino = fs::metadata(root).unwrap().ino();
         let mut tree = Self {
-            root: fs::metadata(root).unwrap().ino(),
+            root: root_ino,
             ..Self::default()
         };
-        let mut todo = vec![root.to_owned()];
-        while let Some(dir) = todo.pop() {
-            let names = names(&dir);
-            for (name, ino) in &names {
-                let path = dir.join(name);
-                if path.is_dir() {
-                    todo.push(path);
-                } else {
-                    tree.files.insert(*ino, path);
+        let mut todo = vec![(root_ino, root.to_owned())];
+        while let Some((dir, path)) = todo.pop() {
+            let mut names = Names::new();
+            for entry in fs::read_dir(&path).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => todo.push((entry.ino(), entry.path())),
+                    false => drop(tree.files.insert(entry.ino(), entry.path())),
                 }
+                names.insert(entry.file_name(), entry.ino());
             }
-            tree.dirs.insert(fs::metadata(&dir).unwrap().ino(), names);
+            tree.dirs.insert(dir, names);
         }
         tree
     }
@@ -242,6 +242,21 @@ fn names(dir: &Path) -> Names {
     entries
         .map(|entry| (entry.file_name(), entry.ino()))
         .collect()
+}
+
+/// Removes a directory with all in it. Most are empty, and for those it is one call.
+fn remove(dir: &Path) -> io::Result<()> {
+    if fs::remove_dir(dir).is_ok() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => remove(&entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    fs::remove_dir(dir)
 }
 
 /// Whether a file is written in place, page by page or record after record.

@@ -169,18 +169,18 @@ impl World {
     /// of the whole.
     fn look_at_server(&self) {
         let mut whole = BTreeSet::new();
-        for (path, item) in self.server.tree() {
-            if layout::is_ours(&path) || item.stat.kind != Kind::File {
-                continue;
+        self.server.look(|path, stat, data| {
+            if layout::is_ours(path) || stat.kind != Kind::File {
+                return;
             }
-            self.expect_known(&item.data, &path);
-            let place = (path, item.data.len());
-            if self.history.borrow().is_whole(&item.data) {
+            self.expect_known(data, path);
+            let place = (path.clone(), data.len());
+            if self.history.borrow().is_whole(data) {
                 whole.insert(place);
             } else if self.whole.borrow().contains(&place) {
                 self.note_broken(|| format!("{} is torn, and was whole", place.0));
             }
-        }
+        });
         *self.whole.borrow_mut() = whole;
     }
 

@@ -1,5 +1,6 @@
 //! The file system behind the memory server: inodes, links and Linux's rules for them, without any I/O.
 
+mod look;
 mod power;
 
 use std::collections::{BTreeMap, HashMap};

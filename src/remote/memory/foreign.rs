@@ -11,9 +11,7 @@ use crate::tree::{Kind, RelPath};
 impl Snapshot {
     /// All there is in it, as [`MemoryServer::tree`] tells it.
     pub fn tree(&self) -> BTreeMap<RelPath, Item> {
-        let mut items = BTreeMap::new();
-        collect(&self.0, &RelPath::root(), &mut items);
-        items
+        tree(&self.0)
     }
 }
 
@@ -106,10 +104,12 @@ impl MemoryServer {
 
     /// All there is below the root, without the root.
     pub fn tree(&self) -> BTreeMap<RelPath, Item> {
-        let mut items = BTreeMap::new();
-        let disk = &self.lock().disk;
-        collect(disk, &RelPath::root(), &mut items);
-        items
+        tree(&self.lock().disk)
+    }
+
+    /// Shows `see` the same, content or target last, in no order and without copying it.
+    pub fn look(&self, mut see: impl FnMut(&RelPath, Stat, &[u8])) {
+        self.lock().disk.look(&mut see);
     }
 
     fn meddle<T>(
@@ -127,22 +127,11 @@ impl MemoryServer {
     }
 }
 
-fn collect(disk: &Disk, dir: &RelPath, items: &mut BTreeMap<RelPath, Item>) {
-    let entries = disk.lookup(dir, false).and_then(|id| disk.list(id));
-    for (name, stat) in entries.unwrap_or_default() {
-        let path = dir.join(&name);
-        let data = match stat.kind {
-            Kind::Symlink => disk.readlink(&path).unwrap_or_default(),
-            Kind::File => {
-                let content = disk.lookup(&path, false);
-                let content = content.and_then(|id| disk.read(id, 0, usize::MAX));
-                content.map_or_else(|_| Vec::new(), |data| data.to_vec())
-            }
-            _ => Vec::new(),
-        };
-        if stat.kind == Kind::Dir {
-            collect(disk, &path, items);
-        }
-        items.insert(path, Item { stat, data });
-    }
+fn tree(disk: &Disk) -> BTreeMap<RelPath, Item> {
+    let mut items = BTreeMap::new();
+    disk.look(&mut |path, stat, data| {
+        let data = data.to_vec();
+        items.insert(path.clone(), Item { stat, data });
+    });
+    items
 }
