@@ -30,7 +30,7 @@ impl World {
     fn note(&self, machine: &Machine, before: &BTreeSet<usize>) {
         let after = seen(machine.looks().into_values());
         let gone = before.difference(&after).copied();
-        self.history.borrow_mut().given_up.extend(gone);
+        self.history.borrow_mut().give_up_lengths(gone);
         // What was being sent of a file when the machine lost its power goes with what is left of it here.
         let being_sent = |view: &View<'_>| {
             let intents = view.intents()?.into_iter();
@@ -40,7 +40,7 @@ impl World {
         let being_sent = machine.replica.view(being_sent).unwrap();
         let gone = being_sent.into_iter().filter(|(node, _)| node.is_none());
         let gone = gone.map(|(_, intent)| intent.version.size as usize);
-        self.history.borrow_mut().given_up.extend(gone);
+        self.history.borrow_mut().give_up_lengths(gone);
     }
 
     /// What an operation waits for may change what is seen; only its own effect counts as given up.
@@ -52,6 +52,7 @@ impl World {
                 self.alter(machine, path, fits).await?;
             }
             Act::Truncate(path) => self.alter(machine, path, |old, n| n < old).await?,
+            Act::Rewrite(path) => self.rewrite(machine, path).await?,
             Act::Read(path) => {
                 let content = machine.read(path).await?;
                 self.expect_known(&content, path);
@@ -96,7 +97,8 @@ impl World {
             Act::Fsync(path) => {
                 if let Some(content) = machine.fsync(path).await? {
                     self.expect_known(&content, path);
-                    self.synced.borrow_mut()[who].insert(content.len());
+                    let id = self.history.borrow().id(&content);
+                    self.synced.borrow_mut()[who].extend(id);
                 }
             }
         }
@@ -114,7 +116,7 @@ impl World {
             // What another program wrote since this one opened the file is covered whole.
             let written = self.size_at(machine, path).unwrap_or_default();
             let mut history = self.history.borrow_mut();
-            history.given_up.insert(written);
+            history.give_up_lengths([written]);
             history.begin_with(&[], |n| n > written).unwrap_or_default()
         };
         let pause = Duration::from_millis(pause);
@@ -148,9 +150,9 @@ impl World {
     pub(super) fn closed(&self, machine: &Machine, content: &[u8]) {
         let shown = seen(machine.looks().into_values()).contains(&content.len());
         let mut history = self.history.borrow_mut();
-        history.closed.insert(content.len());
+        history.close(content);
         if !shown {
-            history.given_up.insert(content.len());
+            history.give_up_lengths([content.len()]);
         }
     }
 
@@ -163,8 +165,28 @@ impl World {
     fn replaced(&self, machine: &Machine, size: Option<usize>) {
         let after = seen(machine.looks().into_values());
         if let Some(size) = size.filter(|size| !after.contains(size)) {
-            self.history.borrow_mut().given_up.insert(size);
+            self.history.borrow_mut().give_up_lengths([size]);
         }
+    }
+
+    /// Writes over all of a file, which stays as long as it is.
+    async fn rewrite(&self, machine: &Machine, path: &str) -> Result<(), FsError> {
+        let change = |old: &[u8]| {
+            self.expect_known(old, &path);
+            let mut history = self.history.borrow_mut();
+            let new = history.begin_alike(old);
+            // Another copy of it in sight cannot be told from one of what took its place.
+            if new.is_some()
+                && let Some(old) = history.id(old)
+            {
+                history.give_up(old);
+            }
+            new
+        };
+        if let Some((_, new)) = machine.alter(path, change).await? {
+            self.history.borrow_mut().close(&new);
+        }
+        Ok(())
     }
 
     async fn alter(
@@ -183,7 +205,7 @@ impl World {
         let altered = machine.alter(path, change).await;
         self.replaced(machine, before.get());
         if let Some((_, new)) = altered? {
-            self.history.borrow_mut().closed.insert(new.len());
+            self.history.borrow_mut().close(&new);
         }
         Ok(())
     }

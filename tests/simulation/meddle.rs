@@ -27,7 +27,7 @@ impl World {
         let _done = self.try_meddle(meddle);
         let after = self.server_files();
         let gone = before.difference(&after).copied();
-        self.history.borrow_mut().given_up.extend(gone);
+        self.history.borrow_mut().give_up_lengths(gone);
     }
 
     fn try_meddle(&self, meddle: &Meddle) -> Result<(), RemoteError> {
@@ -36,7 +36,7 @@ impl World {
                 let content = self.history.borrow_mut().begin_with(&[], |_| true);
                 let content = content.unwrap_or_default();
                 self.server.write_file(&path_of(path), &content)?;
-                self.history.borrow_mut().closed.insert(content.len());
+                self.history.borrow_mut().close(&content);
                 Ok(())
             }
             Meddle::Remove(path) => self.server.remove(&path_of(path)),
@@ -114,21 +114,15 @@ impl World {
         self.expect_questions();
         let mut held = BTreeSet::new();
         for machine in self.machines.borrow().iter() {
-            held.extend(self.whole_lengths(machine.held()));
+            held.extend(self.ids(machine.held()));
         }
-        let there: BTreeSet<usize> = self
-            .server
-            .tree()
-            .values()
-            .map(|item| item.data.len())
-            .collect();
+        let there = self.server.tree().into_values().map(|item| item.data);
+        held.extend(self.ids(there.collect()));
         let mut history = self.history.borrow_mut();
-        let gone: Vec<_> = history
-            .closed
-            .iter()
-            .filter(|length| !held.contains(length) && !there.contains(length))
-            .copied()
-            .collect();
-        history.given_up.extend(gone);
+        for id in history.all() {
+            if !held.contains(&id) {
+                history.give_up_if_closed(id);
+            }
+        }
     }
 }

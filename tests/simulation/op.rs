@@ -16,6 +16,7 @@ pub(super) enum Act {
     Write(String, u64),
     Append(String),
     Truncate(String),
+    Rewrite(String),
     Read(String),
     Mkdir(String),
     Rmdir(String),
@@ -131,6 +132,9 @@ pub(super) struct Mix {
     /// What decides conflicts of one time.
     pub(super) prefer: Prefer,
     pub(super) keep_replaced: bool,
+    /// Files are written over with as many bytes. Nobody sets times then: a version that is dated back looks like one
+    /// before it.
+    pub(super) alike: bool,
 }
 
 impl Mix {
@@ -152,6 +156,7 @@ impl Mix {
             aside: rng.one_in(5),
             prefer: rng.pick(&[Prefer::Local, Prefer::Remote]),
             keep_replaced: rng.one_in(5),
+            alike: rng.one_in(3),
         }
     }
 }
@@ -201,8 +206,8 @@ fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {
     let who = rng.below(mix.machines as u64) as usize;
     loop {
         return match rng.below(47) {
-            0..=16 => Op::On(who, act(rng)),
-            17..=20 if mix.meddle => Op::Meddle(meddle(rng)),
+            0..=16 => Op::On(who, act(rng, mix)),
+            17..=20 if mix.meddle => Op::Meddle(meddle(rng, mix)),
             21..=23 => Op::Advance(rng.pick(&[1, 1, 2, 5, 100, 10_000])),
             24 => Op::Offline(who),
             25 => Op::Online(who),
@@ -271,13 +276,14 @@ fn path(rng: &mut Rng) -> String {
     names.join("/")
 }
 
-fn act(rng: &mut Rng) -> Act {
+fn act(rng: &mut Rng, mix: Mix) -> Act {
     let (a, b) = (path(rng), path(rng));
     match rng.below(47) {
         40..=41 => Act::Open(a),
         42..=43 => Act::WriteLate,
         44 => Act::Close,
         45..=46 => Act::Fsync(a),
+        0..=3 if mix.alike => Act::Rewrite(a),
         0..=8 => Act::Write(a, rng.pick(&[0, 0, 0, 5])),
         9..=10 => Act::Append(a),
         11 => Act::Truncate(a),
@@ -290,11 +296,12 @@ fn act(rng: &mut Rng) -> Act {
         34..=35 => Act::Link(a, b),
         36..=37 => Act::Symlink(b, a),
         38 => Act::Chmod(a, rng.pick(&[0o600, 0o644, 0o755, 0o700])),
+        _ if mix.alike => Act::Rewrite(a),
         _ => Act::Touch(a, rng.pick(&[0, 1000, -1000])),
     }
 }
 
-fn meddle(rng: &mut Rng) -> Meddle {
+fn meddle(rng: &mut Rng, mix: Mix) -> Meddle {
     let (a, b) = (path(rng), path(rng));
     match rng.below(16) {
         0..=5 => Meddle::Write(a),
@@ -303,6 +310,7 @@ fn meddle(rng: &mut Rng) -> Meddle {
         11..=12 => Meddle::Mkdir(a),
         13 => Meddle::Symlink(b, a),
         14 => Meddle::Chmod(a, rng.pick(&[0o600, 0o644, 0o755, 0o700])),
+        _ if mix.alike => Meddle::Write(a),
         _ => Meddle::Touch(a, rng.pick(&[0, 1000, -1000])),
     }
 }

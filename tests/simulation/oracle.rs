@@ -146,11 +146,15 @@ fn nothing_lost(world: &World) -> Result<(), String> {
         reachable.extend(machine.backups());
     }
     let history = world.history.borrow();
-    if let Some(lost) = history
+    let lost = history
         .must_be()
-        .find(|content| !reachable.contains(content))
-    {
-        return Err(format!("the content of {} bytes is lost", lost.len()));
+        .find(|(_, content)| !reachable.contains(content));
+    if let Some(((length, number), _)) = lost {
+        let which = match number {
+            0 => String::new(),
+            _ => format!(", the {number}. after the first,"),
+        };
+        return Err(format!("the content of {length} bytes{which} is lost"));
     }
     Ok(())
 }

@@ -106,7 +106,8 @@ impl Machine {
                 let set = self.run(move |home| home.set_attr(id, set, ME));
                 set.await?;
             } else {
-                let at = old.len();
+                // Written over in place, or added to.
+                let at = if new.len() == old.len() { 0 } else { old.len() };
                 let more = &new[at..];
                 assert_eq!(
                     self.home.write(opened.handle, at as u64, more, false)?,

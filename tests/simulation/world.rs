@@ -16,7 +16,7 @@ use roamhome::replica::{Replica, ReplicaError};
 use roamhome::sync::GuardLimits;
 use roamhome::tree::{Kind, RelPath};
 
-use super::history::{Content, History};
+use super::history::{Content, History, Id};
 use super::machine::{Machine, Setup, way_to};
 use super::op::{Mix, Op};
 use super::plug::{Death, SharedPlug};
@@ -41,7 +41,7 @@ pub(super) struct World {
     pub(super) machines: RefCell<Vec<Rc<Machine>>>,
     pub(super) history: RefCell<History>,
     /// What programs synced on each machine.
-    pub(super) synced: RefCell<Vec<BTreeSet<usize>>>,
+    pub(super) synced: RefCell<Vec<BTreeSet<Id>>>,
     rng: RefCell<Rng>,
     _dir: tempfile::TempDir,
     /// The last request that is to go wrong.
@@ -408,29 +408,28 @@ impl World {
         };
         let stored = stored.into_iter().filter(|(path, _)| is_kept(path));
         let files = stored.filter(|(_, item)| item.stat.kind == Kind::File);
-        safe.extend(self.whole_lengths(files.map(|(_, item)| item.data).collect()));
+        safe.extend(self.ids(files.map(|(_, item)| item.data).collect()));
         for (other, machine) in self.machines.borrow().iter().enumerate() {
             if other != who {
-                safe.extend(self.whole_lengths(machine.held()));
+                safe.extend(self.ids(machine.held()));
             }
         }
         let mut history = self.history.borrow_mut();
-        let exposed: Vec<usize> = history.contents.keys().copied().collect();
-        for length in exposed {
-            if !synced.contains(&length) {
-                history.tear(length);
+        for id in history.all() {
+            if !synced.contains(&id) {
+                history.tear(id);
             }
-            if !safe.contains(&length) {
-                history.given_up.insert(length);
+            if !safe.contains(&id) {
+                history.give_up(id);
             }
         }
     }
 
-    /// The lengths of those contents that are whole.
-    pub(super) fn whole_lengths(&self, contents: Vec<Content>) -> Vec<usize> {
+    /// Which of the contents are whole.
+    pub(super) fn ids(&self, contents: Vec<Content>) -> Vec<Id> {
         let history = self.history.borrow();
-        let whole = contents.iter().filter(|content| history.is_whole(content));
-        whole.map(Vec::len).collect()
+        let ids = contents.iter().filter_map(|content| history.id(content));
+        ids.collect()
     }
 
     /// Ends all faults.
