@@ -9,7 +9,7 @@ use super::scan::{self, ScanError};
 use super::shared::{Shared, Waiting, contained, lock};
 use super::{Done, FetchError};
 use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
-use crate::replica::{Content, ReplicaError, StagingFile};
+use crate::replica::{Content, Observation, ReplicaError, StagingFile};
 use crate::sync::Guard;
 use crate::tree::{BaseEntry, Hash, Kind, NodeId, Place, RelPath, Time, Version};
 
@@ -99,21 +99,30 @@ pub(super) async fn hydrate(
     id: NodeId,
     waited_for: bool,
 ) -> Result<(), ScanError> {
-    for _ in 0..CHANGED_RETRIES {
-        let Some((place, path, size)) = source(shared, id)? else {
+    let mut retries = 0;
+    let mut others = Vec::new();
+    while retries < CHANGED_RETRIES {
+        let Some((place, path, size)) = source(shared, id, &others)? else {
             return Ok(());
         };
+        if others.contains(&place) {
+            let gone = "all its names have other contents on the server";
+            return Err(RemoteError::new(ErrorKind::NotFound, "read", &path, gone).into());
+        }
         let remote = connection(shared, &path)?;
         let session = if waited_for {
             remote.interactive()
         } else {
             remote.bulk()
         };
-        let fetched = fetch(shared, session.as_ref(), &path, size).await?;
-        if let Some(fetched) = fetched {
-            install(shared, id, &place, fetched)?;
+        let Some(fetched) = fetch(shared, session.as_ref(), &path, size).await? else {
+            retries += 1;
+            continue;
+        };
+        if install(shared, id, &place, fetched)? {
             return Ok(());
         }
+        others.push(place);
     }
     let path = RelPath::root();
     Err(RemoteError::new(
@@ -132,8 +141,12 @@ fn connection(shared: &Shared, path: &RelPath) -> Result<Remote, RemoteError> {
         .ok_or_else(|| RemoteError::new(ErrorKind::Disconnected, "read", path, "offline"))
 }
 
-/// Where the content of a file that is not whole lies on the server.
-fn source(shared: &Shared, id: NodeId) -> Result<Option<(Place, RelPath, u64)>, ReplicaError> {
+/// Where the content of a file that is not whole lies on the server: not at those `others`, if anywhere else.
+fn source(
+    shared: &Shared,
+    id: NodeId,
+    others: &[Place],
+) -> Result<Option<(Place, RelPath, u64)>, ReplicaError> {
     shared.replica.view(|view| {
         let Some(node) = view.node(id)? else {
             return Ok(None);
@@ -141,7 +154,9 @@ fn source(shared: &Shared, id: NodeId) -> Result<Option<(Place, RelPath, u64)>, 
         if node.kind != Kind::File || node.content == Content::Whole {
             return Ok(None);
         }
-        for place in view.base_places(id)? {
+        let mut places = view.base_places(id)?;
+        places.sort_by_key(|place| others.contains(place));
+        for place in places {
             if let (Some(path), Some(base)) = (view.base_path_of(&place)?, view.base(&place)?) {
                 return Ok(Some((place, path, base.version.size)));
             }
@@ -215,30 +230,38 @@ async fn fetch_once(
 
 /// Puts fetched content in place, if the node still waits for it; base follows what was really read. Where that is
 /// not what the kernel was told to expect, another node takes the places: whoever waits looks the path up again.
+/// `false` if it is not the file's: somebody gave one of its names another content, and the others stay what they are.
 fn install(
     shared: &Shared,
     id: NodeId,
     place: &Place,
     fetched: Fetched,
-) -> Result<(), ReplicaError> {
+) -> Result<bool, ReplicaError> {
     let Fetched { file, version } = fetched;
     scan::note_racy(shared, place, &version, shared.server_now());
     let now = shared.now();
     let replica = &shared.replica;
+    let seen_at = shared.server_now();
     let changed = replica.update(|tx| {
         let Some(mut node) = tx.node(id)? else {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         };
         let Some(base) = tx.base(place)?.filter(|base| base.node == id) else {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         };
         if node.content == Content::Whole || node.data_changed {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let mut changed = Vec::new();
         let as_agreed = base.version.mtime == version.mtime;
+        let is_another = !as_agreed || !base.version.same_content(&version);
+        if is_another && tx.base_places(id)?.len() > 1 {
+            let version = Some(version);
+            tx.observe(place.clone(), Some(Observation { version, seen_at }))?;
+            return Ok(None);
+        }
         let as_told = as_agreed && node.size == version.size;
-        if !(as_told && base.version.same_content(&version)) {
+        if is_another || !as_told {
             node = apply::succeed(tx, replica.opens(), node, now)?;
             changed = tx.places(node.id)?;
         }
@@ -261,12 +284,17 @@ fn install(
         };
         tx.put_node(node)?;
         tx.set_base(place.clone(), Some(entry))?;
-        Ok::<_, ReplicaError>(changed)
+        Ok::<_, ReplicaError>(Some(changed))
     })?;
+    let Some(changed) = changed else {
+        // The next pass gives the name its content.
+        shared.dirty.notify_one();
+        return Ok(false);
+    };
     for place in &changed {
         shared.entry_left(place, id, true);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Hashes blocks that arrive in any order but nearly sorted; gives up rather than keep much in memory.

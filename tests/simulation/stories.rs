@@ -336,3 +336,18 @@ fn what_a_pass_removes_little_by_little_is_asked_for_when_it_is_much() {
     story.push(Op::Shows(0, "c".into()));
     plays_in(mix, 1, &story);
 }
+
+#[test]
+fn a_name_that_another_file_took_does_not_give_its_content_to_the_others() {
+    let read = Op::On(0, Act::Read("b".into()));
+    let story = [
+        write(0, "a"),
+        Op::On(0, Act::Link("a".into(), "b".into())),
+        Op::Push(0),
+        POWER,
+        Op::Advance(100),
+        meddle(Meddle::Write("a".into())),
+        read,
+    ];
+    plays_in(meddled(), LOTS, &story);
+}
