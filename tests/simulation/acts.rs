@@ -1,13 +1,13 @@
 //! Programs at work on a machine, and what of it the history has to know.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roamhome::fs::{FsError, RenameMode, SetAttr, SetTime};
 use roamhome::replica::{ReplicaError, View};
 use roamhome::tree::{Kind, Time};
 
+use super::history::Sight;
 use super::machine::Machine;
 use super::op::Act;
 use super::world::{World, seen};
@@ -27,10 +27,9 @@ impl World {
 
     /// What the machine showed before and shows no longer was given up knowingly. That it died meanwhile does not
     /// mean that it was not done.
-    fn note(&self, machine: &Machine, before: &BTreeSet<usize>) {
+    fn note(&self, machine: &Machine, before: &Sight) {
         let after = seen(machine.looks().into_values());
-        let gone = before.difference(&after).copied();
-        self.history.borrow_mut().give_up_lengths(gone);
+        self.history.borrow_mut().out_of_sight(before, &after);
         // What was being sent of a file when the machine lost its power goes with what is left of it here.
         let being_sent = |view: &View<'_>| {
             let intents = view.intents()?.into_iter();
@@ -148,8 +147,11 @@ impl World {
 
     /// A file that was removed while it was open goes with its last close.
     pub(super) fn closed(&self, machine: &Machine, content: &[u8]) {
-        let shown = seen(machine.looks().into_values()).contains(&content.len());
+        let mut shown = seen(machine.looks().into_values()).contains_key(&content.len());
         let mut history = self.history.borrow_mut();
+        if history.are_alike(content.len()) {
+            shown = machine.held().iter().any(|held| held == content);
+        }
         history.close(content);
         if !shown {
             history.give_up_lengths([content.len()]);
@@ -164,8 +166,11 @@ impl World {
     /// A content that was seen was replaced; somewhere else it may still be in sight.
     fn replaced(&self, machine: &Machine, size: Option<usize>) {
         let after = seen(machine.looks().into_values());
-        if let Some(size) = size.filter(|size| !after.contains(size)) {
-            self.history.borrow_mut().give_up_lengths([size]);
+        let mut history = self.history.borrow_mut();
+        if let Some(size) = size
+            && (!after.contains_key(&size) || history.are_alike(size))
+        {
+            history.give_up_lengths([size]);
         }
     }
 

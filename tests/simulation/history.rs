@@ -10,6 +10,9 @@ pub(crate) type Content = Vec<u8>;
 /// other, its number. What is only looked at shows its length alone.
 pub(crate) type Id = (usize, usize);
 
+/// How many files of each length somebody sees.
+pub(crate) type Sight = BTreeMap<usize, usize>;
+
 const LONGEST: usize = 4000;
 
 /// The most contents of one length.
@@ -118,6 +121,23 @@ impl History {
     pub(crate) fn give_up_lengths(&mut self, lengths: impl IntoIterator<Item = usize>) {
         for length in lengths {
             self.given_up.extend(self.of_length(length));
+        }
+    }
+
+    /// Whether there are several contents of that length, so that it does not tell which of them is seen.
+    pub(crate) fn are_alike(&self, length: usize) -> bool {
+        self.contents
+            .get(&length)
+            .is_some_and(|alike| alike.len() > 1)
+    }
+
+    /// What somebody saw and sees no longer was given up knowingly.
+    pub(crate) fn out_of_sight(&mut self, before: &Sight, after: &Sight) {
+        for (length, count) in before {
+            let left = after.get(length).copied().unwrap_or_default();
+            if left == 0 || (left < *count && self.are_alike(*length)) {
+                self.give_up_lengths([*length]);
+            }
         }
     }
 

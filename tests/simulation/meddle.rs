@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use roamhome::engine::Publish;
 use roamhome::remote::layout::{self, HomeToml};
 use roamhome::remote::{RemoteError, SetStat};
 
+use super::history::Sight;
 use super::op::{Away, Meddle};
 use super::programs::path_of;
 use super::world::{World, seen};
 
 impl World {
     /// What is on the server outside of what is ours.
-    fn server_files(&self) -> BTreeSet<usize> {
+    fn server_files(&self) -> Sight {
         let tree = self.server.tree();
         let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
         seen(theirs.map(|(_, item)| (item.stat.kind, item.data.len() as u64)))
@@ -26,8 +28,23 @@ impl World {
         // What cannot be done is not done.
         let _done = self.try_meddle(meddle);
         let after = self.server_files();
-        let gone = before.difference(&after).copied();
-        self.history.borrow_mut().give_up_lengths(gone);
+        self.history.borrow_mut().out_of_sight(&before, &after);
+    }
+
+    /// Whether what stands there was linked into the backups, and its successor may be about to take its name: whoever
+    /// renames something else over it in this moment loses that. Where it is moved aside, nobody does.
+    fn is_being_replaced(&self, path: &str) -> bool {
+        if self.machine(0).setup.settings.publish == Publish::Aside {
+            return false;
+        }
+        let tree = self.server.tree();
+        let Some(there) = tree.get(&path_of(path)) else {
+            return false;
+        };
+        let mut aside = tree
+            .iter()
+            .filter(|(path, _)| path.names().starts_with(layout::backups().names()));
+        aside.any(|(_, item)| item.data == there.data)
     }
 
     fn try_meddle(&self, meddle: &Meddle) -> Result<(), RemoteError> {
@@ -40,6 +57,7 @@ impl World {
                 Ok(())
             }
             Meddle::Remove(path) => self.server.remove(&path_of(path)),
+            Meddle::Rename(_, to) if self.is_being_replaced(to) => Ok(()),
             Meddle::Rename(from, to) => self.server.rename(&path_of(from), &path_of(to)),
             Meddle::Mkdir(path) => self.server.make_dir(&path_of(path)),
             Meddle::Symlink(target, path) => {

@@ -16,7 +16,7 @@ use roamhome::replica::{Replica, ReplicaError};
 use roamhome::sync::GuardLimits;
 use roamhome::tree::{Kind, RelPath};
 
-use super::history::{Content, History, Id};
+use super::history::{Content, History, Id, Sight};
 use super::machine::{Machine, Setup, way_to};
 use super::op::{Mix, Op};
 use super::plug::{Death, SharedPlug};
@@ -65,10 +65,14 @@ pub(super) struct World {
     tally: Cell<Tally>,
 }
 
-/// The lengths of the files among what somebody sees.
-pub(super) fn seen(looks: impl IntoIterator<Item = (Kind, u64)>) -> BTreeSet<usize> {
+/// How many files of each length somebody sees.
+pub(super) fn seen(looks: impl IntoIterator<Item = (Kind, u64)>) -> Sight {
+    let mut sight = Sight::new();
     let files = looks.into_iter().filter(|(kind, _)| *kind == Kind::File);
-    files.map(|(_, size)| size as usize).collect()
+    for (_, size) in files {
+        *sight.entry(size as usize).or_default() += 1;
+    }
+    sight
 }
 
 /// It syncs what it is told to all the same: what a crash loses of one that cannot is that server's affair.
@@ -177,7 +181,9 @@ impl World {
             let place = (path.clone(), data.len());
             if self.history.borrow().is_whole(data) {
                 whole.insert(place);
-            } else if self.whole.borrow().contains(&place) {
+            } else if self.whole.borrow().contains(&place)
+                && !self.history.borrow().are_alike(data.len())
+            {
                 self.note_broken(|| format!("{} is torn, and was whole", place.0));
             }
         });
