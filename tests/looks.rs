@@ -1,7 +1,8 @@
 //! Versions of one size and one second, which a listing cannot tell apart: everybody gets the one that is meant.
 
-use roamhome::remote::MemoryServer;
-use roamhome::tree::Time;
+use roamhome::remote::memory::Item;
+use roamhome::remote::{MemoryServer, layout};
+use roamhome::tree::{RelPath, Time};
 
 use crate::support::client::{Client, Clock};
 
@@ -136,4 +137,47 @@ fn who_changed_what_looked_the_same_keeps_both() {
     for content in [&b"two"[..], b"six"] {
         assert!(all.contains(&content), "{kept:?}");
     }
+}
+
+/// A home with one file, which a machine has read in the second in which it was written.
+fn read_at_once() -> (MemoryServer, Clock, tempfile::TempDir, Client) {
+    let clock = Clock::new();
+    let server = {
+        let clock = clock.clone();
+        MemoryServer::new(move || clock.now())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let client = Client::start(dir.path().join("a"), &server, &clock);
+    server.write_file(&path("f"), b"one").unwrap();
+    client.sync();
+    assert_eq!(client.read("f").unwrap(), b"one");
+    (server, clock, dir, client)
+}
+
+fn path(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}
+
+#[test]
+fn what_another_program_wrote_twice_in_one_second_is_seen_after_a_restart() {
+    let (server, clock, dir, client) = read_at_once();
+    server.write_file(&path("f"), b"two").unwrap();
+    drop(client);
+    clock.advance(100);
+    let client = Client::start(dir.path().join("a"), &server, &clock);
+    client.sync();
+    assert_eq!(client.read("f").unwrap(), b"two");
+}
+
+#[test]
+fn what_another_program_wrote_within_the_second_is_kept_when_it_is_written_over() {
+    let (server, clock, _dir, client) = read_at_once();
+    server.write_file(&path("f"), b"two").unwrap();
+    clock.advance(100);
+    client.write("f", b"mine");
+    client.flush();
+    let tree = server.tree();
+    assert_eq!(tree[&path("f")].data, b"mine");
+    let kept = |(at, item): (&RelPath, &Item)| layout::is_ours(at) && item.data == b"two";
+    assert!(tree.iter().any(kept), "{:?}", tree.keys());
 }

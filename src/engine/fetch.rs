@@ -238,7 +238,6 @@ fn install(
     fetched: Fetched,
 ) -> Result<bool, ReplicaError> {
     let Fetched { file, version } = fetched;
-    scan::note_racy(shared, place, &version, shared.server_now());
     let now = shared.now();
     let replica = &shared.replica;
     let seen_at = shared.server_now();
@@ -265,6 +264,7 @@ fn install(
             node = apply::succeed(tx, replica.opens(), node, now)?;
             changed = tx.places(node.id)?;
         }
+        scan::note_racy(tx, place, &version, seen_at)?;
         // Inside the transaction, so that no other content can come in between; before its row, so that
         // the row never promises what is not there.
         replica.content().install(file, node.id)?;

@@ -24,7 +24,7 @@ use crate::tree::{Kind, NodeId, Place};
 mod ask;
 mod report;
 mod ripe;
-mod twins;
+mod spare;
 
 use ask::Asked;
 pub use report::{DryRun, PassError, PassReport, Scope};
@@ -313,7 +313,7 @@ fn planned(shared: &Shared, scope: Scope) -> Result<(Gathered, Plan), ReplicaErr
         prefer: shared.options.prefer,
         clock: *lock(&shared.clock),
     };
-    let plan = twins::spare(shared, sync::plan(&gathered.input, &policy))?;
+    let plan = spare::spare(shared, sync::plan(&gathered.input, &policy))?;
     Ok((gathered, plan))
 }
 

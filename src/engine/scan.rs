@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::apply::{self, NewNode};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::{Done, FetchError};
 use crate::remote::{DirEntry, ErrorKind, RemoteError, Session, layout};
 use crate::replica::{Observation, ReplicaError, Tx};
@@ -219,7 +219,7 @@ fn store(
             }
             None if is_scoped(tx, &place)? => {}
             _ => {
-                note_racy(shared, &place, version, listing.seen_at);
+                note_racy(tx, &place, version, listing.seen_at)?;
                 observe_at(tx, &place, Some(version), listing.seen_at)?;
             }
         }
@@ -244,9 +244,15 @@ fn store(
 }
 
 /// A version this young may change again without showing it: the next full pass compares contents.
-pub(super) fn note_racy(shared: &Shared, place: &Place, version: &Version, seen_at: Time) {
-    if version.kind == Kind::File && version.mtime >= seen_at.secs() - RACY_SECS {
-        lock(&shared.racy).insert(place.clone());
+pub(super) fn note_racy(
+    tx: &mut Tx<'_>,
+    place: &Place,
+    version: &Version,
+    seen_at: Time,
+) -> Result<(), ReplicaError> {
+    match version.kind == Kind::File && version.mtime >= seen_at.secs() - RACY_SECS {
+        true => tx.mark_racy(place.clone()),
+        false => Ok(()),
     }
 }
 

@@ -84,8 +84,6 @@ pub(super) struct Shared {
     /// What passes removed one after the other.
     pub(super) removed: Mutex<Removals>,
     pub(super) second_names: Mutex<BTreeMap<Place, SecondName>>,
-    /// Places whose observed version was too young to be told from a later change within its second.
-    pub(super) racy: Mutex<BTreeSet<Place>>,
     /// What stood on the server a short time ago.
     pub(super) gone: Gone,
     /// Places whose file programs went on writing to after it was sent in this pass: it waits for another one.
@@ -164,7 +162,6 @@ impl Shared {
             guards: Mutex::default(),
             removed: Mutex::default(),
             second_names: Mutex::default(),
-            racy: Mutex::default(),
             gone: Gone::default(),
             overtaken: Mutex::default(),
             sent_sets: Mutex::default(),

@@ -93,6 +93,7 @@ const MIGRATIONS: [&str; FORMAT as usize] = [
 ",
     "
     CREATE INDEX base_looks ON base (size, mtime, parent, name);
+    CREATE TABLE racy (parent INTEGER NOT NULL, name BLOB NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;
 ",
 ];
 

@@ -163,6 +163,8 @@ tables! {
     );
     /// Places where local differs from base, and since when.
     dirty: Dirty(Place => Time) = Sql::table("dirty", &["parent", "name"], &["since"]);
+    /// Places where what was seen may have changed since without showing it.
+    racy: Racy(Place => ()) = Sql::table("racy", &["parent", "name"], &[]);
     /// Extended attributes.
     xattrs: Xattrs((NodeId, Vec<u8>) => Vec<u8>) = Sql::table("xattr", &["node", "name"], &["value"]);
     /// Small things other layers remember.

@@ -8,7 +8,7 @@ use super::index::State;
 use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseLike, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents,
-    Links, LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
+    Links, LinksOf, Meta, Nodes, Problems, Racy, Remote, Table, Unsynced, Xattrs,
 };
 use super::view::{View, looks};
 use crate::tree::{BaseEntry, Kind, NodeId, Place, Time};
@@ -176,6 +176,20 @@ impl<'a> Tx<'a> {
     /// Remembers what was seen on the server at `place`; `None` if it is as in base.
     pub fn observe(&mut self, place: Place, seen: Option<Observation>) -> Result<()> {
         self.set::<Remote>(place, seen);
+        Ok(())
+    }
+
+    /// Says that what was seen on the server at `place` may change without showing it.
+    pub fn mark_racy(&mut self, place: Place) -> Result<()> {
+        self.set::<Racy>(place, Some(()));
+        Ok(())
+    }
+
+    /// Says that what was seen at `place` is all that there is.
+    pub fn clear_racy(&mut self, place: &Place) -> Result<()> {
+        if self.is_racy(place)? {
+            self.set::<Racy>(place.clone(), None);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::overlay::Layers;
 use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseLike, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents,
-    Links, LinksOf, Meta, Nodes, Problems, Remote, Table, Unsynced, Xattrs,
+    Links, LinksOf, Meta, Nodes, Problems, Racy, Remote, Table, Unsynced, Xattrs,
 };
 use crate::tree::{BaseEntry, Hash, Kind, Name, NodeId, Place, RelPath, Time, Version};
 
@@ -207,6 +207,17 @@ impl<'a> View<'a> {
     /// Whether local differs from base there.
     pub fn is_dirty(&self, place: &Place) -> Result<bool> {
         Ok(self.get::<Dirty>(place)?.is_some())
+    }
+
+    /// The places where what was seen on the server may have changed since without showing it.
+    pub fn racy(&self) -> Result<Vec<Place>> {
+        let rows = self.in_places::<Racy>(None, usize::MAX)?;
+        Ok(rows.into_iter().map(|(place, ())| place).collect())
+    }
+
+    /// Whether what was seen on the server at `place` may have changed since without showing it.
+    pub fn is_racy(&self, place: &Place) -> Result<bool> {
+        Ok(self.get::<Racy>(place)?.is_some())
     }
 
     /// An extended attribute.

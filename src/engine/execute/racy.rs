@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::scan::ScanError;
-use super::super::shared::{Shared, lock};
+use super::super::shared::Shared;
 use super::super::{apply, fetch, push};
 use crate::remote::Remote;
 use crate::replica::{Content, Node, ReplicaError};
@@ -16,8 +16,7 @@ pub(in crate::engine) async fn recheck_racy(
     shared: &Arc<Shared>,
     remote: &Remote,
 ) -> Result<(), ScanError> {
-    let places = std::mem::take(&mut *lock(&shared.racy));
-    for place in places {
+    for place in shared.replica.view(|view| view.racy())? {
         let found = shared.replica.view(|view| {
             let base = view.base(&place)?;
             let node = base
@@ -27,13 +26,16 @@ pub(in crate::engine) async fn recheck_racy(
                 .flatten();
             Ok::<_, ReplicaError>(node.zip(base.map(|base| base.version)))
         })?;
-        let Some((node, version)) = found else {
-            continue;
-        };
-        // What is not here will be fetched as it is then, and what changed here is compared by its plan.
-        if node.content != Content::Whole || node.data_changed || node.size == 0 {
+        // What changed here goes on being racy: what it replaces is kept.
+        if found.as_ref().is_some_and(|(node, _)| node.data_changed) {
             continue;
         }
+        // What is not here will be fetched as it is then.
+        let here = found.filter(|(node, _)| node.content == Content::Whole && node.size > 0);
+        let Some((node, version)) = here else {
+            shared.replica.update(|tx| tx.clear_racy(&place))?;
+            continue;
+        };
         match same_as_server(shared, remote, &place, &node, &version).await {
             Ok(Some(changed)) => {
                 apply::refresh(
@@ -46,13 +48,17 @@ pub(in crate::engine) async fn recheck_racy(
                 )?;
             }
             Ok(None) => {}
-            Err(ScanError::Remote(error)) if error.is_link_loss() => {
-                lock(&shared.racy).insert(place);
-                return Err(error.into());
-            }
+            Err(ScanError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
             // Gone or closed to us by now: the listing tells.
             Err(_) => {}
         }
+        shared.replica.update(|tx| {
+            // What was read since is another matter.
+            match tx.base(&place)?.is_some_and(|base| base.version != version) {
+                true => Ok(()),
+                false => tx.clear_racy(&place),
+            }
+        })?;
     }
     Ok(())
 }

@@ -1,3 +1,8 @@
+//! What nobody has seen is not destroyed unasked, although a plan does not know of it.
+//!
+//! A file that was looked at within the second of its change may have changed again without showing it: what is
+//! replaced there is kept.
+//!
 //! One content under two names: a file that somebody renamed on the server is seen at its new name before its old one
 //! is known to be gone, as long as the old directory cannot be listed or was listed before. Whoever writes over the
 //! one then may rely on the other, of which there is nothing here, and soon nothing there.
@@ -29,7 +34,8 @@ pub(super) fn spare(shared: &Shared, mut plan: Plan) -> Result<Plan, ReplicaErro
     Ok(plan)
 }
 
-/// What is replaced stays as a backup if it may be all that there is of a file shown elsewhere.
+/// What is replaced stays as a backup if it may be another content than was seen, or all that there is of a file
+/// shown elsewhere.
 fn keep_replaced(view: &View<'_>, place: &Place, action: &mut Action) -> Result<(), ReplicaError> {
     match action {
         Action::Compare { otherwise, .. } => keep_replaced(view, place, &mut otherwise.action),
@@ -38,6 +44,9 @@ fn keep_replaced(view: &View<'_>, place: &Place, action: &mut Action) -> Result<
             keep: keep @ Keep::Replaced,
             ..
         } => {
+            if view.is_racy(place)? {
+                *keep = Keep::Backup;
+            }
             for twin in twins(view, place, replaced)? {
                 if is_empty_here(view, &twin)? {
                     *keep = Keep::Backup;
