@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use roamhome::replica::{Content, Replica, ReplicaError, View, check_content, rescue};
+use roamhome::replica::{Content, Node, Replica, ReplicaError, View, check_content, rescue};
 use roamhome::tree::{Kind, NodeId};
 
 use crate::support::client::Client;
@@ -48,42 +48,60 @@ fn assert_clear(error: &ReplicaError, state: &Path) {
     }
 }
 
-/// Content that this machine shows or keeps, and how much of it.
-fn shown(replica: &Replica) -> Result<Contents, ReplicaError> {
-    let found = replica.view(|view: &View<'_>| {
-        let mut found = Vec::new();
-        let mut todo = vec![NodeId::ROOT];
-        let mut seen = BTreeSet::new();
-        while let Some(dir) = todo.pop() {
-            if !seen.insert(dir) {
-                continue;
-            }
-            for (_, id) in view.children(dir, None, 100_000)? {
-                match view.node(id)? {
-                    Some(node) if node.kind == Kind::Dir => todo.push(id),
-                    Some(node) if node.content == Content::Whole => found.push(node),
-                    _ => {}
-                }
+/// The files that are here whole.
+fn whole_files(view: &View<'_>) -> Result<Vec<Node>, ReplicaError> {
+    let mut found = Vec::new();
+    let mut todo = vec![NodeId::ROOT];
+    let mut seen = BTreeSet::new();
+    while let Some(dir) = todo.pop() {
+        if !seen.insert(dir) {
+            continue;
+        }
+        for (_, id) in view.children(dir, None, 100_000)? {
+            match view.node(id)? {
+                Some(node) if node.kind == Kind::Dir => todo.push(id),
+                Some(node) if node.content == Content::Whole => found.push(node),
+                _ => {}
             }
         }
-        let backups = view.backups()?;
-        Ok::<_, ReplicaError>((found, backups))
-    })?;
-    let mut contents = Contents::new();
-    let mut add = |file: Result<fs::File, ReplicaError>| {
+    }
+    Ok(found)
+}
+
+fn contents(files: impl IntoIterator<Item = Result<fs::File, ReplicaError>>) -> Contents {
+    let read = |mut file: fs::File| {
         let mut data = Vec::new();
-        if let Ok(mut file) = file {
-            file.read_to_end(&mut data).unwrap();
-            contents.insert(data);
-        }
+        file.read_to_end(&mut data).unwrap();
+        data
     };
-    for node in found.0 {
-        add(replica.content().open_read(node.id, node.data_changed));
-    }
-    for backup in found.1 {
-        add(replica.content().open_backup(backup.id));
-    }
-    Ok(contents)
+    files.into_iter().flatten().map(read).collect()
+}
+
+/// Content that this machine shows or keeps.
+fn shown(replica: &Replica) -> Result<Contents, ReplicaError> {
+    let found = |view: &View<'_>| Ok::<_, ReplicaError>((whole_files(view)?, view.backups()?));
+    let (nodes, backups) = replica.view(found)?;
+    let store = replica.content();
+    let nodes = nodes.into_iter();
+    let nodes = nodes.map(|node| store.open_read(node.id, node.data_changed));
+    let backups = backups.into_iter();
+    let backups = backups.map(|backup| store.open_backup(backup.id));
+    Ok(contents(nodes.chain(backups)))
+}
+
+/// What programs would read as what the server has.
+fn served(state: &Path, original: &Original) -> Contents {
+    let replica = Replica::open(state, original.now()).unwrap();
+    let mut nodes = replica.view(whole_files).unwrap();
+    nodes.retain(|node| !node.data_changed);
+    let read = |node: Node| replica.content().open_read(node.id, false);
+    let served = contents(nodes.into_iter().map(read));
+    replica.close().unwrap();
+    served
+}
+
+fn contents_of(state: &Path, dirs: &[&str]) -> Contents {
+    files(state, dirs).into_values().collect()
 }
 
 fn rescued(state: &Path, out: &Path) -> Contents {
@@ -129,6 +147,7 @@ fn one(original: &Original, seed: u64) {
     );
     let before = files(&state, &OURS);
     let clean = clean_files(&state, &before);
+    let truth = contents_of(&state, &["content", "unsent", "backups"]);
     let how = harm::harm(&mut rng, &state);
     eprintln!("{seed}: {} {how}", if killed { "killed" } else { "ended" });
     // What was not harmed itself.
@@ -150,9 +169,7 @@ fn one(original: &Original, seed: u64) {
         }
     };
     // Content whose rows were spoiled may have become unsent; it is whole all the same.
-    let now_there: Contents = files(&state, &["content", "unsent"])
-        .into_values()
-        .collect();
+    let now_there = contents_of(&state, &["content", "unsent"]);
     let harmed = clean.values().any(|content| !now_there.contains(content));
     assert!(told || !harmed, "harmed content passes for sound");
     assert_holds(
@@ -179,9 +196,8 @@ fn one(original: &Original, seed: u64) {
         &intact,
         "the repaired replica",
     );
-    let served: Contents = clean_files(&state, &before).into_values().collect();
-    let true_ones = clean.into_values().chain(before.into_values()).collect();
-    assert_holds(&true_ones, &served, "the truth");
+    let served = served(&state, original);
+    assert_holds(&truth, &served, "the truth");
     if rng.one_in(8) {
         unite(original, &state, &intact);
     }

@@ -19,6 +19,7 @@ use super::index::Replica;
 use super::open::{self, Opening};
 use super::rows::Counter;
 use super::schema;
+use super::table;
 use super::tx::Tx;
 use crate::tree::{NodeId, Time};
 
@@ -176,7 +177,12 @@ impl Checker {
     /// SQLite's own check; `false` if there is no use in looking further.
     fn database(&mut self) -> Result<bool> {
         let found = self.rows("PRAGMA integrity_check(20)", |row| row.get::<_, String>(0))?;
-        let bad: Vec<String> = found.into_iter().filter(|line| line != "ok").collect();
+        let mut bad: Vec<String> = found.into_iter().filter(|line| line != "ok").collect();
+        if bad.is_empty()
+            && let Err(error) = table::read_all(&self.db)
+        {
+            bad.push(error.to_string());
+        }
         if let Some(first) = bad.first().filter(|_| self.repair) {
             return Err(ReplicaError::Damaged {
                 what: open::index_path(self.replica.state_dir()),

@@ -122,6 +122,12 @@ macro_rules! tables {
             }
         }
 
+        /// Reads all rows of all tables: what they mean, SQLite itself does not check.
+        pub(super) fn read_all(db: &Connection) -> Result<()> {
+            $( read_rows::<$Table>(db)?; )*
+            Ok(())
+        }
+
         /// The SQL of every table, for a look at the query plans.
         #[cfg(test)]
         pub(super) fn all_sql() -> Vec<&'static Sql> {
@@ -273,6 +279,18 @@ pub(super) fn range<T: Table>(
         found.push((T::Key::read(&mut from)?, T::Value::read(&mut from)?));
     }
     Ok(found)
+}
+
+fn read_rows<T: Table>(db: &Connection) -> Result<()> {
+    let [sql, _] = &T::sql().all;
+    let mut statement = db.prepare(sql)?;
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        let mut from = Reader::new(row);
+        T::Key::read(&mut from)?;
+        T::Value::read(&mut from)?;
+    }
+    Ok(())
 }
 
 fn write_rows<T: Table>(db: &Connection, rows: &Rows<T>) -> Result<()> {

@@ -68,19 +68,24 @@ impl Checker {
                 }
             }
             (Which::Clean, false) => {
-                if self.read_content && !self.replica.content().is_as_agreed(node)? {
-                    self.rotten(node)?;
+                let node = Node {
+                    hash: self.replica.view(|view| view.agreed_hash(node))?,
+                    ..node.clone()
+                };
+                if self.read_content && !self.replica.content().is_as_agreed(&node)? {
+                    self.rotten(&node)?;
                 }
             }
+            // What was agreed on before it was changed.
+            (Which::Clean, true) if self.is_base(node, len)? => self.missing(node)?,
             (_, true) if !fits => {
                 self.renew(
                     format!("{shown}: {} bytes in the index, {len} unsent", node.size),
                     id,
                 )?;
+                self.put(id, true)?;
             }
             (Which::Unsent, true) => {}
-            // What was agreed on before it was changed.
-            (Which::Clean, true) if self.is_base(node)? => self.missing(node)?,
             (Which::Clean, true) => {
                 self.follow(
                     format!("{shown}: unsent, but among what the server has"),
@@ -105,9 +110,9 @@ impl Checker {
     }
 
     /// Whether the content here is what was last agreed on with the server.
-    fn is_base(&self, node: &Node) -> Result<bool> {
+    fn is_base(&self, node: &Node, len: u64) -> Result<bool> {
         let agreed = self.replica.view(|view| view.agreed_hash(node))?;
-        let found = self.replica.content().hash(node.id, false, node.size)?;
+        let found = self.replica.content().hash(node.id, false, len)?;
         Ok(agreed.is_some() && agreed == found)
     }
 
@@ -134,11 +139,16 @@ impl Checker {
 
     /// Moves the file to where its row says.
     fn follow(&mut self, what: String, id: NodeId, unsent: bool) -> Result<()> {
+        self.put(id, unsent)?;
+        self.found(what, |_| Ok(()))
+    }
+
+    fn put(&self, id: NodeId, unsent: bool) -> Result<()> {
         let hint = self.replica.view(|view| view.local_path(id))?;
         if self.repair {
             self.replica.content().follow(id, unsent, || hint);
         }
-        self.found(what, |_| Ok(()))
+        Ok(())
     }
 
     /// A file's row without content.

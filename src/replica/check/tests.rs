@@ -202,6 +202,15 @@ fn unsent_content_of_another_size_than_its_row_counts() {
     assert_repairs(&dir, "4 unsent");
     let node = view(&open(&dir), |v| v.node(id)).unwrap();
     assert_eq!((node.size, node.data_seq), (4, 1));
+
+    // Nor is it where unsent content is.
+    let replica = open(&dir);
+    edit(&replica, id, |node| node.size = 9);
+    replica.content().mark_sent(id).unwrap();
+    drop(replica);
+    assert_repairs(&dir, "4 unsent");
+    let replica = open(&dir);
+    assert!(replica.content().has_unsent(id) && !replica.content().has_clean(id));
 }
 
 #[test]
@@ -343,6 +352,25 @@ fn harm(dir: &TempDir, table: &str) {
     let end = page as usize * 4096;
     bytes[end - 4096..end].fill(0xa5);
     fs::write(&index, bytes).unwrap();
+}
+
+#[test]
+fn rows_that_mean_nothing_are_damage_although_the_database_is_sound() {
+    let (dir, _, unsent) = damaged();
+    let index = super::super::open::index_path(dir.path());
+    let db = rusqlite::Connection::open(&index).unwrap();
+    // A page of another table, as the disk may put it there.
+    db.execute("INSERT INTO racy VALUES (1, 5)", []).unwrap();
+    drop(db);
+    let found = check(dir.path(), false, NOW).unwrap();
+    assert!(
+        found.findings[0].what.contains("the index is damaged"),
+        "{found:?}"
+    );
+    assert!(check(dir.path(), true, NOW).unwrap().is_sound());
+    assert_eq!(check(dir.path(), false, NOW).unwrap().findings, []);
+    let replica = open(&dir);
+    assert!(view(&replica, |v| v.node(unsent)).unwrap().is_unsent());
 }
 
 #[test]
