@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
@@ -22,6 +23,9 @@ use crate::remote::{Remote, Session};
 use crate::replica::{Intent, Node, Problem, ReplicaError, Since, View};
 use crate::sync::{self, Action, Keep, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Version};
+
+/// Who declares something waits so long for others who do, too: a sync costs the disk far more than a row.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Brings declarations to the disk, many at a time.
 #[derive(Default)]
@@ -44,6 +48,7 @@ pub(super) async fn declare(
     let mine = asked.fetch_add(1, Ordering::SeqCst) + 1;
     let mut synced = synced.lock().await;
     if *synced < mine {
+        tokio::time::sleep(GATHER).await;
         let all = asked.load(Ordering::SeqCst);
         blocking(|| shared.replica.sync())?;
         *synced = all;
