@@ -198,8 +198,6 @@ async fn run_rounds(
         execute::recheck_racy(shared, remote).await?;
     }
     let mut announced = false;
-    // Neither is a question answered by asking again, nor is much little because somebody removes it slowly.
-    let mut removed = *lock(&shared.removed);
     for _ in 0..ROUNDS_MAX {
         if look {
             report.directories += scan::walk(shared).await?;
@@ -210,7 +208,7 @@ async fn run_rounds(
         let Asked {
             mut questions,
             removals,
-        } = ask::questions(shared, &plan, removed)?;
+        } = ask::questions(shared, &plan)?;
         if force {
             questions.clear();
         }
@@ -236,8 +234,7 @@ async fn run_rounds(
         }
         let stats = execute::run(shared, remote, &gathered, &plan).await?;
         add(report, &stats);
-        removed += removals.min(stats.removals);
-        *lock(&shared.removed) = removed;
+        *lock(&shared.removed) += removals.min(stats.removals);
         // New directories hold what was never looked at.
         look = report.full && stats.new_directories > 0;
         if stats.done == 0 {
@@ -270,7 +267,7 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
     }
     scan::walk(shared).await?;
     let (_, plan) = planned(shared, Scope::Push { now: true })?;
-    guards.extend(ask::questions(shared, &plan, *lock(&shared.removed))?.questions);
+    guards.extend(ask::questions(shared, &plan)?.questions);
     let lines = shared.replica.view(|view| {
         let mut lines = Vec::new();
         for step in plan.phases.iter().flat_map(|phase| &phase.steps) {

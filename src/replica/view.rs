@@ -170,18 +170,17 @@ impl<'a> View<'a> {
         self.places_in::<BaseOf>(node)
     }
 
-    /// Where the base tree has a file that no listing tells from `version`: of its size and its second.
-    pub fn base_places_like(&self, version: &Version) -> Result<Vec<Place>> {
-        let (mut places, looks) = (Vec::new(), looks(version));
+    /// The files of the base tree that no listing tells from `version`: of its size and its second.
+    pub fn base_files_like(&self, version: &Version) -> Result<Vec<(Place, BaseEntry)>> {
+        let (mut files, looks) = (Vec::new(), looks(version));
         let start = Bound::Included((looks, first_place(NodeId(0))));
         let rows = self.range::<BaseLike>(start, &(looks, first_place(BEYOND)), usize::MAX)?;
         for ((_, place), ()) in rows {
-            let is_file = |base: &BaseEntry| base.version.kind == Kind::File;
-            if self.base(&place)?.as_ref().is_some_and(is_file) {
-                places.push(place);
-            }
+            let base = self.base(&place)?;
+            let file = base.filter(|base| base.version.kind == Kind::File);
+            files.extend(file.map(|base| (place, base)));
         }
-        Ok(places)
+        Ok(files)
     }
 
     /// What was seen on the server at a place, if it differs from base.

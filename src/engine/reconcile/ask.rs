@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::super::shared::Shared;
+use super::super::shared::{Shared, lock};
 use crate::replica::{ReplicaError, View};
 use crate::sync::{self, Guard, Plan, Removals, Side};
 use crate::tree::{BaseEntry, Kind, Name, NodeId, Place, Version};
@@ -28,14 +28,12 @@ pub(super) struct Asked {
     pub(super) removals: Removals,
 }
 
-/// The questions that `plan` raises in a pass that has `removed` so much before. A rename on another machine shows
-/// as removals and new entries; what stands elsewhere by now is no removal.
-pub(super) fn questions(
-    shared: &Shared,
-    plan: &Plan,
-    removed: Removals,
-) -> Result<Asked, ReplicaError> {
-    // What is gone was known when the pass began.
+/// The questions that `plan` raises. A rename on another machine shows as removals and new entries; what stands
+/// elsewhere by now is no removal.
+pub(super) fn questions(shared: &Shared, plan: &Plan) -> Result<Asked, ReplicaError> {
+    // Neither is a question answered by asking again, nor is much little because somebody removes it slowly.
+    let removed = *lock(&shared.removed);
+    // What is gone was known when it began.
     let known = shared.replica.counts()?.nodes + removed.replica;
     let asked = |renamed: &BTreeSet<Place>| {
         let removals = Removals::of(plan, renamed);

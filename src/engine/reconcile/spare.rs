@@ -12,7 +12,7 @@
 use super::super::shared::Shared;
 use crate::replica::{Content, ReplicaError, View};
 use crate::sync::{Action, Keep, Plan, Step};
-use crate::tree::{Kind, Place, Version};
+use crate::tree::{BaseEntry, Kind, Place, Version};
 
 /// The plan, so changed.
 pub(super) fn spare(shared: &Shared, mut plan: Plan) -> Result<Plan, ReplicaError> {
@@ -44,13 +44,12 @@ fn keep_replaced(view: &View<'_>, place: &Place, action: &mut Action) -> Result<
             keep: keep @ Keep::Replaced,
             ..
         } => {
-            if view.is_racy(place)? {
-                *keep = Keep::Backup;
+            let mut kept = view.is_racy(place)?;
+            for (_, twin) in twins(view, place, replaced)? {
+                kept |= is_empty_here(view, &twin)?;
             }
-            for twin in twins(view, place, replaced)? {
-                if is_empty_here(view, &twin)? {
-                    *keep = Keep::Backup;
-                }
+            if kept {
+                *keep = Keep::Backup;
             }
             Ok(())
         }
@@ -67,10 +66,10 @@ fn is_needed(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
     let Some(base) = view.base(&step.place)? else {
         return Ok(false);
     };
-    if !is_empty_here(view, &step.place)? {
+    if !is_empty_here(view, &base)? {
         return Ok(false);
     }
-    for twin in twins(view, &step.place, &base.version)? {
+    for (twin, _) in twins(view, &step.place, &base.version)? {
         if view.is_dirty(&twin)? {
             return Ok(true);
         }
@@ -78,21 +77,22 @@ fn is_needed(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
     Ok(false)
 }
 
-/// Where else the server has, or had, what may be the same file.
-fn twins(view: &View<'_>, place: &Place, version: &Version) -> Result<Vec<Place>, ReplicaError> {
+/// What else the server has, or had, that may be the same file.
+fn twins(
+    view: &View<'_>,
+    place: &Place,
+    version: &Version,
+) -> Result<Vec<(Place, BaseEntry)>, ReplicaError> {
     if version.kind != Kind::File || version.size == 0 {
         return Ok(Vec::new());
     }
-    let mut places = view.base_places_like(version)?;
-    places.retain(|other| other != place);
-    Ok(places)
+    let mut files = view.base_files_like(version)?;
+    files.retain(|(other, _)| other != place);
+    Ok(files)
 }
 
 /// Whether a file is shown whose content is not here.
-fn is_empty_here(view: &View<'_>, place: &Place) -> Result<bool, ReplicaError> {
-    let Some(base) = view.base(place)? else {
-        return Ok(false);
-    };
+fn is_empty_here(view: &View<'_>, base: &BaseEntry) -> Result<bool, ReplicaError> {
     let node = view.node(base.node)?;
     Ok(node.is_some_and(|node| node.kind == Kind::File && node.content != Content::Whole))
 }
