@@ -124,7 +124,7 @@ macro_rules! tables {
 
         /// Reads all rows of all tables: what they mean, SQLite itself does not check.
         pub(super) fn read_all(db: &Connection) -> Result<()> {
-            $( read_rows::<$Table>(db)?; )*
+            $( each_row::<$Table>(db, &$Table::sql().all[0], |row| row.map(drop))?; )*
             Ok(())
         }
 
@@ -281,14 +281,16 @@ pub(super) fn range<T: Table>(
     Ok(found)
 }
 
-fn read_rows<T: Table>(db: &Connection) -> Result<()> {
-    let [sql, _] = &T::sql().all;
+/// Shows `see` what the rows that `sql` finds mean, each if it means anything, until it fails.
+pub(super) fn each_row<T: Table>(
+    db: &Connection,
+    sql: &str,
+    mut see: impl FnMut(Result<(T::Key, T::Value)>) -> Result<()>,
+) -> Result<()> {
     let mut statement = db.prepare(sql)?;
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
-        let mut from = Reader::new(row);
-        T::Key::read(&mut from)?;
-        T::Value::read(&mut from)?;
+        see(<(T::Key, T::Value)>::read(&mut Reader::new(row)))?;
     }
     Ok(())
 }

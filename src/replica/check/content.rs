@@ -68,12 +68,8 @@ impl Checker {
                 }
             }
             (Which::Clean, false) => {
-                let node = Node {
-                    hash: self.replica.view(|view| view.agreed_hash(node))?,
-                    ..node.clone()
-                };
-                if self.read_content && !self.replica.content().is_as_agreed(&node)? {
-                    self.rotten(&node)?;
+                if self.read_content && !self.is_as_agreed(node)? {
+                    self.rotten(node)?;
                 }
             }
             // What was agreed on before it was changed.
@@ -107,6 +103,16 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Whether the content here may be what was last agreed on, by the hash of the row or else of base.
+    fn is_as_agreed(&self, node: &Node) -> Result<bool> {
+        let hash = self.replica.view(|view| view.agreed_hash(node))?;
+        let node = Node {
+            hash,
+            ..node.clone()
+        };
+        self.replica.content().is_as_agreed(&node)
     }
 
     /// Whether the content here is what was last agreed on with the server.
@@ -143,6 +149,7 @@ impl Checker {
         self.found(what, |_| Ok(()))
     }
 
+    /// Moves the file to `unsent/`, or to `content/`.
     fn put(&self, id: NodeId, unsent: bool) -> Result<()> {
         let hint = self.replica.view(|view| view.local_path(id))?;
         if self.repair {

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::super::columns::{Columns, Reader};
 use super::super::error::AtPath;
 use super::super::rows::Counter;
-use super::super::table::{Backups, Changes, Counters, Links, LinksOf, Meta, Nodes, Table, Xattrs};
+use super::super::table::{
+    Backups, Changes, Counters, Links, LinksOf, Meta, Nodes, Table, Xattrs, each_row,
+};
 use super::super::{journal, open, schema};
 use super::Result;
 
@@ -77,16 +78,13 @@ fn table<T: Table>(db: &Connection, rows: &mut Changes) {
 }
 
 fn one_way<T: Table>(db: &Connection, sql: &str, rows: &mut Changes) -> rusqlite::Result<()> {
-    let mut statement = db.prepare(sql)?;
-    let mut found = statement.raw_query();
-    while let Some(row) = found.next()? {
-        let mut from = Reader::new(row);
+    each_row::<T>(db, sql, |row| {
         // A row that makes no sense is no reason to leave out those behind it.
-        if let (Ok(key), Ok(value)) = (T::Key::read(&mut from), T::Value::read(&mut from)) {
+        if let Ok((key, value)) = row {
             T::rows_mut(rows).insert(key, Some(value));
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Adds what the journals say. Where it is not known which of them the index has, all of them count: their rows are

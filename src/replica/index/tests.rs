@@ -41,7 +41,6 @@ pub(in super::super) fn place(parent: NodeId, name: &str) -> Place {
     Place::new(parent, Name::new(name.as_bytes()).unwrap())
 }
 
-/// A transaction of a test.
 /// Fills `len` bytes of a file with one byte after the other, as the mount does: content first, then the row.
 pub(in super::super) fn fill(
     replica: &Replica,
@@ -60,6 +59,7 @@ pub(in super::super) fn fill(
     });
 }
 
+/// A transaction of a test.
 pub(in super::super) fn update<T>(
     replica: &Replica,
     f: impl FnOnce(&mut Tx<'_>) -> Result<T, ReplicaError>,
