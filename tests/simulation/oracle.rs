@@ -7,11 +7,11 @@ use roamhome::engine::PassReport;
 use roamhome::remote::layout;
 use roamhome::remote::memory::Item;
 use roamhome::replica::{ReplicaError, View};
-use roamhome::tree::{Kind, RelPath};
+use roamhome::tree::Kind;
 
 use super::machine::Machine;
 use super::programs::Shown;
-use super::world::{World, is_kept, look};
+use super::world::{World, inside, is_kept, look};
 
 /// Passes of each machine until nothing is left to do; more than this is a stall.
 const ROUNDS: usize = 15;
@@ -183,8 +183,4 @@ fn tidy(world: &World) -> Result<(), String> {
         return Err(format!("{} files are left open", world.server.open_files()));
     }
     Ok(())
-}
-
-fn inside(path: &RelPath, dir: &RelPath) -> bool {
-    path != dir && path.names().starts_with(dir.names())
 }

@@ -469,8 +469,12 @@ impl World {
 
 /// Whether something at `path` on the server counts as there: under its name, in the trash or in the backups.
 pub(super) fn is_kept(path: &RelPath) -> bool {
-    let inside = |dir: &RelPath| path != dir && path.names().starts_with(dir.names());
-    !layout::is_ours(path) || inside(&layout::trash()) || inside(&layout::backups())
+    let kept = [layout::trash(), layout::backups()];
+    !layout::is_ours(path) || kept.iter().any(|dir| inside(path, dir))
+}
+
+pub(super) fn inside(path: &RelPath, dir: &RelPath) -> bool {
+    path != dir && path.names().starts_with(dir.names())
 }
 
 /// A pass that looks at the server.

@@ -259,26 +259,26 @@ impl Machine {
 
     /// What lives of the machine: the processes that were told of its state directory.
     pub(crate) fn processes(&self) -> Vec<Pid> {
-        let state = self.state();
         let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| {
             let number = entry.unwrap().file_name().to_str()?.parse().ok()?;
             Pid::from_raw(number)
         });
-        let told = |pid: &Pid| {
-            // The dead that wait for their parent have none.
-            let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-            let command = fs::read(path).unwrap_or_default();
-            command
-                .split(|byte| *byte == 0)
-                .any(|arg| arg == state.as_os_str().as_bytes())
-        };
-        numbers.filter(told).collect()
+        numbers.filter(|pid| self.is_told(*pid)).collect()
+    }
+
+    /// Whether that process was told of its state directory.
+    fn is_told(&self, pid: Pid) -> bool {
+        // The dead that wait for their parent have no command.
+        let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+        let command = fs::read(path).unwrap_or_default();
+        let state = self.state();
+        let state = state.as_os_str().as_bytes();
+        command.split(|byte| *byte == 0).any(|arg| arg == state)
     }
 
     /// Whether the daemon lives: its number may be another's by now, and the dead wait for their parent.
     pub(crate) fn is_running(&self) -> bool {
-        self.pid()
-            .is_some_and(|pid| self.processes().contains(&pid))
+        self.pid().is_some_and(|pid| self.is_told(pid))
     }
 
     /// `status --json`.
