@@ -51,7 +51,7 @@ fn run_into(
     mut trace: Option<&mut Vec<String>>,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
         .start_paused(true)
         .build()
         .unwrap();

@@ -336,16 +336,24 @@ fn make_new(path: &Path) -> Result<File> {
     }
 }
 
-/// Makes the directory of `path` with all those beside it, and one sync for all: a file synced in one of them
-/// later must not lose it.
+/// So many directories are made at once: numbers are given one after the other, so their neighbours come next.
+const FANS_AT_ONCE: usize = 16;
+
+/// Makes the directory of `path` with its neighbours, and one sync for all: a file synced in one of them later must
+/// not lose it.
 fn make_fans(path: &Path) -> Result<()> {
-    let Some(root) = path.parent().and_then(Path::parent) else {
+    let fan_of = |path: &Path| {
+        let name = path.file_name()?.to_str()?;
+        Some((path.parent()?.to_owned(), u8::from_str_radix(name, 16).ok()?))
+    };
+    let Some((root, byte)) = path.parent().and_then(fan_of) else {
         return Ok(());
     };
-    for byte in 0..=u8::MAX {
+    let first = byte - byte % FANS_AT_ONCE as u8;
+    for byte in (first..=u8::MAX).take(FANS_AT_ONCE) {
         make_dir(&root.join(fan(byte)))?;
     }
-    sync_dir(root)
+    sync_dir(&root)
 }
 
 #[cfg(test)]
