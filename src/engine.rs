@@ -8,6 +8,7 @@ mod apply;
 mod base;
 mod deeds;
 mod execute;
+mod feed;
 mod fetch;
 mod flush;
 mod gather;

@@ -185,16 +185,23 @@ fn a_conflict_is_listed_on_both_machines_until_each_has_decided() {
     a.sync();
     let conflicts = |client: &Client| client.block_on(client.engine.conflicts()).unwrap();
     for (client, lost, found_here) in [(&a, Side::Mine, false), (&b, Side::Theirs, true)] {
+        let mine = lost == Side::Mine;
         let found = conflicts(client);
         let [conflict] = found.conflicts.as_slice() else {
             panic!("{found:?}");
         };
         assert_eq!(conflict.path, path_of("f"));
         assert_eq!((conflict.lost, conflict.found_here), (lost, found_here));
-        assert_eq!(
-            (conflict.kept.size, conflict.current.unwrap().size),
-            (10, 14)
-        );
+        let current = conflict.current.as_ref().unwrap();
+        assert_eq!((conflict.kept.size, current.size), (10, 14));
+        // From which machine the other one came.
+        let hosts = (conflict.kept.host.as_deref(), current.host.as_deref());
+        let expected = if mine {
+            (None, Some("b"))
+        } else {
+            (Some("a"), None)
+        };
+        assert_eq!(hosts, expected);
         assert!(conflict.on_server && !found.only_here);
         // A person may be told without asking the server.
         assert_eq!(client.engine.status().unwrap().conflicts, 1);
@@ -241,9 +248,10 @@ fn a_renamed_directory_is_one_rename_on_the_server() {
     let after = field.server.calls();
     let count =
         |verb: &str| after.get(verb).copied().unwrap_or(0) - before.get(verb).copied().unwrap_or(0);
+    // What is written and removed is what this machine tells the others.
     assert_eq!(
         (count("rename"), count("write"), count("remove")),
-        (1, 0, 1),
+        (1, 1, 1),
         "{after:?}"
     );
     assert_eq!(field.server_tree().len(), 51);

@@ -107,7 +107,7 @@ async fn beside(daemon: &Arc<Daemon>, conflict: &Conflict) -> Result<RelPath, Fa
     whole(conflict)?;
     let whose = match conflict.lost {
         Side::Mine => host(),
-        Side::Theirs => THE_SERVER.to_owned(),
+        Side::Theirs => conflict.kept.host.clone().unwrap_or(THE_SERVER.to_owned()),
     };
     let mtime = conflict.kept.mtime.secs();
     for number in 1..COPIES_MAX {
@@ -231,6 +231,7 @@ mod tests {
             kept: ConflictVersion {
                 size: 1,
                 mtime: Time(0),
+                host: None,
             },
             current: None,
         };

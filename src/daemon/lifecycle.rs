@@ -310,6 +310,7 @@ fn engine_options(config: &Config) -> EngineOptions {
     let uid = rustix::process::getuid().as_raw();
     let gid = rustix::process::getgid().as_raw();
     EngineOptions {
+        host: conflicts::host(),
         fetch_timeout: config.fetch_timeout,
         quiet_period: config.quiet_period,
         max_dirty_age: config.max_dirty_age,

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::EngineOptions;
 use super::shared::{Shared, blocking};
+use super::{EngineOptions, feed};
 use crate::remote::layout::{self, ClientId, HomeToml};
 use crate::remote::{ErrorKind, Remote, RemoteError};
 use crate::replica::{CLIENT_ID, Replica, ReplicaError, View};
-use crate::sync::{ClockOffset, Guard, HomeIdentity};
+use crate::sync::{ClockOffset, Guard, HomeIdentity, Plan};
 use crate::tree::RelPath;
 
 /// Keys of what the replica remembers about the home.
@@ -22,7 +22,7 @@ const META_IDENTITY: &str = "home.identity";
 const META_PUBLISHED: &str = "home.published";
 
 /// More than this is no `home.toml` or counter of ours.
-const SMALL_FILE_MAX: u32 = 64 * 1024;
+pub(super) const SMALL_FILE_MAX: u32 = 64 * 1024;
 
 /// SFTP shows whole seconds, so a probe's time is known to within one.
 const MTIME_GRAIN_NS: i64 = 1_000_000_000;
@@ -82,11 +82,16 @@ pub(super) async fn accept(shared: &Arc<Shared>, remote: &Remote) -> Result<(), 
     Ok(())
 }
 
-/// Raises this client's counter on the server; called before a pass publishes its first change. The counter
-/// is the name of a file, so that looking at it costs one request.
-pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
+/// Raises this client's counter on the server; called before a pass publishes its first change, with what it is going
+/// to do. The counter is the name of a file, so that looking at it costs one request.
+pub(super) async fn announce(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    plan: &Plan,
+) -> Result<(), RemoteError> {
     let last = published(&shared.replica);
     let session = remote.interactive();
+    let record = feed::next_record(shared, remote, &counter(shared, last), plan).await?;
     let mut next = last + 1;
     loop {
         let opened = session
@@ -94,7 +99,19 @@ pub(super) async fn announce(shared: &Arc<Shared>, remote: &Remote) -> Result<()
             .await;
         match opened {
             Ok(handle) => {
-                session.close(handle).await?;
+                let (told, closed) = futures_util::join!(
+                    session.write(&handle, 0, record.into()),
+                    session.close(handle.clone())
+                );
+                // The name is what counts; a full disk is no reason to count no more.
+                told.or_else(|error| {
+                    if error.is_link_loss() {
+                        Err(error)
+                    } else {
+                        Ok(())
+                    }
+                })?;
+                closed?;
                 break;
             }
             // Left by a pass that ended before the replica took note.

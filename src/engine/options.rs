@@ -43,6 +43,8 @@ pub enum Publish {
 /// Everything that may differ between engines.
 #[derive(Clone)]
 pub struct EngineOptions {
+    /// This machine's name, for people on the others.
+    pub host: String,
     /// The wall clock.
     pub now: Arc<dyn Fn() -> Time + Send + Sync>,
     /// Numbers that differ between machines and starts; nobody has to be kept from guessing them.
@@ -85,6 +87,7 @@ impl EngineOptions {
     /// The defaults of the configuration, with this clock and owner.
     pub fn new(now: Arc<dyn Fn() -> Time + Send + Sync>, uid: u32, gid: u32) -> Self {
         Self {
+            host: "another machine".to_owned(),
             now,
             random: Arc::new(|| Ok(getrandom::u64()?)),
             fetch_timeout: Duration::from_secs(30),

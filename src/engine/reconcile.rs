@@ -227,7 +227,7 @@ async fn run_rounds(
             return Ok(());
         }
         if !announced && execute::changes_the_server(&plan) {
-            home::announce(shared, remote)
+            home::announce(shared, remote, &plan)
                 .await
                 .map_err(ScanError::from)?;
             announced = true;

@@ -11,6 +11,7 @@ use tokio::task::block_in_place;
 use tokio::time::Instant;
 
 use super::deeds::Log;
+use super::feed::Publishers;
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{LinkState, LinkView};
@@ -19,7 +20,7 @@ use super::reconcile::{PassReport, Request};
 use super::status::Transfers;
 use super::{Connect, Done, EngineOptions, Events, Space};
 use crate::remote::Remote;
-use crate::remote::layout::ClientId;
+use crate::remote::layout::{ClientId, FeedRecord};
 use crate::replica::Replica;
 use crate::sync::{ClockOffset, Guard, Removals};
 use crate::tree::{NodeId, Place, RelPath, Time, Version};
@@ -75,6 +76,10 @@ pub(super) struct Shared {
     pub(super) log: Mutex<Log>,
     /// What lost a conflict on the server, as of the last look there.
     pub(super) losers: Mutex<Vec<Loser>>,
+    /// Who published what they may have lost to, as of that look.
+    pub(super) publishers: Mutex<Publishers>,
+    /// What this client told the others last; not known before it tells anything.
+    pub(super) feed: Mutex<Option<FeedRecord>>,
     /// A conflict may be new.
     pub(super) conflicted: Notify,
     /// When what is kept was last looked through, in seconds of the server's time.
@@ -157,6 +162,8 @@ impl Shared {
             last_pass: Mutex::default(),
             log: Mutex::default(),
             losers: Mutex::default(),
+            publishers: Mutex::default(),
+            feed: Mutex::default(),
             conflicted: Notify::new(),
             expired_at: Mutex::default(),
             guards: Mutex::default(),

@@ -17,6 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::tree::{Name, NodeId, RelPath, Time};
 
+mod feed;
+
+pub use feed::{FeedRecord, PUBLISHED_MAX, Published};
+
 /// The directory at the home's root; hidden from the mount.
 pub const DIRECTORY: &str = ".roamhome";
 /// The version of this layout.

@@ -344,7 +344,10 @@ const FANS_AT_ONCE: usize = 16;
 fn make_fans(path: &Path) -> Result<()> {
     let fan_of = |path: &Path| {
         let name = path.file_name()?.to_str()?;
-        Some((path.parent()?.to_owned(), u8::from_str_radix(name, 16).ok()?))
+        Some((
+            path.parent()?.to_owned(),
+            u8::from_str_radix(name, 16).ok()?,
+        ))
     };
     let Some((root, byte)) = path.parent().and_then(fan_of) else {
         return Ok(());

@@ -184,6 +184,12 @@ fn listed(machine: &Machine) -> Vec<serde_json::Value> {
     list["conflicts"].as_array().unwrap().clone()
 }
 
+/// This machine's name.
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    name.trim_end().to_owned()
+}
+
 /// Decides about what b's version won, and looks what came of it.
 fn decide(a: &Machine, b: &Machine, (sent, keep, stands): (bool, &str, &str)) {
     let name = format!("{keep} {sent}.txt");
@@ -207,10 +213,9 @@ fn decide(a: &Machine, b: &Machine, (sent, keep, stands): (bool, &str, &str)) {
     copies.retain(|name| name.to_string_lossy().contains("conflicting copy"));
     assert_eq!(copies.len(), usize::from(keep == "both"), "{copies:?}");
     if sent && keep == "both" {
-        assert_eq!(
-            copies,
-            ["both true (the server's conflicting copy 2020-09-13).txt"]
-        );
+        // Both machines of the test are this one.
+        let copy = format!("both true ({}'s conflicting copy 2020-09-13).txt", host());
+        assert_eq!(copies, [copy.as_str()]);
     }
     for copy in copies {
         assert_eq!(read(Path::new(&copy)), "loses");
@@ -271,7 +276,7 @@ fn what_loses_is_shown_beside_the_winner_if_the_configuration_says_so() {
     }
     quarrel(&a, &b, "there.txt", true);
     quarrel(&a, &b, "here.txt", false);
-    let there = "there (the server's conflicting copy 2020-09-13).txt";
+    let there = format!("there ({}'s conflicting copy 2020-09-13).txt", host());
     eventually("both losers are shown", || {
         let shown = |name: &str, machine: &Machine| {
             let names = tree(&machine.home()).into_keys();
@@ -283,7 +288,7 @@ fn what_loses_is_shown_beside_the_winner_if_the_configuration_says_so() {
         };
         shown("there", &b) && shown("here", &a)
     });
-    assert_eq!(fs::read_to_string(b.at(there)).unwrap(), "loses");
+    assert_eq!(fs::read_to_string(b.at(&there)).unwrap(), "loses");
     settle(&site, [&a, &b]);
     // One copy of each, whoever looks, and nothing is left to be decided where it was put aside.
     assert_eq!(tree(&a.home()).len(), 4, "{:?}", tree(&a.home()));

@@ -94,6 +94,7 @@ impl Client {
             move || clock.now()
         };
         let options = EngineOptions {
+            host: dir.file_name().unwrap().to_string_lossy().into_owned(),
             // Passes run when the tests say so.
             quiet_period: Duration::from_secs(3600),
             reconcile_interval: Duration::from_secs(3600),

@@ -33,7 +33,11 @@ pub(super) fn conflicts_of(found: engine::Conflicts, host: &str) -> Conflicts {
     let version = |version: engine::ConflictVersion, mine: bool| ConflictVersion {
         bytes: version.size,
         mtime: version.mtime.secs(),
-        host: if mine { host } else { THE_SERVER }.to_owned(),
+        host: match version.host {
+            _ if mine => host.to_owned(),
+            Some(theirs) => theirs,
+            None => THE_SERVER.to_owned(),
+        },
     };
     let view = |conflict: engine::Conflict| {
         let mine = conflict.lost == engine::Side::Mine;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{id_of, node_at, tag};
+use crate::engine::feed;
 use crate::engine::reconcile::PassError;
 use crate::engine::scan::ScanError;
 use crate::engine::shared::{Shared, lock};
@@ -31,12 +32,14 @@ pub enum Side {
 }
 
 /// One of two versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConflictVersion {
     /// Bytes; of a symlink those of its target, where they are known.
     pub size: u64,
     /// When its content was last changed.
     pub mtime: Time,
+    /// The other machine that it came from, where that is known.
+    pub host: Option<String>,
 }
 
 /// A version that lost.
@@ -98,6 +101,9 @@ pub(in crate::engine) async fn look(
         })
     });
     *lock(&shared.losers) = losers.collect();
+    if !known(shared).is_ok_and(|known| known.is_empty()) {
+        *lock(&shared.publishers) = feed::publishers(shared, remote).await?;
+    }
     shared.conflicted.notify_one();
     Ok(())
 }
@@ -117,6 +123,7 @@ pub(in crate::engine) async fn list(shared: &Arc<Shared>) -> Result<Conflicts, P
 /// The same, as far as it is known here.
 pub(in crate::engine) fn known(shared: &Shared) -> Result<Vec<Conflict>, ReplicaError> {
     let losers = lock(&shared.losers).clone();
+    let publishers = lock(&shared.publishers);
     shared.replica.view(|view| {
         let resolved = resolved(view)?;
         let backups = view.backups()?;
@@ -133,7 +140,16 @@ pub(in crate::engine) fn known(shared: &Shared) -> Result<Vec<Conflict>, Replica
             conflict.current = node_at(view, &conflict.path)?.map(|node| ConflictVersion {
                 size: node.size,
                 mtime: node.mtime,
+                host: None,
             });
+            let theirs = match conflict.lost {
+                Side::Mine => conflict.current.as_mut(),
+                Side::Theirs => Some(&mut conflict.kept),
+            };
+            if let Some(theirs) = theirs {
+                let host = publishers.of(&conflict.path, theirs.size, theirs.mtime);
+                theirs.host = host.map(str::to_owned);
+            }
         }
         found.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
         Ok(found)
@@ -159,6 +175,7 @@ fn lost_here(backup: &LocalBackup) -> Option<Conflict> {
                 _ => backup.version.size,
             },
             mtime: Time::new(backup.version.mtime, 0),
+            host: None,
         },
         current: None,
     })
@@ -182,6 +199,7 @@ fn lost_there(loser: &Loser, ours: u16, had: &BTreeSet<(&RelPath, u64, i64)>) ->
         kept: ConflictVersion {
             size: loser.size,
             mtime: Time::new(loser.mtime, 0),
+            host: None,
         },
         current: None,
         path,
