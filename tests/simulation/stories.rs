@@ -351,3 +351,22 @@ fn a_name_that_another_file_took_does_not_give_its_content_to_the_others() {
     ];
     plays_in(meddled(), LOTS, &story);
 }
+
+#[test]
+fn nothing_is_done_where_it_is_not_known_whether_a_rename_was() {
+    for requests in 0..40 {
+        let mkdir = |path: &str| Op::On(0, Act::Mkdir(path.into()));
+        let story = [
+            mkdir("a"),
+            mkdir("b"),
+            write(0, "a/c"),
+            write(0, "b/x"),
+            Op::Sync(0),
+            Op::On(0, Act::Exchange("b".into(), "a/c".into())),
+            Op::Trip(requests, Trip::Fail(ErrorKind::Failure)),
+            Op::Push(0),
+            Op::Shows(0, "a/c/x".into()),
+        ];
+        plays_with(1, 1, &story);
+    }
+}
