@@ -25,5 +25,6 @@ pub use model::{
     Action, ClockOffset, DirState, Input, Keep, LocalEntry, Phase, Plan, Policy, Prefer, Step,
     Triple, Why,
 };
+pub use moves::staged_node;
 pub use plan::plan;
 pub use settle::{Fold, Outcome, settle};

@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::apply::{self, Applied};
 use super::fetch;
 use super::gather::Gathered;
+use super::intents::Undecided;
 use super::push::{self, Going, Outgoing, Pushed};
 use super::scan::{self, ScanError};
 use super::shared::Shared;
@@ -27,7 +28,7 @@ pub(super) use describe::describe;
 pub(super) use fold::apply_fold;
 use fold::settle;
 pub(super) use racy::recheck_racy;
-use set::{Job, jobs, run_set};
+use set::{Job, ends_of, jobs, run_set};
 
 /// Steps whose outcomes are folded in one transaction at most: the mount waits for it.
 const SETTLED_AT_ONCE: usize = 32;
@@ -69,12 +70,14 @@ pub(super) async fn run(
         }
     }
     for phase in &plan.phases {
+        // What earlier phases left.
+        let undecided = shared.replica.view(Undecided::now)?;
         let mut jobs = jobs(&gathered.input, &phase.steps).into_iter();
         let mut running = FuturesUnordered::new();
         loop {
             while running.len() < shared.options.transfers_at_once.max(1) {
                 let Some(job) = jobs.next() else { break };
-                running.push(run_job(shared, remote, gathered, job));
+                running.push(run_job(shared, remote, gathered, &undecided, job));
             }
             let Some(first) = running.next().await else {
                 break;
@@ -95,8 +98,18 @@ async fn run_job<'a>(
     shared: &Arc<Shared>,
     remote: &Remote,
     gathered: &Gathered,
+    undecided: &Undecided,
     job: Job<'a>,
 ) -> Vec<(Cow<'a, Step>, Result<Ended, ScanError>)> {
+    let concerned = |view: &View<'_>| undecided.concern(view, job.steps());
+    let put_off = match shared.replica.view(concerned) {
+        Ok(false) => None,
+        Ok(true) => Some(Ok(Applied::Stale)),
+        Err(error) => Some(Err(error)),
+    };
+    if let Some(end) = put_off {
+        return ends_of(job.steps().iter().copied().map(Cow::Borrowed), end);
+    }
     match job {
         Job::Step(step) => vec![match resolve(shared, remote, gathered, step).await {
             Ok(step) => {
@@ -197,7 +210,7 @@ async fn run_step(
     let place = &step.place;
     let homeless =
         needs_base_directory(&step.action) && push::server_path(shared, place)?.is_none();
-    if homeless || shared.replica.view(|view| is_undecided(view, step))? {
+    if homeless {
         return Ok(Ended::Server(Pushed::Stale));
     }
     let seq = |node: &NodeId| gathered.seqs.get(node).copied().unwrap_or(0);
@@ -263,27 +276,6 @@ async fn run_step(
         | Action::DropDir { .. }
         | Action::Unite { .. } => Ended::Replica(apply_step(shared, gathered, step)?),
     })
-}
-
-/// Whether it is not known yet what came of an earlier step there, which the next pass looks for: what is planned
-/// rests on sand, and another intent would take the place of that one.
-fn is_undecided(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
-    let from = match &step.action {
-        Action::Move { from, .. } => Some(from),
-        Action::MakeDir { .. }
-        | Action::Publish { .. }
-        | Action::SetAttr { .. }
-        | Action::Remove { .. }
-        | Action::RemoveDir => None,
-        _ => return Ok(false),
-    };
-    let here = view.intent(&step.place)?.is_some();
-    Ok(here
-        || from
-            .map(|from| view.intent(from))
-            .transpose()?
-            .flatten()
-            .is_some())
 }
 
 /// The steps that change the replica alone.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::replica::{Node, Replica, ReplicaError, View};
-use crate::sync::{DirState, Input, LocalEntry, Triple};
+use crate::sync::{DirState, Input, LocalEntry, Triple, staged_node};
 use crate::tree::{Kind, Name, NodeId, Place, Version};
 
 mod database;
@@ -86,6 +86,7 @@ impl Gatherer<'_, '_> {
             .map(|base| base.node)
             .filter(|node| *node != NodeId::NONE)
             .chain(local.iter().map(|l| l.node))
+            .chain(staged_node(&place))
         {
             self.todo.extend(self.view.base_places(node)?);
             self.todo.extend(self.view.places(node)?);
@@ -248,4 +249,34 @@ fn same_to_the_server(base: &Version, local: &Version) -> bool {
         && base.mode == local.mode
         && base.target == local.target
         && base.mtime == local.mtime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::Observation;
+    use crate::tree::{BaseEntry, Time};
+
+    #[test]
+    fn what_waits_in_the_way_station_is_planned_with_its_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path(), Time(0)).unwrap();
+        let node = NodeId(20);
+        let at = |dir, name: &str| Place::new(dir, Name::new(name.as_bytes()).unwrap());
+        let (stands, waits) = (at(NodeId::ROOT, "a"), at(NodeId::STAGING, "move-20"));
+        let version = Version::dir(0o755);
+        let update = replica.update::<_, ReplicaError>(|tx| {
+            let version = version.clone();
+            tx.set_base(stands.clone(), Some(BaseEntry { node, version }))?;
+            let seen = Observation {
+                version: Some(Version::dir(0o755)),
+                seen_at: Time(0),
+            };
+            tx.observe(waits.clone(), Some(seen))
+        });
+        update.unwrap();
+        let gathered = replica.view(|view| gather(view, &replica, [waits.clone()]));
+        let triples = gathered.unwrap().input.triples;
+        assert_eq!(triples.into_keys().collect::<Vec<_>>(), [stands, waits]);
+    }
 }

@@ -24,6 +24,10 @@ use crate::replica::{Intent, Node, Problem, ReplicaError, Since, View};
 use crate::sync::{self, Action, Keep, Outcome, Step, Why};
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Version};
 
+mod undecided;
+
+pub(super) use undecided::Undecided;
+
 /// Who declares something waits so long for others who do, too: a sync costs the disk far more than a row.
 const GATHER: Duration = Duration::from_millis(10);
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::apply::{self, NewNode};
+use super::intents::Undecided;
 use super::shared::Shared;
 use super::{Done, FetchError};
 use crate::remote::{DirEntry, ErrorKind, RemoteError, Session, layout};
@@ -190,16 +191,17 @@ fn store(
 ) -> Result<Vec<Place>, ReplicaError> {
     let dir = listing.dir;
     // Work of our own, seen half done: who does it tells how it ended.
-    for (name, _) in tx.intents_in(dir)? {
-        listing.entries.remove(&name);
-        listing.untouchable.insert(name);
+    let undecided = Undecided::now(tx)?;
+    for name in undecided.names_in(dir) {
+        listing.entries.remove(name);
+        listing.untouchable.insert(name.clone());
     }
     let rooted = matches!(dir, NodeId::ROOT | NodeId::STAGING);
-    if !rooted && tx.base_places(dir)?.is_empty() {
+    let stands = rooted || !tx.base_places(dir)?.is_empty();
+    if !stands || undecided.takes_along(tx, dir)? {
         return Ok(Vec::new());
     }
     // Without a node the directory was removed here; what the server has in it matters all the same.
-
     let mut unlisted = tx.node(dir)?.filter(|node| !node.listed);
     let base: BTreeMap<Name, BaseEntry> = tx.base_children(dir)?.into_iter().collect();
     let mut shown = Vec::new();
@@ -298,6 +300,9 @@ fn observe_at(
 fn observe_gone(shared: &Shared, dir: NodeId) -> Result<(), ReplicaError> {
     let seen_at = shared.server_now();
     shared.replica.update(|tx| {
+        if Undecided::now(tx)?.takes_along(tx, dir)? {
+            return Ok(());
+        }
         for place in tx.base_places(dir)? {
             observe_at(tx, &place, None, seen_at)?;
         }

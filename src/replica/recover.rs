@@ -39,6 +39,9 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
     let opened_in = View::new(&state).meta(OPENED_IN)?;
     let lost_power = opened_in.is_some_and(|opened_in| opened_in != boot);
     let being_sent = BeingSent::read(&View::new(&state))?;
+    if lost_power {
+        shared.update_locked(&mut state, |tx| power_loss::skip_kept(tx, content))?;
+    }
     for id in View::new(&state).in_flight()? {
         shared.update_locked(&mut state, |tx| match lost_power {
             true => power_loss::in_flight(tx, content, &being_sent, id, now),
@@ -333,6 +336,26 @@ mod tests {
         assert_eq!(rows[3].content, Content::Absent, "the server has it");
         let files = replica.content().list(Which::Unsent).unwrap();
         assert_eq!(files.len(), 2);
+    }
+
+    #[test]
+    fn what_power_loss_left_is_kept_beside_what_an_earlier_one_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = fetched(&replica, "a", Some("data"));
+        let hint = RelPath::parse(b"a").unwrap();
+        let mut file = replica.content().open_unsent(id, &hint).unwrap();
+        update(&replica, |tx| tx.mark_in_flight(id));
+        file.write_all(b"more").unwrap();
+        // It was kept before, when the power went again and took the row.
+        for number in 0..2 {
+            replica.content().link_to_backup(id, number).unwrap();
+        }
+        let copy = without_power(&replica);
+        let replica = open(&copy);
+        let kept = view(&replica, |view| view.backups());
+        assert_eq!(kept.iter().map(|kept| kept.id).collect::<Vec<_>>(), [2]);
+        assert_eq!(replica.content().list_backups().unwrap().len(), 3);
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub struct DirState {
 /// root, in both trees; where a directory is gone on one side, all its children on the other are triples
 /// too; where a node of a triple stands elsewhere in base or local, that place is a triple too. Places whose
 /// parent is [`NodeId::STAGING`] (moves cut short) are places like others; that directory belongs to this
-/// replica alone, and whatever it shows there under a name that a `Move` gave is a triple, with or without base. It is listed
-/// before any plan that follows a `Move` of which nobody heard how it ended.
+/// replica alone, and whatever it shows there under a name that a `Move` gave is a triple, with or without base, and so
+/// are the places of the node that the name tells ([`staged_node`](super::staged_node)). It is listed before any plan that follows a `Move` of which nobody heard how it ended.
 #[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The places that may differ.

@@ -20,6 +20,7 @@ use staging::staged_name;
 use way::Way;
 
 pub(super) use staging::out_of_staging;
+pub use staging::staged_node;
 
 /// What the pass over the moves found.
 pub(super) struct Moves {

@@ -351,3 +351,49 @@ fn a_name_that_another_file_took_does_not_give_its_content_to_the_others() {
     ];
     plays_in(meddled(), LOTS, &story);
 }
+
+#[test]
+fn nothing_is_done_where_it_is_not_known_whether_a_rename_was() {
+    for requests in 0..40 {
+        let mkdir = |path: &str| Op::On(0, Act::Mkdir(path.into()));
+        let story = [
+            mkdir("a"),
+            mkdir("b"),
+            write(0, "a/c"),
+            write(0, "b/x"),
+            Op::Sync(0),
+            Op::On(0, Act::Exchange("b".into(), "a/c".into())),
+            Op::Trip(requests, Trip::Fail(ErrorKind::Failure)),
+            Op::Push(0),
+            Op::Shows(0, "a/c/x".into()),
+        ];
+        plays_with(1, 1, &story);
+    }
+}
+
+#[test]
+fn what_is_gone_from_both_of_its_places_was_not_renamed() {
+    let refused = |kind| Op::Refuse("p".into(), kind);
+    let story = [
+        meddle(Meddle::Write("p/c/x".into())),
+        meddle(Meddle::Write("p/c/y".into())),
+        Op::Sync(0),
+        meddle(Meddle::Rename("p/c".into(), "q/c".into())),
+        refused(Some(ErrorKind::Failure)),
+        Op::Sync(0),
+        Op::Shows(0, "p/c/x".into()),
+        Op::Shows(0, "q/c/x".into()),
+        refused(None),
+        meddle(Meddle::Remove("q/c".into())),
+        // Its move is given up first, and what is in it looked at after.
+        Op::On(0, Act::Rename("q/c".into(), "d".into())),
+        Op::Sync(0),
+        Op::Shows(0, "p/c/x".into()),
+        Op::Shows(0, "d/x".into()),
+    ];
+    let mix = Mix {
+        guard: true,
+        ..meddled()
+    };
+    plays_in(mix, 1, &story);
+}

@@ -22,6 +22,15 @@ pub(super) enum Job<'a> {
     Set(&'a Place, Vec<&'a Step>),
 }
 
+impl<'a> Job<'a> {
+    pub(super) fn steps(&self) -> &[&'a Step] {
+        match self {
+            Self::Step(step) => std::slice::from_ref(step),
+            Self::Set(_, steps) => steps,
+        }
+    }
+}
+
 /// The steps of a phase, those of one database together.
 pub(super) fn jobs<'a>(input: &'a Input, steps: &'a [Step]) -> Vec<Job<'a>> {
     let mut sets: BTreeMap<&Place, Vec<&Step>> = BTreeMap::new();
@@ -81,7 +90,7 @@ pub(super) async fn run_set<'a>(
     if taken.len() > 1 {
         let steps: Vec<_> = taken.iter().map(|step| step.as_ref()).collect();
         let applied = apply::exchange(shared, &steps, &gathered.seqs);
-        let (taken, rest) = left.into_iter().partition(|step| is_taken(&step.action));
+        let (taken, rest): (Vec<_>, _) = left.into_iter().partition(|step| is_taken(&step.action));
         all.extend(ends_of(taken, applied));
         left = rest;
     }
@@ -122,8 +131,8 @@ fn stale(step: Cow<'_, Step>) -> (Cow<'_, Step>, Result<Ended, ScanError>) {
 }
 
 /// The same end for all; an error is one of the first.
-fn ends_of<'a>(
-    steps: Vec<Cow<'a, Step>>,
+pub(super) fn ends_of<'a>(
+    steps: impl IntoIterator<Item = Cow<'a, Step>>,
     applied: Result<Applied, ReplicaError>,
 ) -> Vec<(Cow<'a, Step>, Result<Ended, ScanError>)> {
     let (applied, mut error) = match applied {

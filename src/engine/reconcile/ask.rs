@@ -1,6 +1,6 @@
 //! What a person has to answer before a plan is carried out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::shared::{Shared, lock};
 use crate::replica::{ReplicaError, View};
@@ -55,32 +55,51 @@ pub(super) fn is_removal_here(guard: &Guard) -> bool {
     matches!(guard, Guard::MassRemoval { side: of, .. } if *of == side)
 }
 
-/// Those of the places whose entries have an equal on the server that stays. Looks at the whole base tree, a
-/// directory at a time.
+/// Those of the places whose entries have an equal that stays, there and here. Looks at the whole base tree, a directory
+/// at a time.
 fn renamed(shared: &Shared, removed: BTreeSet<Place>) -> Result<BTreeSet<Place>, ReplicaError> {
-    let mut elsewhere: HashMap<Looks, u64> = HashMap::new();
-    let mut todo = vec![NodeId::ROOT];
-    while let Some(dir) = todo.pop() {
-        let children = |view: &View<'_>| view.base_children(dir);
-        for (name, entry) in shared.replica.view::<_, ReplicaError>(children)? {
-            if entry.version.kind == Kind::Dir {
-                todo.push(entry.node);
-            }
-            if !removed.contains(&Place::new(dir, name.clone())) {
-                *elsewhere.entry(looks(&name, &entry)).or_default() += 1;
-            }
+    let mut sought: BTreeMap<Looks, Vec<Place>> = BTreeMap::new();
+    for place in &removed {
+        let base = |view: &View<'_>| view.base(place);
+        if let Some(entry) = shared.replica.view::<_, ReplicaError>(base)? {
+            let alike = sought.entry(looks(&place.name, &entry)).or_default();
+            alike.push(place.clone());
         }
     }
     let mut renamed = BTreeSet::new();
-    for place in removed {
-        let entry = shared
-            .replica
-            .view::<_, ReplicaError>(|view| view.base(&place))?;
-        let equals = entry.and_then(|entry| elsewhere.get_mut(&looks(&place.name, &entry)));
-        if let Some(left) = equals.filter(|left| **left > 0) {
-            *left -= 1;
-            renamed.insert(place);
+    let mut todo = vec![NodeId::ROOT];
+    while let Some(dir) = todo.pop() {
+        for (name, entry) in shared.replica.view(|view| known_to_be_there(view, dir))? {
+            if entry.version.kind == Kind::Dir {
+                todo.push(entry.node);
+            }
+            let looks = looks(&name, &entry);
+            if let Some(alike) = sought.get_mut(&looks)
+                && !removed.contains(&Place::new(dir, name))
+                && shared.replica.view(|view| is_here(view, &entry))?
+            {
+                renamed.extend(alike.pop());
+            }
         }
     }
     Ok(renamed)
+}
+
+/// What base has in a directory and the server was not seen to have lost. A plan that deals with a directory first may
+/// not yet remove what was in it.
+fn known_to_be_there(view: &View<'_>, dir: NodeId) -> Result<Vec<(Name, BaseEntry)>, ReplicaError> {
+    let seen: BTreeMap<_, _> = view.observations_in(dir)?.into_iter().collect();
+    let mut entries = view.base_children(dir)?;
+    entries.retain(|(name, entry)| {
+        let seen = seen.get(name);
+        seen.is_none_or(|seen| {
+            let version = seen.version.as_ref();
+            version.is_some_and(|version| entry.version.same_content(version))
+        })
+    });
+    Ok(entries)
+}
+
+fn is_here(view: &View<'_>, entry: &BaseEntry) -> Result<bool, ReplicaError> {
+    Ok(!view.places(entry.node)?.is_empty())
 }

@@ -49,9 +49,7 @@ pub(super) fn look(
     for id in unsynced {
         distrust(tx, content, id)?;
     }
-    let kept = content.list_backups()?.into_iter();
-    let kept: BTreeSet<u64> = kept.map(|(id, _)| id).collect();
-    tx.skip_backups(kept.last().map_or(0, |last| last + 1))?;
+    let kept = kept(content)?;
     for backup in tx.backups()? {
         if !kept.contains(&backup.id) {
             tracing::warn!(path = %backup.path, "a kept version did not reach the disk");
@@ -59,6 +57,17 @@ pub(super) fn look(
         }
     }
     Ok(())
+}
+
+/// What was kept has its number, although the row that gave it may be lost. Before anything else is kept.
+pub(super) fn skip_kept(tx: &mut Tx<'_>, content: &ContentStore) -> Result<()> {
+    tx.skip_backups(kept(content)?.last().map_or(0, |last| last + 1))
+}
+
+/// The numbers of the kept content that is on the disk.
+fn kept(content: &ContentStore) -> Result<BTreeSet<u64>> {
+    let files = content.list_backups()?.into_iter();
+    Ok(files.map(|(id, _)| id).collect())
 }
 
 /// The nodes with content that the server does not have, by their rows or by their files.

@@ -14,8 +14,12 @@ pub(super) fn staged_name(node: NodeId) -> Option<Name> {
     Name::new(format!("{STAGED}{node}").as_bytes()).ok()
 }
 
-fn staged_node(name: &Name) -> Option<NodeId> {
-    let text = std::str::from_utf8(name.as_bytes()).ok()?;
+/// The node that waits in the staging directory under the name of `place`, if a move gave it.
+pub fn staged_node(place: &Place) -> Option<NodeId> {
+    if place.parent != NodeId::STAGING {
+        return None;
+    }
+    let text = std::str::from_utf8(place.name.as_bytes()).ok()?;
     text.strip_prefix(STAGED)?.parse().ok().map(NodeId)
 }
 
@@ -55,11 +59,7 @@ impl Pass<'_> {
         let staged = self.forest.inside(NodeId::STAGING);
         let unknown = staged.filter(|(_, triple)| triple.base.is_none());
         let found = unknown.filter_map(|(place, triple)| {
-            Some((
-                place.clone(),
-                staged_node(&place.name)?,
-                triple.remote.clone()?,
-            ))
+            Some((place.clone(), staged_node(place)?, triple.remote.clone()?))
         });
         for (place, node, version) in found.collect::<Vec<_>>() {
             self.found.held.insert(place.clone(), Fate::Undecided);
