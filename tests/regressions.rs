@@ -267,3 +267,24 @@ fn content_that_a_plan_needs_and_cannot_have_is_a_problem_of_its_file() {
     );
     assert_eq!(b.engine.status().unwrap().problems, []);
 }
+
+#[test]
+fn nothing_is_left_of_a_directory_that_both_replaced_by_an_empty_file() {
+    let field = Field::new();
+    let a = field.client("a");
+    a.mkdir("d");
+    a.mkdir("d/s");
+    a.write("d/s/f", b"one");
+    a.flush();
+    a.offline();
+    a.rename("d/s", "s");
+    a.rmdir("d");
+    a.write("d", b"");
+    field.clock.advance(10);
+    field.server.remove(&path_of("d")).unwrap();
+    field.server.write_file(&path_of("d"), b"").unwrap();
+    a.online();
+    a.sync();
+    assert_eq!(a.sync().failed, 0);
+    assert_eq!(a.flush(), 0);
+}

@@ -113,12 +113,14 @@ pub(super) fn take_attrs(
         }
         node.ctime = now;
         tx.put_node(node)?;
-        tx.set_base(
-            place.clone(),
+        base::set(
+            tx,
+            place,
             Some(BaseEntry {
                 node: id,
                 version: version.clone(),
             }),
+            now,
         )?;
         tx.observe(place.clone(), None)?;
         recheck(tx, place, now)?;
