@@ -288,3 +288,21 @@ fn nothing_is_left_of_a_directory_that_both_replaced_by_an_empty_file() {
     assert_eq!(a.sync().failed, 0);
     assert_eq!(a.flush(), 0);
 }
+
+#[test]
+fn what_could_not_be_compared_again_is_compared_once_it_can_be() {
+    let field = Field::new();
+    let a = field.client("a");
+    let path = path_of("f");
+    field.server.write_file(&path, b"one").unwrap();
+    a.sync();
+    assert_eq!(a.read("f").unwrap(), b"one");
+    field.server.write_file(&path, b"two").unwrap();
+    field
+        .server
+        .refuse(&path, Some(ErrorKind::PermissionDenied));
+    a.sync();
+    field.server.refuse(&path, None);
+    a.sync();
+    assert_eq!(a.read("f").unwrap(), b"two");
+}

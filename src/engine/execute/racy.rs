@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::scan::ScanError;
 use super::super::shared::Shared;
 use super::super::{apply, fetch, push};
-use crate::remote::Remote;
+use crate::remote::{ErrorKind, Remote};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::sync::Keep;
 use crate::tree::{Place, Version};
@@ -49,8 +49,10 @@ pub(in crate::engine) async fn recheck_racy(
             }
             Ok(None) => {}
             Err(ScanError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
-            // Gone or closed to us by now: the listing tells.
-            Err(_) => {}
+            // Gone by now: the listing tells.
+            Err(ScanError::Remote(error)) if error.kind == ErrorKind::NotFound => {}
+            // Closed to us: when it no longer is, it may look as it did.
+            Err(_) => continue,
         }
         shared.replica.update(|tx| {
             // What was read since is another matter.
