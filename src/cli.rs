@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::duration,
     control::{Code, Failure, protocol::Request},
+    daemon,
 };
 
 mod background;
@@ -32,6 +33,7 @@ mod output;
 mod passes;
 mod preflight;
 mod process;
+mod reach;
 mod reconcile;
 mod settings;
 mod state;
@@ -161,6 +163,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Serve a directory of this machine to the daemon that started this process
+    #[command(name = daemon::SERVE_COMMAND, hide = true)]
+    ServeDirectory {
+        /// There was a home in it
+        #[arg(long = daemon::SERVE_KNOWN)]
+        known: bool,
+        directory: PathBuf,
+    },
     /// Show roamhome at work: a throw-away server, and one home mounted from it on two machines
     Demo {
         /// Leave both mounted to try things out, until Enter or Ctrl-C
@@ -193,6 +203,9 @@ struct MountOption {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    if let Some(answered) = daemon::answer_ssh() {
+        return ExitCode::from(u8::from(!answered));
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     // Errors of usage exit with 2, which is Code::Usage.
     let cli = Cli::parse_from(&args);
@@ -234,6 +247,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         } => state::check(state, repair, content),
         Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
         Command::Config { config } => settings::run(config.as_deref()),
+        Command::ServeDirectory { known, directory } => daemon::serve_directory(&directory, known),
         Command::Demo { keep } => demo::run(keep),
     }
 }

@@ -71,7 +71,22 @@ impl SftpSession {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let started = Conn::start(reader, writer, config.silence).await;
+        let greeting = config.silence;
+        Self::greet(reader, writer, config, greeting).await
+    }
+
+    /// The same, with another time for the greeting: somebody may have to type a password before.
+    pub async fn greet<R, W>(
+        reader: R,
+        writer: W,
+        config: SftpConfig,
+        greeting: Duration,
+    ) -> Result<Self, RemoteError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let started = Conn::start(reader, writer, greeting, config.silence).await;
         let (conn, version) = started.map_err(|f| failed("init", &RelPath::root(), f))?;
         let mut session = Self {
             conn,

@@ -112,7 +112,7 @@ pub async fn connect(target: &Target, options: &ConnectOptions) -> Result<Remote
         options,
     };
     authenticate(&mut handle, &credentials, &verdict).await?;
-    open_sessions(handle, target, options).await
+    open_sessions(handle, target, options, &verdict).await
 }
 
 fn local_user() -> Option<String> {
@@ -139,6 +139,7 @@ fn client_config(checker: &Checker) -> Config {
         preferred: Preferred {
             cipher: Cow::Owned(ciphers.to_vec()),
             key: Cow::Owned(checker.known_algorithms_first(&defaults.key)),
+            host_key_certificates: Cow::Owned(checker.certificates(&defaults.key)),
             ..defaults
         },
         ..Config::default()
@@ -149,6 +150,7 @@ async fn open_sessions(
     handle: Handle<Checker>,
     target: &Target,
     options: &ConnectOptions,
+    verdict: &Verdict,
 ) -> Result<Remote, ConnectError> {
     let host = &target.host;
     let mut config = SftpConfig {
@@ -170,9 +172,15 @@ async fn open_sessions(
         futures_util::future::join_all(rest),
     )
     .await;
-    let rest = rest.unwrap_or_default().into_iter().flatten();
-    let rest: Vec<Arc<dyn Session>> = rest.map(|s| Arc::new(s) as Arc<dyn Session>).collect();
-    Ok(Remote::new(Arc::new(first), rest, handle))
+    let mut about = verdict.agreed();
+    let mut bulk: Vec<Arc<dyn Session>> = Vec::new();
+    for started in rest.unwrap_or_default() {
+        match started {
+            Ok(session) => bulk.push(Arc::new(session)),
+            Err(error) => about.fewer_sessions = error.to_string(),
+        }
+    }
+    Ok(Remote::new(Arc::new(first), bulk, handle).with_about(about))
 }
 
 async fn start_session(
