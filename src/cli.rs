@@ -23,6 +23,7 @@ mod background;
 mod conflicts;
 mod dead;
 mod demo;
+mod doctor;
 mod find;
 mod flush;
 mod kept;
@@ -157,6 +158,8 @@ enum Command {
         /// Where the files go; made if it is not there
         out_dir: PathBuf,
     },
+    /// Find out what a server can do, what its lack means, and what to improve
+    Doctor(Box<doctor::DoctorArgs>),
     /// Show all settings in force, and where each came from
     Config {
         /// Read this file, too, after the usual ones
@@ -246,6 +249,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
             content,
         } => state::check(state, repair, content),
         Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config { config } => settings::run(config.as_deref()),
         Command::ServeDirectory { known, directory } => daemon::serve_directory(&directory, known),
         Command::Demo { keep } => demo::run(keep),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod conflicts;
+pub mod doctor;
 mod failure;
 mod fresh;
 mod lifecycle;

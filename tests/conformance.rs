@@ -2,6 +2,7 @@
 //! real sshd, and the demo's. What is proved against the memory server counts only as far as it is like the others.
 
 mod claims;
+mod others;
 
 use std::fs;
 use std::net::TcpListener;

@@ -3,6 +3,7 @@
 mod conflict;
 mod credentials;
 mod databases;
+mod doctor;
 mod ending;
 mod faults;
 mod kill;

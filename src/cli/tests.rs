@@ -22,6 +22,8 @@ fn every_documented_spelling_is_accepted() {
         "roamhome mount nas: /mnt --transport ssh -o ssh_command=/usr/bin/ssh",
         "roamhome mount nas: /mnt --transport command -o sftp_command=x",
         "roamhome mount /media/usb/home /mnt --transport local",
+        "roamhome doctor nas:/h --port 22 --transport ssh --json",
+        "roamhome doctor /media/usb --create",
         "roamhome umount /mnt --timeout 5 --no-flush",
         "roamhome umount",
         "roamhome status",

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::ask::failed;
-use self::convert::{attrs, data_limit, extended, features, mode_attrs, names, offers, set_attrs};
+use self::convert::{
+    attrs, data_limit, extended, features, mode_attrs, names, offered, offers, set_attrs,
+};
 use super::StatVfs;
 use super::conn::{Conn, Fault};
 use super::guard::Guard;
@@ -54,6 +56,7 @@ impl Default for SftpConfig {
 pub struct SftpSession {
     conn: std::sync::Arc<Conn>,
     features: Features,
+    extensions: Vec<String>,
     root: Vec<u8>,
     entries_max: usize,
 }
@@ -91,6 +94,7 @@ impl SftpSession {
         let mut session = Self {
             conn,
             features: features(&version),
+            extensions: offered(&version),
             root: config.root,
             entries_max: config.entries_max,
         };
@@ -153,6 +157,10 @@ impl SftpSession {
 impl Session for SftpSession {
     fn features(&self) -> Features {
         self.features
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        self.extensions.clone()
     }
 
     fn is_closed(&self) -> bool {
