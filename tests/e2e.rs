@@ -14,4 +14,5 @@ mod phases;
 mod programs;
 mod refusal;
 mod replaced;
+mod servers;
 mod transports;

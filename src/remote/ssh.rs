@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{Config, Handle, connect_stream};
-use russh::{ChannelMsg, Preferred, cipher};
+use russh::{ChannelMsg, Preferred, SshId, cipher};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -131,6 +131,12 @@ fn client_config(checker: &Checker) -> Config {
     ];
     let defaults = Preferred::default();
     Config {
+        // Some servers take the arguments of a symlink in the order of the draft, except from who says this name.
+        client_id: SshId::Standard(Cow::Borrowed(concat!(
+            "SSH-2.0-roamhome_",
+            env!("CARGO_PKG_VERSION"),
+            " symlinks-as-OpenSSH"
+        ))),
         window_size: WINDOW_BYTES,
         maximum_packet_size: PACKET_BYTES,
         keepalive_interval: Some(KEEPALIVE),

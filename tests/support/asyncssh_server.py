@@ -1,15 +1,10 @@
-"""Serves a directory over SFTP with asyncssh, for the tests: PORT HOST_KEY AUTHORIZED_KEY ROOT."""
+"""Serves all files over SFTP with asyncssh, for the tests: PORT HOST_KEY AUTHORIZED_KEY ROOT, which is for the others."""
 
 import asyncio
 import os
 import sys
 
 import asyncssh
-
-
-class Files(asyncssh.SFTPServer):
-    def __init__(self, channel):
-        super().__init__(channel, chroot=sys.argv[4].encode())
 
 
 async def main():
@@ -20,7 +15,7 @@ async def main():
         int(port),
         server_host_keys=[host_key],
         authorized_client_keys=authorized,
-        sftp_factory=Files,
+        sftp_factory=True,
     )
     await asyncio.get_running_loop().create_future()
 

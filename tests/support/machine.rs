@@ -393,10 +393,10 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 /// What can be seen of a file on any side: what it is, its permissions, its time in seconds, and its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     mode: u32,
     mtime: i64,
-    content: blake3::Hash,
+    pub(crate) content: blake3::Hash,
 }
 
 /// Everything below `root` but the server's own directory.

@@ -122,8 +122,10 @@ def serve(connection, host_key, key):
     transport.add_server_key(host_key)
     transport.set_subsystem_handler("sftp", SFTPServer, Files)
     transport.start_server(server=Login(key))
+    # A channel that nobody holds is closed.
+    channels = []
     while transport.is_active():
-        transport.accept(1)
+        channels.append(transport.accept(1))
 
 
 def main():

@@ -115,8 +115,9 @@ impl Server {
         // Nobody but root may be able to exchange the directory.
         let setting = Setting::new(Path::new("/run"));
         let root = setting.path("root");
-        let sshd = Sshd::start_with(setting.dir.path(), |dir| {
-            let root = dir.join("root");
+        let keys = setting.path("sshd");
+        fs::create_dir(&keys).unwrap();
+        let sshd = Sshd::start_with(&keys, |_| {
             format!(
                 "ForceCommand internal-sftp\nChrootDirectory {}\n",
                 root.display()
@@ -204,15 +205,16 @@ impl Server {
 
     /// Paramiko's server half over a directory.
     pub(crate) fn paramiko() -> Self {
-        Self::python("paramiko_server.py")
+        Self::python("paramiko_server.py", |_| String::new())
     }
 
-    /// asyncssh's server half over a directory.
+    /// asyncssh's server half as it comes.
     pub(crate) fn asyncssh() -> Self {
-        Self::python("asyncssh_server.py")
+        // Below another root it cannot read relative links.
+        Self::python("asyncssh_server.py", |root| root.display().to_string())
     }
 
-    fn python(script: &str) -> Self {
+    fn python(script: &str, calls_root: impl FnOnce(&Path) -> String) -> Self {
         let setting = Setting::new(&std::env::temp_dir());
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
         // The distribution's, for which its packages are.
@@ -223,7 +225,8 @@ impl Server {
             .arg(setting.path("host_key"))
             .arg(setting.path("identity.pub"))
             .arg(setting.path("root"));
-        setting.server("ann", "", &mut command)
+        let calls_root = calls_root(&setting.path("root"));
+        setting.server("ann", &calls_root, &mut command)
     }
 
     /// The directory `name` in what it serves, as it calls it.

@@ -63,7 +63,9 @@ const MEANINGS: [(&str, Weight, &str); 16] = [
     (
         "fsync",
         Weight::Warning,
-        "if the server loses power, files that were just sent may be lost there. Keep backups of the server",
+        "if the server loses power, files that were just sent may be lost there: keep backups of it. And whether it \
+         refuses to replace what a rename finds in its way is not known, so each new name costs a look, and what \
+         another machine puts there within that round trip may be replaced",
     ),
     (
         "times",

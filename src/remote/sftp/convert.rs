@@ -97,7 +97,8 @@ pub(super) fn offered(version: &Version) -> Vec<String> {
 pub(super) fn features(version: &Version) -> Features {
     Features {
         posix_rename: offers(version, extension::POSIX_RENAME),
-        hardlink: offers(version, extension::HARDLINK),
+        // One server offers it and answers that it is done, and does nothing. It does not offer the other.
+        hardlink: offers(version, extension::HARDLINK) && offers(version, extension::FSYNC),
         fsync: offers(version, extension::FSYNC),
         lsetstat: offers(version, extension::LSETSTAT),
         statvfs: offers(version, extension::STATVFS),

@@ -1,14 +1,14 @@
 //! Logging in: keys that were named, the agent, the usual keys, keys behind a passphrase, each with its certificate, the
 //! password, and what the server asks. A server that wants several of them gets one after the other.
 
+mod agent;
 mod certificate;
+mod questions;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive};
-use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
+use russh::client::{AuthResult, Handle};
 use russh::keys::{
     Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, load_secret_key,
 };
@@ -22,8 +22,6 @@ use crate::remote::connect::unreachable;
 
 /// The keys that `ssh` tries by itself.
 const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
-/// Rounds of questions that a server may ask.
-const QUESTION_ROUNDS: usize = 8;
 /// Means that a server may want one after the other.
 const MEANS_MAX: usize = 4;
 
@@ -260,50 +258,6 @@ impl Login<'_> {
         self.heard(answer)
     }
 
-    /// Tries the agent's keys, or one of them.
-    async fn agent(&mut self, only: Option<&PublicKey>) -> Step {
-        let Ok(mut agent) = AgentClient::connect_env().await else {
-            return Ok(false);
-        };
-        let identities = agent.request_identities().await.unwrap_or_default();
-        for identity in identities {
-            let held = identity.public_key();
-            if only.is_some_and(|only| only.key_data() != held.key_data()) {
-                continue;
-            }
-            if !self.offered(MethodKind::PublicKey) {
-                break;
-            }
-            let hash = self.hash_for(&held.algorithm()).await?;
-            let user = self.with.user;
-            let signed = match identity {
-                AgentIdentity::PublicKey { key, comment } => {
-                    self.tried.push(format!("agent's key {comment}"));
-                    let handle = &mut self.handle;
-                    let signed = handle.authenticate_publickey_with(user, key, hash, &mut agent);
-                    signed.await
-                }
-                AgentIdentity::Certificate {
-                    certificate,
-                    comment,
-                } => {
-                    self.tried.push(format!("agent's certificate {comment}"));
-                    let handle = &mut self.handle;
-                    let signed =
-                        handle.authenticate_certificate_with(user, certificate, hash, &mut agent);
-                    signed.await
-                }
-            };
-            // An agent that does not sign says nothing about the server.
-            if let Ok(answer) = signed
-                && self.heard(Ok(answer))?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     async fn hash_for(&mut self, algorithm: &Algorithm) -> Result<Option<HashAlg>, ConnectError> {
         if !algorithm.clone().is_rsa() {
             return Ok(None);
@@ -336,50 +290,6 @@ impl Login<'_> {
             user: self.with.user.to_owned(),
             host: self.with.host.to_owned(),
         }
-    }
-
-    async fn questions(&mut self) -> Step {
-        if !self.offered(MethodKind::KeyboardInteractive) || self.with.options.secrets.is_none() {
-            return Ok(false);
-        }
-        self.tried.push("keyboard-interactive".to_owned());
-        let user = self.with.user;
-        let started = self
-            .handle
-            .authenticate_keyboard_interactive_start(user, None);
-        let mut answer = started.await.map_err(|e| self.gone(e))?;
-        for _ in 0..QUESTION_ROUNDS {
-            let prompts = match answer {
-                Interactive::Success => return Ok(true),
-                Interactive::Failure {
-                    remaining_methods,
-                    partial_success,
-                } => {
-                    self.refused(remaining_methods, partial_success);
-                    return Ok(false);
-                }
-                Interactive::InfoRequest { prompts, .. } => prompts,
-            };
-            let mut responses = Vec::new();
-            for prompt in prompts {
-                let request = match prompt.prompt.to_lowercase().contains("password") {
-                    true => self.password_request(),
-                    false => SecretRequest::Question {
-                        prompt: prompt.prompt,
-                        echo: prompt.echo,
-                    },
-                };
-                let Some(response) = self.secret(request).await else {
-                    return Ok(false);
-                };
-                responses.push(response);
-            }
-            let responded = self
-                .handle
-                .authenticate_keyboard_interactive_respond(responses);
-            answer = responded.await.map_err(|e| self.gone(e))?;
-        }
-        Ok(false)
     }
 
     /// Asks for a secret where blocking is allowed.
