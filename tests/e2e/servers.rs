@@ -18,7 +18,7 @@ fn assert_same_content(machines: [&Machine; 2]) {
 }
 
 /// Two machines work on one home: new, changed, renamed and removed files, a directory that moves, a conflict.
-fn two_machines(server: &Server) {
+fn two_machines(server: &Server, keeps_links: bool) {
     let site = Site::new();
     fs::create_dir(server.root.join("home")).unwrap();
     let target = format!("{}@127.0.0.1:{}", server.user, server.calls("home"));
@@ -39,6 +39,9 @@ fn two_machines(server: &Server) {
     ] {
         fs::write(one.at(name), content).unwrap();
     }
+    if keeps_links {
+        std::os::unix::fs::symlink("../dir/small", one.at("dir/link")).unwrap();
+    }
     one.flush();
     two.reconcile();
     assert_eq!(fs::read(two.at("dir/deep/large")).unwrap(), large);
@@ -56,30 +59,7 @@ fn two_machines(server: &Server) {
     );
     assert_same_content([&one, &two]);
 
-    // Both change one file, and make another one of the same name.
-    one.ask("offline");
-    for (machine, text) in [(&one, "of one"), (&two, "longer, of two")] {
-        fs::write(machine.at("both"), text).unwrap();
-        fs::write(machine.at("new"), text).unwrap();
-    }
-    two.flush();
-    one.ask("online");
-    one.reconcile();
-    one.flush();
-    two.reconcile();
-    one.reconcile();
-    assert_same_content([&one, &two]);
-    for name in ["both", "new"] {
-        let stands = fs::read_to_string(one.at(name)).unwrap();
-        let mut kept = [one.backups(), two.backups()].concat();
-        kept.push(stands);
-        for text in ["of one", "longer, of two"] {
-            assert!(
-                kept.iter().any(|kept| kept == text),
-                "{name}: {text:?} is not in {kept:?}"
-            );
-        }
-    }
+    in_conflict(&one, &two);
     // It may write a little later than it says.
     let contents = |root: &Path| {
         let tree = tree(root).into_iter();
@@ -96,24 +76,51 @@ fn two_machines(server: &Server) {
     }
 }
 
+/// Both change one file, and make another one of the same name.
+fn in_conflict(one: &Machine, two: &Machine) {
+    one.ask("offline");
+    for (machine, text) in [(one, "of one"), (two, "longer, of two")] {
+        fs::write(machine.at("both"), text).unwrap();
+        fs::write(machine.at("new"), text).unwrap();
+    }
+    two.flush();
+    one.ask("online");
+    one.reconcile();
+    one.flush();
+    two.reconcile();
+    one.reconcile();
+    assert_same_content([one, two]);
+    for name in ["both", "new"] {
+        let stands = fs::read_to_string(one.at(name)).unwrap();
+        let mut kept = [one.backups(), two.backups()].concat();
+        kept.push(stands);
+        for text in ["of one", "longer, of two"] {
+            assert!(
+                kept.iter().any(|kept| kept == text),
+                "{name}: {text:?} is not in {kept:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn two_machines_share_a_home_on_rclone() {
-    two_machines(&Server::rclone());
+    two_machines(&Server::rclone(), false);
 }
 
 #[test]
 fn two_machines_share_a_home_on_paramiko() {
-    two_machines(&Server::paramiko());
+    two_machines(&Server::paramiko(), true);
 }
 
 #[test]
 fn two_machines_share_a_home_on_asyncssh() {
-    two_machines(&Server::asyncssh());
+    two_machines(&Server::asyncssh(), true);
 }
 
 #[test]
 fn two_machines_share_a_home_on_proftpd() {
-    two_machines(&Server::proftpd());
+    two_machines(&Server::proftpd(), false);
 }
 
 #[test]

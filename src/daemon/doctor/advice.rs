@@ -172,17 +172,8 @@ pub(super) fn advice(report: &Report, features: &Features) -> Vec<Advice> {
             ),
         );
     }
-    if let (Some(offset), Some(error)) = (report.clock_offset, report.clock_error)
-        && offset.abs() > CLOCK_SECS + error
-    {
-        let way = if offset > 0.0 { "fast" } else { "slow" };
-        let by = offset.abs().round();
-        say(
-            Weight::Warning,
-            format!(
-                "the server's clock is {by} s {way} of this one. roamhome corrects for it; others do not: set both by NTP"
-            ),
-        );
+    if let Some(text) = of_clock(report) {
+        say(Weight::Warning, text);
     }
     if let Some(free) = report.home.free_bytes
         && free < ROOM_BYTES
@@ -195,6 +186,18 @@ pub(super) fn advice(report: &Report, features: &Features) -> Vec<Advice> {
     }
     all.sort_by_key(|advice| std::cmp::Reverse(advice.weight));
     all
+}
+
+fn of_clock(report: &Report) -> Option<String> {
+    let (offset, error) = (report.clock_offset?, report.clock_error?);
+    if offset.abs() <= CLOCK_SECS + error {
+        return None;
+    }
+    let way = if offset > 0.0 { "fast" } else { "slow" };
+    let by = offset.abs().round();
+    Some(format!(
+        "the server's clock is {by} s {way} of this one. roamhome corrects for it; others do not: set both by NTP"
+    ))
 }
 
 fn of_check(check: &Check) -> Option<Advice> {

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +73,7 @@ pub fn serve_directory(root: &Path, known: bool) -> Result<(), RemoteError> {
     let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
     let served = runtime.block_on(async {
         let reader = pipe::Receiver::from_owned_fd(stdin)?;
-        let writer = pipe::Sender::from_owned_fd(OwnedFd::from(stdout))?;
+        let writer = pipe::Sender::from_owned_fd(stdout)?;
         serve(reader, writer, Arc::new(session)).await
     });
     match served {

@@ -137,18 +137,16 @@ pub(super) fn opened(id: &Bytes, path: &RelPath) -> FileHandle {
 
 /// Whether it looks at or changes names, rather than what is open.
 fn names_a_path(request: &Request) -> bool {
-    match request {
+    !matches!(
+        request,
         Request::Read { .. }
-        | Request::Write { .. }
-        | Request::Close(_)
-        | Request::Fstat(_)
-        | Request::Fsetstat(..)
-        | Request::Readdir(_)
-        | Request::Extended(Extended::Fsync(_) | Extended::CopyData { .. } | Extended::Limits) => {
-            false
-        }
-        _ => true,
-    }
+            | Request::Write { .. }
+            | Request::Close(_)
+            | Request::Fstat(_)
+            | Request::Fsetstat(..)
+            | Request::Readdir(_)
+            | Request::Extended(Extended::Fsync(_) | Extended::CopyData { .. } | Extended::Limits)
+    )
 }
 
 pub(super) fn failed(op: &'static str, path: &RelPath, fault: Fault) -> RemoteError {
