@@ -16,12 +16,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::duration,
     control::{Code, Failure, protocol::Request},
+    daemon,
 };
 
 mod background;
 mod conflicts;
 mod dead;
 mod demo;
+mod doctor;
 mod find;
 mod flush;
 mod kept;
@@ -32,6 +34,7 @@ mod output;
 mod passes;
 mod preflight;
 mod process;
+mod reach;
 mod reconcile;
 mod settings;
 mod state;
@@ -155,11 +158,21 @@ enum Command {
         /// Where the files go; made if it is not there
         out_dir: PathBuf,
     },
+    /// Find out what a server can do, what its lack means, and what to improve
+    Doctor(Box<doctor::DoctorArgs>),
     /// Show all settings in force, and where each came from
     Config {
         /// Read this file, too, after the usual ones
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+    /// Serve a directory of this machine to the daemon that started this process
+    #[command(name = daemon::SERVE_COMMAND, hide = true)]
+    ServeDirectory {
+        /// There was a home in it
+        #[arg(long = daemon::SERVE_KNOWN)]
+        known: bool,
+        directory: PathBuf,
     },
     /// Show roamhome at work: a throw-away server, and one home mounted from it on two machines
     Demo {
@@ -193,6 +206,9 @@ struct MountOption {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    if let Some(answered) = daemon::answer_ssh() {
+        return ExitCode::from(u8::from(!answered));
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     // Errors of usage exit with 2, which is Code::Usage.
     let cli = Cli::parse_from(&args);
@@ -233,7 +249,9 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
             content,
         } => state::check(state, repair, content),
         Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config { config } => settings::run(config.as_deref()),
+        Command::ServeDirectory { known, directory } => daemon::serve_directory(&directory, known),
         Command::Demo { keep } => demo::run(keep),
     }
 }

@@ -15,10 +15,12 @@ pub mod duration;
 mod layers;
 mod size;
 mod target;
+mod transport;
 
 pub use dirs::{Env, control_socket_name};
 pub use layers::{ConfigError, Layers, Source, Value};
-pub use target::{Target, TargetError};
+pub use target::{Place, Target, TargetError};
+pub use transport::{Transport, Way, WayError};
 
 /// What to do with a host whose key is not known. One whose key changed is always refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -57,6 +59,14 @@ pub struct Config {
     /// The home, unless the command line names it.
     #[serde(deserialize_with = "layers::optional")]
     pub server: Option<String>,
+    /// How the home's directory is reached.
+    pub transport: Transport,
+    /// The program and its first arguments for `transport = "ssh"`.
+    #[serde(deserialize_with = "transport::words")]
+    pub ssh_command: Vec<String>,
+    /// The program and its arguments for `transport = "command"`.
+    #[serde(deserialize_with = "transport::words")]
+    pub sftp_command: Vec<String>,
     /// The private key to log in with.
     #[serde(deserialize_with = "layers::optional")]
     pub identity: Option<PathBuf>,

@@ -2,76 +2,81 @@
 
 mod answers;
 mod conflicts;
+pub mod doctor;
 mod failure;
 mod fresh;
 mod lifecycle;
 mod link;
 mod restore;
+mod secrets;
 mod undo;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::clock;
-use crate::config::{Config, Target};
+use crate::config::{Config, Target, Way};
 use crate::control::{Code, Failure};
+use crate::remote::{self, ErrorKind};
 use crate::replica;
 
-/// A password on its way to the server. Never shown, never stored.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub use self::secrets::{Ask, Asker, Secret, Secrets};
 
-impl Secret {
-    /// Takes note of it.
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
+/// The command that serves a directory of this machine to the daemon, without its argument.
+pub const SERVE_COMMAND: &str = "serve-directory";
+/// Its flag for a directory in which there was a home before.
+pub const SERVE_KNOWN: &str = "known";
 
-    /// The password itself, for the login alone.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-/// What a person types to log in where no key does, or to unlock one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Secrets {
-    /// The password of the account on the server.
-    pub password: Option<Secret>,
-    /// The passphrase of a private key.
-    pub passphrase: Option<Secret>,
+/// Where a home is, and what it takes to get in.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Which home.
+    pub target: Target,
+    /// How it is reached.
+    pub way: Way,
+    /// Who logs in where nobody is named.
+    pub user: String,
+    /// The settings.
+    pub config: Config,
+    /// Log in where no key does.
+    pub secrets: Secrets,
+    /// Whom the login may ask.
+    pub asker: Asker,
 }
 
 /// What to serve, and how. All paths are absolute; the checks that need no server have been passed.
 #[derive(Debug, Clone)]
 pub struct MountRequest {
-    /// Which home on which server.
-    pub target: Target,
+    /// Which home, and how to get there.
+    pub access: Access,
     /// Where to mount it.
     pub mountpoint: PathBuf,
     /// Where the replica is kept; exists.
     pub state_dir: PathBuf,
     /// Where the control socket may be made, the preferred first.
     pub control_sockets: Vec<PathBuf>,
-    /// The settings.
-    pub config: Config,
-    /// Log in where no key does.
-    pub secrets: Secrets,
     /// Whether other users may look in, as far as permissions let them.
     pub allow_other: bool,
     /// Whether nothing may be changed through the mount.
     pub read_only: bool,
 }
 
-/// A key that would be tried for `request` but is locked, and not opened by its passphrase.
-pub fn locked_identity(request: &MountRequest) -> Option<PathBuf> {
-    link::Connector::new(request).locked_identity(request.secrets.passphrase.as_ref())
+/// A key that would be tried but is locked, and not opened by its passphrase.
+pub fn locked_identity(access: &Access) -> Option<PathBuf> {
+    link::locked_identity(access)
+}
+
+/// Serves a directory of this machine on standard input and output to the daemon that started this process. `known` is
+/// whether there was a home in it.
+pub fn serve_directory(directory: &Path, known: bool) -> Result<(), Failure> {
+    remote::serve_directory(directory, known).map_err(|error| match error.kind {
+        ErrorKind::Disconnected => Failure::new(Code::Unreachable, error.message),
+        _ => Failure::new(Code::ServerPath, error.message),
+    })
+}
+
+/// Answers a question of `ssh`, if that is what this process was started for; whether there was an answer.
+pub fn answer_ssh() -> Option<bool> {
+    remote::answer_ssh()
 }
 
 /// Serves the mount until it is unmounted. Calls `ready` once the mount serves.

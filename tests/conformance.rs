@@ -2,6 +2,7 @@
 //! real sshd, and the demo's. What is proved against the memory server counts only as far as it is like the others.
 
 mod claims;
+mod others;
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use roamhome::remote::{
     ConnectError, ConnectOptions, EmbeddedServer, HostKeyPolicy, MemoryServer, Remote, SftpConfig,
-    SftpSession, Target, connect, generate_identity, serve, spawn_server,
+    SftpSession, Target, connect, connect_command, generate_identity, serve,
 };
 use roamhome::tree::Time;
 
@@ -40,9 +41,7 @@ async fn pipes(home: &Path) -> Remote {
         root: home.to_str().unwrap().into(),
         ..SftpConfig::default()
     };
-    spawn_server(SFTP_SERVER, &[""; 0], &config, 2)
-        .await
-        .unwrap()
+    connect_command(&[SFTP_SERVER], &config, 2).await.unwrap()
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The program as its users have it: the binary, a real sshd, mounts of the kernel, and all that goes wrong.
 
 mod conflict;
+mod credentials;
 mod databases;
+mod doctor;
 mod ending;
 mod faults;
 mod kill;
@@ -12,3 +14,5 @@ mod phases;
 mod programs;
 mod refusal;
 mod replaced;
+mod servers;
+mod transports;

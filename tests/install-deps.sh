@@ -3,7 +3,7 @@
 # a test that silently did not run proves nothing.
 set -euo pipefail
 
-# A program that proves each package, and the package.
+# A program, or a file, that proves each package, and the package.
 needs=(
     sshd:openssh-server
     ssh:openssh-client
@@ -22,11 +22,17 @@ needs=(
     mkfs.xfs:xfsprogs
     xfs_io:xfsprogs
     mkfs.btrfs:btrfs-progs
+    proftpd:proftpd-core
+    /usr/lib/proftpd/mod_sftp.so:proftpd-mod-crypto
+    rclone:rclone
+    /usr/lib/python3/dist-packages/paramiko/__init__.py:python3-paramiko
+    /usr/lib/python3/dist-packages/asyncssh/__init__.py:python3-asyncssh
 )
 
 missing=()
 for need in "${needs[@]}"; do
-    PATH="$PATH:/usr/sbin:/sbin" command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+    proof=${need%%:*}
+    [ -e "$proof" ] || PATH="$PATH:/usr/sbin:/sbin" command -v "$proof" >/dev/null || missing+=("${need##*:}")
 done
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0

@@ -9,6 +9,7 @@ pub(crate) mod mounted;
 pub(crate) mod passwords;
 pub(crate) mod proxy;
 pub(crate) mod rng;
+pub(crate) mod servers;
 pub(crate) mod sshd;
 pub(crate) mod writer;
 

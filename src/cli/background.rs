@@ -1,6 +1,6 @@
 //! How a mount goes to the background: the command starts itself again with the same arguments and a hidden
-//! flag, hands secrets over on standard input, and waits for one line on the child's standard output
-//! that says how it went. Whether the child dies, hangs up or reports, the parent learns it.
+//! flag, hands secrets over on standard input, answers what the login asks, and waits for the line on the child's standard
+//! output that says how it went. Whether the child dies, hangs up or reports, the parent learns it.
 
 use std::{
     ffi::OsString,
@@ -9,13 +9,18 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
 
+use super::{output, reach::Terminal};
 use crate::{
     control::{Code, Failure},
-    daemon::{Secret, Secrets},
+    daemon::{Ask, Asker, Secret, Secrets},
 };
 
 /// The hidden flag of the child.
@@ -26,8 +31,10 @@ const LOG: &str = "daemon.log";
 const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// More than any password or report has.
 const LINE_MAX_BYTES: u64 = 64 * 1024;
+/// The third line on the child's standard input if the parent can ask somebody.
+const SOMEBODY: &str = "terminal";
 
-/// The child's one line.
+/// A line of the child's. The last one says how it went.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Report {
@@ -35,6 +42,54 @@ enum Report {
     Ready,
     /// It does not, and the child ends.
     Failed(Failure),
+    /// The login has a question; a line with the answer in JSON is expected, `null` if there is none.
+    Ask {
+        /// In its words.
+        prompt: String,
+        /// Whether the answer may be seen.
+        echo: bool,
+    },
+    /// The login has something to tell.
+    Tell(String),
+}
+
+/// Whether the child has said how it went, so that nobody can be asked any more.
+static REPORTED: AtomicBool = AtomicBool::new(false);
+
+/// Whoever sits at the parent's terminal.
+struct Parent(Mutex<()>);
+
+impl Ask for Parent {
+    fn is_there(&self) -> bool {
+        !REPORTED.load(Ordering::Acquire)
+    }
+
+    fn ask(&self, prompt: &str, echo: bool) -> Option<String> {
+        let _turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        say(&Report::Ask {
+            prompt: prompt.to_owned(),
+            echo,
+        })
+        .ok()?;
+        let mut line = Vec::new();
+        let mut input = io::stdin().lock().take(LINE_MAX_BYTES);
+        input.read_until(b'\n', &mut line).ok()?;
+        serde_json::from_slice::<Option<String>>(&line).ok()?
+    }
+
+    fn tell(&self, text: &str) {
+        // A parent that is gone does not want to know.
+        drop(say(&Report::Tell(text.to_owned())));
+    }
+}
+
+/// In the child: one line to the parent.
+fn say(report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
 }
 
 /// Starts the child with this process's `args`, and returns when its mount serves.
@@ -43,6 +98,7 @@ pub(super) fn start(args: &[OsString], secrets: &Secrets, state_dir: &Path) -> R
         let message = format!("{}: {error}", state_dir.join(LOG).display());
         Failure::new(Code::StateDir, message)
     })?;
+    let terminal = Terminal::new();
     let program = std::env::current_exe().map_err(|error| cannot_start(&error))?;
     // Right behind the name of the command: what follows may hold a `--`.
     let (command, rest) = args.split_at(args.len().min(2));
@@ -58,28 +114,45 @@ pub(super) fn start(args: &[OsString], secrets: &Secrets, state_dir: &Path) -> R
     if let Some(mut stdin) = child.stdin.take() {
         let line =
             |secret: &Option<Secret>| secret.as_ref().map_or("", Secret::reveal).to_owned() + "\n";
-        let lines = line(&secrets.password) + &line(&secrets.passphrase);
+        let who = terminal.as_ref().map_or("", |_| SOMEBODY);
+        let lines = line(&secrets.password) + &line(&secrets.passphrase) + who + "\n";
         // A child that is gone already says so below.
         drop(stdin.write_all(lines.as_bytes()));
+        if terminal.is_some() {
+            child.stdin = Some(stdin);
+        }
     }
-    wait(&mut child, state_dir)
+    wait(&mut child, terminal.as_ref(), state_dir)
 }
 
-fn wait(child: &mut Child, state_dir: &Path) -> Result<(), Failure> {
-    let mut line = Vec::new();
+fn wait(child: &mut Child, terminal: Option<&Terminal>, state_dir: &Path) -> Result<(), Failure> {
     if let Some(stdout) = child.stdout.take() {
-        let mut reader = BufReader::new(stdout.take(LINE_MAX_BYTES));
-        reader
-            .read_until(b'\n', &mut line)
-            .map_err(|error| cannot_start(&error))?;
-    }
-    match serde_json::from_slice(&line) {
-        Ok(Report::Ready) => return Ok(()),
-        Ok(Report::Failed(failure)) => {
-            drop(child.wait());
-            return Err(failure);
+        let mut reader = BufReader::new(stdout);
+        loop {
+            let mut line = Vec::new();
+            (&mut reader)
+                .take(LINE_MAX_BYTES)
+                .read_until(b'\n', &mut line)
+                .map_err(|error| cannot_start(&error))?;
+            match serde_json::from_slice(&line) {
+                Ok(Report::Ready) => return Ok(()),
+                Ok(Report::Failed(failure)) => {
+                    drop(child.wait());
+                    return Err(failure);
+                }
+                Ok(Report::Ask { prompt, echo }) => {
+                    let answer = terminal.and_then(|t| t.ask(&output::printable(&prompt), echo));
+                    let mut line = serde_json::to_vec(&answer).unwrap_or_default();
+                    line.push(b'\n');
+                    if let Some(stdin) = &mut child.stdin {
+                        // A child that is gone says so below.
+                        drop(stdin.write_all(&line));
+                    }
+                }
+                Ok(Report::Tell(text)) => output::print_note(&text),
+                Err(_) => break,
+            }
         }
-        Err(_) => {}
     }
     // It hung up without a report, so it is about to end, if it has not yet.
     let how = match child.wait() {
@@ -109,8 +182,9 @@ fn open_log(state_dir: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// In the child: leaves the terminal's session, and reads the secrets that the parent handed over.
-pub(super) fn become_child() -> Result<Secrets, Failure> {
+/// In the child: leaves the terminal's session, and reads what the parent handed over: secrets, and whether it can ask
+/// somebody.
+pub(super) fn become_child() -> Result<(Secrets, Asker), Failure> {
     let failed = |error: io::Error| cannot_start(&error);
     rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
     let mut input = io::stdin().lock();
@@ -118,8 +192,13 @@ pub(super) fn become_child() -> Result<Secrets, Failure> {
         password: read_secret(&mut input).map_err(failed)?,
         passphrase: read_secret(&mut input).map_err(failed)?,
     };
+    let who = read_secret(&mut input).map_err(failed)?;
+    let asker = match who {
+        Some(_) => Asker::new(Parent(Mutex::new(()))),
+        None => Asker::default(),
+    };
     std::env::set_current_dir("/").map_err(failed)?;
-    Ok(secrets)
+    Ok((secrets, asker))
 }
 
 /// In the child: tells the parent how it went, and lets go of it.
@@ -128,12 +207,9 @@ pub(super) fn report(outcome: Result<(), Failure>) {
         Ok(()) => Report::Ready,
         Err(failure) => Report::Failed(failure),
     };
-    if let Ok(mut line) = serde_json::to_vec(&report) {
-        line.push(b'\n');
-        // A parent that is gone does not want to know; the mount serves all the same.
-        drop(io::stdout().write_all(&line));
-        drop(io::stdout().flush());
-    }
+    REPORTED.store(true, Ordering::Release);
+    // A parent that is gone does not want to know; the mount serves all the same.
+    drop(say(&report));
     if let Ok(null) = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -163,7 +239,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        wait(&mut child, Path::new("/s"))
+        wait(&mut child, None, Path::new("/s"))
     }
 
     #[test]

@@ -185,6 +185,22 @@ pub(super) fn prepare_state_dir(
     Ok(absolute)
 }
 
+/// Whether a home in a directory of this machine lies apart from where it is mounted and where its replica is: what is
+/// mounted inside of itself waits for itself.
+pub(super) fn check_apart(home: &Path, mountpoint: &Path, state_dir: &Path) -> Result<(), Failure> {
+    let refuse = |why: String| Failure::new(Code::Mountpoint, format!("{}: {why}", home.display()));
+    let canonical = |path: &Path| canonical_prefix(path).map_err(|e| refuse(e.to_string()));
+    let home = canonical(home)?;
+    for (what, other) in [("mount point", mountpoint), ("state directory", state_dir)] {
+        let other = canonical(other)?;
+        if other.starts_with(&home) || home.starts_with(&other) {
+            let why = format!("the {what} {} lies in it, or it in that", other.display());
+            return Err(refuse(why).remedy(format!("choose another {what}")));
+        }
+    }
+    Ok(())
+}
+
 /// The path without links, as far as it exists, and the rest as it is.
 fn canonical_prefix(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;

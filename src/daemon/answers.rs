@@ -115,7 +115,7 @@ impl Control for Answers {
         Pong {
             pid: std::process::id(),
             mountpoint: self.daemon.request.mountpoint.display().to_string(),
-            server: self.daemon.request.target.to_string(),
+            server: self.daemon.request.access.target.to_string(),
         }
     }
 
@@ -125,7 +125,7 @@ impl Control for Answers {
         Ok(Status {
             version: STATUS_VERSION,
             mountpoint: request.mountpoint.display().to_string(),
-            server: request.target.to_string(),
+            server: request.access.target.to_string(),
             state_dir: request.state_dir.display().to_string(),
             link: Link {
                 state: link_state(&status.link.state),
@@ -219,7 +219,7 @@ impl Control for Answers {
         let link = self
             .daemon
             .engine
-            .settled_link(self.daemon.request.config.fetch_timeout)
+            .settled_link(self.daemon.request.access.config.fetch_timeout)
             .await;
         match link.state {
             engine::LinkState::Online => Ok("online".into()),

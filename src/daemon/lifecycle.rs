@@ -53,7 +53,7 @@ fn serve(
     ready: Box<dyn FnOnce() + Send>,
 ) -> Result<(), Failure> {
     let state_dir = request.state_dir.clone();
-    let connector = Arc::new(Connector::new(&request));
+    let connector = Arc::new(Connector::new(&request.access, &state_dir));
     let known = Replica::is_known(&state_dir);
     if !known {
         fresh::check(&state_dir)?;
@@ -62,7 +62,7 @@ fn serve(
     }
     let replica = Replica::open(&state_dir, clock::now()).map_err(failure::replica)?;
     let replica = Arc::new(replica);
-    let options = engine_options(&request.config);
+    let options = engine_options(&request.access.config);
     let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connector, options)
         .map_err(failure::replica)?;
     let begun = begin(runtime, request, &replica, &engine, known);
@@ -121,7 +121,7 @@ fn begin(
     engine.set_events(Arc::clone(&notices) as Arc<_>);
     home.set_read_only(request.read_only);
     let options = MountOptions {
-        source: request.target.to_string(),
+        source: request.access.target.to_string(),
         allow_other: request.allow_other,
     };
     let at = request.mountpoint.clone();
@@ -145,7 +145,7 @@ fn begin(
         }
     };
     runtime.spawn(unmount_on_signal(signals, sender));
-    if daemon.request.config.conflict_copies == ConflictCopies::Visible {
+    if daemon.request.access.config.conflict_copies == ConflictCopies::Visible {
         runtime.spawn(conflicts::show_copies(daemon));
     }
     Ok(Serving {
@@ -224,16 +224,20 @@ async fn unmount_on_signal(mut signals: Signals, events: mpsc::Sender<Event>) {
 
 /// The first look at a home: the link must come up and the root must be listed.
 async fn first_look(engine: &Engine, request: &MountRequest) -> Result<(), Failure> {
-    let timeout = request.config.fetch_timeout;
+    let timeout = request.access.config.fetch_timeout;
     let link = engine.settled_link(timeout).await.state;
     match link {
         LinkState::Online => {}
         LinkState::Refused { message, remedy } => {
-            let message = format!("{}: {message}", request.target);
+            let message = format!("{}: {message}", request.access.target);
             return Err(Failure::new(Code::ServerPath, message).remedy(remedy));
         }
         other => {
-            let message = format!("{} cannot be reached: {}", request.target, other.detail());
+            let message = format!(
+                "{} cannot be reached: {}",
+                request.access.target,
+                other.detail()
+            );
             return Err(Failure::new(Code::Unreachable, message)
                 .remedy("check the network; the first mount of a home needs the server"));
         }
@@ -261,7 +265,7 @@ fn open_home(
     replica: &Arc<Replica>,
     engine: &Engine,
 ) -> Result<Arc<Home>, Failure> {
-    let patterns: Vec<&str> = request.config.host_scoped_patterns().collect();
+    let patterns: Vec<&str> = request.access.config.host_scoped_patterns().collect();
     let host_scoped = HostScope::new(&patterns).map_err(|error| {
         Failure::new(Code::Usage, format!("host_scoped: {error}"))
             .remedy("correct the pattern; its syntax is that of .gitignore")

@@ -1,69 +1,51 @@
-//! How the daemon gets its connections: the ssh options out of the configuration, and errors as people and
+//! How the daemon gets its connections: the options of each transport out of the configuration, and errors as people and
 //! scripts get them.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{MountRequest, Secret, Secrets};
-use crate::config::{HostKeyPolicy, Target};
+use super::secrets::{self, Asked};
+use super::{Access, SERVE_COMMAND, SERVE_KNOWN, Secret};
+use crate::config::{HostKeyPolicy, Place, Way};
 use crate::control::{Code, Failure};
 use crate::engine::{Connect, LinkError};
-use crate::remote::{self, ConnectError, ConnectOptions, Remote, SecretRequest, SecretSource};
+use crate::remote::{
+    self, ConnectError, ConnectOptions, LocalHome, Remote, SftpConfig, SshProgram,
+};
+use crate::replica::Replica;
 
 /// A server that owes an answer and says nothing for this long is given up.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Connects to one home over SSH.
+/// Connects to one home.
 pub(super) struct Connector {
-    target: remote::Target,
-    options: ConnectOptions,
+    access: Access,
+    state_dir: PathBuf,
     /// A connection made before the engine was there.
     ready: Mutex<Option<Remote>>,
 }
 
 impl Connector {
-    pub(super) fn new(request: &MountRequest) -> Self {
-        let config = &request.config;
-        let mut options = ConnectOptions {
-            channels: usize::from(config.channels),
-            silence: SILENCE,
-            host_key_policy: match config.host_key_policy {
-                HostKeyPolicy::Strict => remote::HostKeyPolicy::Strict,
-                HostKeyPolicy::AcceptNew => remote::HostKeyPolicy::AcceptNew,
-            },
-            secrets: secret_source(&request.secrets),
-            ..ConnectOptions::default()
-        };
-        if let Some(identity) = &config.identity {
-            options.identities = vec![identity.clone()];
-            options.default_identities = false;
-            options.agent = false;
-        }
-        if let Some(known_hosts) = &config.known_hosts {
-            options.known_hosts = vec![PathBuf::from(known_hosts)];
-        }
+    pub(super) fn new(access: &Access, state_dir: &Path) -> Self {
         Self {
-            target: remote_target(&request.target),
-            options,
+            access: access.clone(),
+            state_dir: state_dir.to_owned(),
             ready: Mutex::default(),
         }
     }
 
-    /// A key that would be tried but is locked.
-    pub(super) fn locked_identity(&self, passphrase: Option<&Secret>) -> Option<PathBuf> {
-        remote::locked_identity(&self.options, passphrase.map(Secret::reveal))
-    }
-
     /// Connects now, and keeps the connection for the engine's first call.
     pub(super) async fn prepare(&self) -> Result<(), Failure> {
-        let made = remote::connect(&self.target, &self.options)
-            .await
-            .map_err(|e| failure(&e))?;
+        let made = self.open().await.map_err(|e| failure(&e))?;
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         Ok(())
+    }
+
+    async fn open(&self) -> Result<Remote, ConnectError> {
+        open(&self.access, Replica::is_known(&self.state_dir)).await
     }
 }
 
@@ -78,53 +60,116 @@ impl Connect for Connector {
         if let Some(ready) = ready.filter(|ready| !ready.is_closed()) {
             return Ok(ready);
         }
-        remote::connect(&self.target, &self.options)
-            .await
-            .map_err(|error| {
-                let Failure {
-                    message, remedy, ..
-                } = failure(&error);
-                LinkError {
-                    message,
-                    remedy: remedy.unwrap_or_default(),
-                    needs_person: error.needs_person(),
-                }
-            })
-    }
-}
-
-fn remote_target(target: &Target) -> remote::Target {
-    remote::Target {
-        user: Some(target.user.clone()),
-        host: target.host.clone(),
-        port: target.port,
-        path: target.path.clone(),
-    }
-}
-
-/// The password answers what asks for one; a passphrase is another secret.
-fn secret_source(secrets: &Secrets) -> Option<SecretSource> {
-    let Secrets {
-        password,
-        passphrase,
-    } = secrets.clone();
-    if password.is_none() && passphrase.is_none() {
-        return None;
-    }
-    Some(Arc::new(move |request| {
-        let secret = match request {
-            SecretRequest::Password { .. } | SecretRequest::Question { echo: false, .. } => {
-                &password
+        self.open().await.map_err(|error| {
+            let Failure {
+                message, remedy, ..
+            } = failure(&error);
+            LinkError {
+                message,
+                remedy: remedy.unwrap_or_default(),
+                needs_person: error.needs_person(),
             }
-            SecretRequest::Passphrase { .. } => &passphrase,
-            SecretRequest::Question { echo: true, .. } => &None,
-        };
-        secret.as_ref().map(|secret| secret.reveal().to_owned())
-    }))
+        })
+    }
+}
+
+/// Opens a connection; `known` is whether this home was there before.
+pub(super) async fn open(access: &Access, known: bool) -> Result<Remote, ConnectError> {
+    let sessions = usize::from(access.config.channels);
+    match &access.way {
+        Way::Russh(place) => {
+            let target = russh_target(access, place);
+            remote::connect(&target, &russh_options(access)).await
+        }
+        Way::Ssh { command, place } => {
+            remote::connect_ssh(&ssh_program(access, command, place)).await
+        }
+        Way::Command { command, path } => {
+            let config = SftpConfig {
+                root: path.clone().into_bytes(),
+                silence: SILENCE,
+                ..SftpConfig::default()
+            };
+            remote::connect_command(command, &config, sessions).await
+        }
+        Way::Local(path) => {
+            let mut server = vec!["/proc/self/exe".into(), SERVE_COMMAND.into()];
+            server.extend(known.then(|| format!("--{SERVE_KNOWN}").into()));
+            let home = LocalHome {
+                server,
+                away_status: i32::from(Code::Unreachable.status()),
+                path: path.clone(),
+                sessions,
+                silence: SILENCE,
+            };
+            remote::connect_local(&home).await
+        }
+    }
+}
+
+/// A key that our own SSH would try but is locked.
+pub(super) fn locked_identity(access: &Access) -> Option<PathBuf> {
+    let passphrase = access.secrets.passphrase.as_ref().map(Secret::reveal);
+    remote::locked_identity(&russh_options(access), passphrase)
+}
+
+fn host_key_policy(access: &Access) -> remote::HostKeyPolicy {
+    match access.config.host_key_policy {
+        HostKeyPolicy::Strict => remote::HostKeyPolicy::Strict,
+        HostKeyPolicy::AcceptNew => remote::HostKeyPolicy::AcceptNew,
+    }
+}
+
+fn russh_target(access: &Access, place: &Place) -> remote::Target {
+    remote::Target {
+        user: Some(place.user.as_ref().unwrap_or(&access.user).clone()),
+        host: place.host.clone(),
+        port: place.port(),
+        path: place.path.clone(),
+    }
+}
+
+fn russh_options(access: &Access) -> ConnectOptions {
+    let config = &access.config;
+    let mut options = ConnectOptions {
+        channels: usize::from(config.channels),
+        silence: SILENCE,
+        host_key_policy: host_key_policy(access),
+        secrets: secrets::source(&access.secrets, &access.asker, Asked::Questions),
+        ..ConnectOptions::default()
+    };
+    if let Some(identity) = &config.identity {
+        options.identities = vec![identity.clone()];
+        options.default_identities = false;
+        options.agent = false;
+    }
+    if let Some(known_hosts) = &config.known_hosts {
+        options.known_hosts = vec![known_hosts.clone()];
+    }
+    options
+}
+
+fn ssh_program(access: &Access, command: &[String], place: &Place) -> SshProgram {
+    let config = &access.config;
+    SshProgram {
+        command: command.to_vec(),
+        user: place.user.clone(),
+        host: place.host.clone(),
+        port: place.port,
+        path: place.path.clone(),
+        identity: config.identity.clone(),
+        known_hosts: config.known_hosts.clone(),
+        host_key_policy: host_key_policy(access),
+        secrets: secrets::source(&access.secrets, &access.asker, Asked::Everything),
+        // By our number, since the file may have been replaced since we started.
+        askpass: format!("/proc/{}/exe", std::process::id()).into(),
+        sessions: usize::from(config.channels),
+        silence: SILENCE,
+    }
 }
 
 /// A failed connection with its remedy and its exit status.
-fn failure(error: &ConnectError) -> Failure {
+pub(super) fn failure(error: &ConnectError) -> Failure {
     if let ConnectError::AuthRefused {
         locked: Some(identity),
         ..
@@ -140,6 +185,14 @@ fn failure(error: &ConnectError) -> Failure {
         ),
         ConnectError::HostKeyUnknown { remedy, .. }
         | ConnectError::HostKeyChanged { remedy, .. } => (Code::HostKey, remedy.as_str()),
+        ConnectError::HostKeyRefused { .. } => (
+            Code::HostKey,
+            "compare the key with what the server's administrator says, then run `ssh` by hand once to trust it",
+        ),
+        ConnectError::HostCertificate { .. } => (
+            Code::HostKey,
+            "ask the server's administrator for a new host certificate",
+        ),
         ConnectError::HostKeyRevoked { .. } => (
             Code::HostKey,
             "do not connect: ask the server's administrator for its new key",
@@ -152,6 +205,15 @@ fn failure(error: &ConnectError) -> Failure {
             Code::ServerPath,
             "enable the sftp subsystem in the server's sshd_config",
         ),
+        ConnectError::Away { .. } => (
+            Code::Unreachable,
+            "plug its disk in and mount it; a home that was mounted here before comes up without",
+        ),
+        ConnectError::Program { .. } => (
+            Code::Usage,
+            "install it, or correct ssh_command or sftp_command; see `roamhome config`",
+        ),
+        ConnectError::Refusing { .. } => (Code::Usage, "correct ssh_config or ssh_command"),
         ConnectError::HomeMissing { .. } => (
             Code::ServerPath,
             "create the directory on the server, or correct the path",

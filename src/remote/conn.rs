@@ -93,14 +93,15 @@ impl Conn {
     pub(super) async fn start<R, W>(
         mut reader: R,
         mut writer: W,
+        greeting: Duration,
         silence: Duration,
     ) -> Result<(Arc<Self>, Version), Fault>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let greeting = timeout(silence, greet(&mut reader, &mut writer));
-        let version = greeting.await.map_err(|_| Fault::silence(silence))??;
+        let greeted = timeout(greeting, greet(&mut reader, &mut writer)).await;
+        let version = greeted.map_err(|_| Fault::silence(greeting))??;
         let (queue, frames) = mpsc::unbounded_channel();
         let conn = Arc::new(Self {
             state: Mutex::new(State {

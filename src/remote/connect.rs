@@ -1,13 +1,9 @@
 //! From a byte stream to a connection: what all transports share, and why it may not come to be.
 
+use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::{ffi::OsStr, io};
 
-use tokio::process::Command;
-
-use super::{ErrorKind, Remote, RemoteError, Session, SftpConfig, SftpSession};
+use super::{ErrorKind, RemoteError, SftpSession};
 use crate::tree::Kind;
 
 /// Why there is no connection.
@@ -57,6 +53,22 @@ pub enum ConnectError {
         /// On which line.
         line: usize,
     },
+    /// `ssh` does not trust the server.
+    #[error("ssh does not trust the host key of {host}: {reason}")]
+    HostKeyRefused {
+        /// The server.
+        host: String,
+        /// What ssh said.
+        reason: String,
+    },
+    /// A certificate vouches for the server, and does not hold.
+    #[error("the host certificate of {host} does not hold: {reason}")]
+    HostCertificate {
+        /// The server.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The server does not let us in.
     #[error("{host} refuses {user}; tried {}", or_nothing(tried))]
     AuthRefused {
@@ -95,6 +107,30 @@ pub enum ConnectError {
         /// The path.
         path: String,
     },
+    /// The home is on a disk of this machine, which is not there; try later.
+    #[error("{path}: {reason}")]
+    Away {
+        /// The directory.
+        path: String,
+        /// How that is known.
+        reason: String,
+    },
+    /// The program that is to connect cannot be run.
+    #[error("{program} cannot be run: {source}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program that is to connect does not do what it is told.
+    #[error("{program} refuses its options or its configuration: {reason}")]
+    Refusing {
+        /// Its name.
+        program: String,
+        /// What it said.
+        reason: String,
+    },
     /// Something here stands in the way.
     #[error("{what}: {source}")]
     Io {
@@ -116,15 +152,19 @@ impl ConnectError {
     /// Whether trying again is useless before somebody did something.
     pub fn needs_person(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => false,
+            Self::Unreachable { .. } | Self::Away { .. } => false,
             Self::HostKeyUnknown { .. }
             | Self::HostKeyChanged { .. }
             | Self::HostKeyRevoked { .. }
+            | Self::HostKeyRefused { .. }
+            | Self::HostCertificate { .. }
             | Self::AuthRefused { .. }
             | Self::NoSftp { .. }
             | Self::HomeMissing { .. }
             | Self::HomeNotDirectory { .. }
             | Self::HomeRefused { .. }
+            | Self::Program { .. }
+            | Self::Refusing { .. }
             | Self::Io { .. } => true,
         }
     }
@@ -178,44 +218,4 @@ pub(super) fn unreachable(host: &str, reason: impl ToString) -> ConnectError {
         host: host.to_owned(),
         reason: reason.to_string(),
     }
-}
-
-/// Runs `program` once per session and speaks SFTP over its standard streams: OpenSSH's `sftp-server` itself, or
-/// `ssh -s HOST sftp` for all that only `ssh` can do. The programs end with the connection.
-pub async fn spawn_server<S: AsRef<OsStr>>(
-    program: impl AsRef<OsStr>,
-    args: &[S],
-    config: &SftpConfig,
-    sessions: usize,
-) -> Result<Remote, ConnectError> {
-    let program = program.as_ref();
-    let shown = program.to_string_lossy().into_owned();
-    let path = String::from_utf8_lossy(&config.root).into_owned();
-    let mut config = config.clone();
-    let mut children = Vec::new();
-    let mut started: Vec<Arc<dyn Session>> = Vec::new();
-    for number in 0..sessions.max(1) {
-        let io = |source| ConnectError::Io {
-            what: shown.clone(),
-            source,
-        };
-        let mut child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(io)?;
-        let (Some(writer), Some(reader)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(io(io::ErrorKind::BrokenPipe.into()));
-        };
-        children.push(child);
-        let session = SftpSession::start(reader, writer, config.clone()).await;
-        let mut session = session.map_err(|e| start_error(e, &shown))?;
-        if number == 0 {
-            config.root = settle_root(&mut session, &shown, &path).await?;
-        }
-        started.push(Arc::new(session));
-    }
-    Ok(Remote::new(started.remove(0), started, children))
 }

@@ -14,11 +14,27 @@ use super::{Features, Session};
 #[derive(Clone)]
 pub struct Remote(Arc<Inner>);
 
+/// What is known of a connection besides what can be asked over it; empty where it is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// What carries it, as the settings call it.
+    pub transport: &'static str,
+    /// The cipher, as SSH calls it.
+    pub cipher: String,
+    /// What agreed on the keys.
+    pub key_exchange: String,
+    /// The kind of key, or certificate, by which the server is known.
+    pub host_key: String,
+    /// Why there are fewer sessions than were asked for.
+    pub fewer_sessions: String,
+}
+
 struct Inner {
     /// Never empty. The first is for those who wait.
     sessions: Vec<Arc<dyn Session>>,
     next_bulk: AtomicUsize,
     counters: Counters,
+    about: About,
     /// What the sessions run over, kept until all are gone.
     _transport: Box<dyn Any + Send + Sync>,
 }
@@ -54,8 +70,23 @@ impl Remote {
             sessions: recorded.collect(),
             next_bulk: AtomicUsize::new(0),
             counters,
+            about: About::default(),
             _transport: Box::new(transport),
         }))
+    }
+
+    /// The same connection, which tells this of itself; for who just made it.
+    #[must_use]
+    pub fn with_about(mut self, about: About) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.about = about;
+        }
+        self
+    }
+
+    /// What is known of the connection.
+    pub fn about(&self) -> &About {
+        &self.0.about
     }
 
     /// The session for metadata and reads that somebody waits for.

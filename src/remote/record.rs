@@ -75,6 +75,10 @@ impl Session for Recorded {
         self.session.features()
     }
 
+    fn extensions(&self) -> Vec<String> {
+        self.session.extensions()
+    }
+
     fn is_closed(&self) -> bool {
         self.session.is_closed()
     }

@@ -95,6 +95,10 @@ pub struct FileHandle {
 pub trait Session: Send + Sync {
     /// What this server can do.
     fn features(&self) -> Features;
+    /// All that it says it offers, with versions, in its words.
+    fn extensions(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Whether the session has ended.
     fn is_closed(&self) -> bool;
     /// Resolves when the session has ended.

@@ -3,25 +3,28 @@
 //! What the server sends is not trusted: a reply of the wrong type, more data than asked for, a name that is no
 //! `Name` or a listing without end is a protocol error and ends the session.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Mutex;
 
 use self::ask::failed;
-use self::convert::{attrs, data_limit, extended, features, mode_attrs, names, offers, set_attrs};
+use self::convert::{
+    attrs, data_limit, extended, features, mode_attrs, names, offered, offers, set_attrs,
+};
 use super::StatVfs;
 use super::conn::{Conn, Fault};
 use super::guard::Guard;
-use super::wire::{
-    Attrs, Extended, Limits, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE, Reply, Request,
-    Status, Vfs, extension,
-};
+use super::wire::{Attrs, Extended, Limits, OPEN_READ, Reply, Request, Status, Vfs, extension};
 use super::{DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat};
 use crate::tree::RelPath;
 
 mod ask;
+mod careful;
 mod convert;
 #[cfg(test)]
 mod fuzz;
@@ -52,8 +55,14 @@ impl Default for SftpConfig {
 
 /// An SFTP session over a byte stream; ends when dropped.
 pub struct SftpSession {
-    conn: std::sync::Arc<Conn>,
+    conn: Arc<Conn>,
     features: Features,
+    extensions: Vec<String>,
+    /// For servers that replace what a rename or an exclusive creation finds in its way, and say that all is well. Whoever
+    /// writes a server with `fsync@openssh.com` has read OpenSSH's documents; of others that is not known.
+    turns: Option<Arc<Mutex<()>>>,
+    /// Relative links come back as absolute ones.
+    bends_links: Arc<AtomicBool>,
     root: Vec<u8>,
     entries_max: usize,
 }
@@ -71,11 +80,29 @@ impl SftpSession {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let started = Conn::start(reader, writer, config.silence).await;
+        let greeting = config.silence;
+        Self::greet(reader, writer, config, greeting).await
+    }
+
+    /// The same, with another time for the greeting: somebody may have to type a password before.
+    pub async fn greet<R, W>(
+        reader: R,
+        writer: W,
+        config: SftpConfig,
+        greeting: Duration,
+    ) -> Result<Self, RemoteError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let started = Conn::start(reader, writer, greeting, config.silence).await;
         let (conn, version) = started.map_err(|f| failed("init", &RelPath::root(), f))?;
         let mut session = Self {
             conn,
             features: features(&version),
+            extensions: offered(&version),
+            turns: (!features(&version).fsync).then(Arc::default),
+            bends_links: Arc::default(),
             root: config.root,
             entries_max: config.entries_max,
         };
@@ -140,6 +167,10 @@ impl Session for SftpSession {
         self.features
     }
 
+    fn extensions(&self) -> Vec<String> {
+        self.extensions.clone()
+    }
+
     fn is_closed(&self) -> bool {
         self.conn.is_ended()
     }
@@ -198,11 +229,7 @@ impl Session for SftpSession {
     }
 
     async fn symlink(&self, path: &RelPath, target: &[u8]) -> Result<(), RemoteError> {
-        let request = Request::Symlink {
-            target: Bytes::copy_from_slice(target),
-            link: self.absolute(path),
-        };
-        self.ask_done("symlink", path, request).await
+        self.make_link(path, target).await
     }
 
     async fn mkdir(&self, path: &RelPath, mode: u32) -> Result<(), RemoteError> {
@@ -221,11 +248,7 @@ impl Session for SftpSession {
     }
 
     async fn rename(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
-        let request = Request::Rename {
-            from: self.absolute(from),
-            to: self.absolute(to),
-        };
-        self.ask_done("rename", from, request).await
+        self.rename_to_free(from, to).await
     }
 
     async fn posix_rename(&self, from: &RelPath, to: &RelPath) -> Result<(), RemoteError> {
@@ -275,13 +298,10 @@ impl Session for SftpSession {
         mode: u32,
         exclusive: bool,
     ) -> Result<FileHandle, RemoteError> {
-        let exclusive = if exclusive { OPEN_EXCLUSIVE } else { 0 };
-        let request = Request::Open {
-            path: self.absolute(path),
-            flags: OPEN_WRITE | OPEN_CREATE | exclusive,
-            attrs: mode_attrs(mode),
-        };
-        self.ask_handle("open", path, request).await
+        if exclusive {
+            return self.open_new(path, mode).await;
+        }
+        self.open_again(path, mode).await
     }
 
     async fn read(&self, handle: &FileHandle, offset: u64, len: u32) -> Result<Bytes, RemoteError> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{Config, Handle, connect_stream};
-use russh::{ChannelMsg, Preferred, cipher};
+use russh::{ChannelMsg, Preferred, SshId, cipher};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -112,7 +112,7 @@ pub async fn connect(target: &Target, options: &ConnectOptions) -> Result<Remote
         options,
     };
     authenticate(&mut handle, &credentials, &verdict).await?;
-    open_sessions(handle, target, options).await
+    open_sessions(handle, target, options, &verdict).await
 }
 
 fn local_user() -> Option<String> {
@@ -131,6 +131,12 @@ fn client_config(checker: &Checker) -> Config {
     ];
     let defaults = Preferred::default();
     Config {
+        // Some servers take the arguments of a symlink in the order of the draft, except from who says this name.
+        client_id: SshId::Standard(Cow::Borrowed(concat!(
+            "SSH-2.0-roamhome_",
+            env!("CARGO_PKG_VERSION"),
+            " symlinks-as-OpenSSH"
+        ))),
         window_size: WINDOW_BYTES,
         maximum_packet_size: PACKET_BYTES,
         keepalive_interval: Some(KEEPALIVE),
@@ -139,6 +145,7 @@ fn client_config(checker: &Checker) -> Config {
         preferred: Preferred {
             cipher: Cow::Owned(ciphers.to_vec()),
             key: Cow::Owned(checker.known_algorithms_first(&defaults.key)),
+            host_key_certificates: Cow::Owned(checker.certificates(&defaults.key)),
             ..defaults
         },
         ..Config::default()
@@ -149,6 +156,7 @@ async fn open_sessions(
     handle: Handle<Checker>,
     target: &Target,
     options: &ConnectOptions,
+    verdict: &Verdict,
 ) -> Result<Remote, ConnectError> {
     let host = &target.host;
     let mut config = SftpConfig {
@@ -170,9 +178,15 @@ async fn open_sessions(
         futures_util::future::join_all(rest),
     )
     .await;
-    let rest = rest.unwrap_or_default().into_iter().flatten();
-    let rest: Vec<Arc<dyn Session>> = rest.map(|s| Arc::new(s) as Arc<dyn Session>).collect();
-    Ok(Remote::new(Arc::new(first), rest, handle))
+    let mut about = verdict.agreed();
+    let mut bulk: Vec<Arc<dyn Session>> = Vec::new();
+    for started in rest.unwrap_or_default() {
+        match started {
+            Ok(session) => bulk.push(Arc::new(session)),
+            Err(error) => about.fewer_sessions = error.to_string(),
+        }
+    }
+    Ok(Remote::new(Arc::new(first), bulk, handle).with_about(about))
 }
 
 async fn start_session(

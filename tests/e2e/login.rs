@@ -14,14 +14,14 @@ use crate::support::mounted::is_mounted;
 use crate::support::passwords::PasswordServer;
 
 /// An ssh-agent of its own; killed when dropped.
-struct Agent {
+pub(super) struct Agent {
     child: Child,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
 }
 
 impl Agent {
     /// Starts one that holds the key in the file `identity`.
-    fn with(site: &Site, identity: &Path) -> Self {
+    pub(super) fn with(site: &Site, identity: &Path) -> Self {
         let socket = site.path("agent");
         let child = Command::new("ssh-agent")
             .arg("-D")
@@ -32,10 +32,15 @@ impl Agent {
             .unwrap();
         let agent = Self { child, socket };
         eventually("the agent listens", || agent.socket.exists());
+        agent.add(identity);
+        agent
+    }
+
+    /// Gives it another key, with the certificate that lies beside it.
+    pub(super) fn add(&self, identity: &Path) {
         let mut add = Command::new("ssh-add");
         add.arg("-q").arg(identity);
-        run(add.env("SSH_AUTH_SOCK", &agent.socket));
-        agent
+        run(add.env("SSH_AUTH_SOCK", &self.socket));
     }
 }
 
@@ -48,13 +53,13 @@ impl Drop for Agent {
 }
 
 #[track_caller]
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {stderr}");
 }
 
-const PASSPHRASE: &str = "it's a long way";
+pub(super) const PASSPHRASE: &str = "it's a long way";
 
 /// Locks the key in the file `identity`.
 fn lock(identity: &Path) {
@@ -64,7 +69,7 @@ fn lock(identity: &Path) {
 }
 
 /// The command that mounts, with or without `--identity`, and with no agent.
-fn mount_command(machine: &Machine, identity: bool) -> Command {
+pub(super) fn mount_command(machine: &Machine, identity: bool) -> Command {
     let mut args = machine.mount_args();
     if !identity {
         let at = args.iter().position(|arg| arg == "--identity").unwrap();
@@ -76,13 +81,13 @@ fn mount_command(machine: &Machine, identity: bool) -> Command {
     command
 }
 
-fn said(command: &mut Command) -> Said {
+pub(super) fn said(command: &mut Command) -> Said {
     Said::new(&command.output().unwrap())
 }
 
 /// The home is there, and the daemon can log in once more by itself.
 #[track_caller]
-fn works(machine: &Machine, on_server: &Path) {
+pub(super) fn works(machine: &Machine, on_server: &Path) {
     assert!(is_mounted(&machine.home()));
     fs::write(machine.at("file"), "sent").unwrap();
     machine.flush();
@@ -123,13 +128,13 @@ fn a_locked_key_is_refused_without_a_terminal_unless_an_agent_has_it() {
 }
 
 /// A command on a terminal.
-struct Terminal {
+pub(super) struct Terminal {
     child: Child,
     shown: String,
 }
 
 impl Terminal {
-    fn run(command: &Command) -> Self {
+    pub(super) fn run(command: &Command) -> Self {
         let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
         let mut words: Vec<_> = [command.get_program()].map(quoted).to_vec();
         // Else it would keep the command from reading the terminal.
@@ -160,7 +165,7 @@ impl Terminal {
 
     /// Waits for a question that was not shown before, and types the answer.
     #[track_caller]
-    fn answer(&mut self, question: &str, answer: &str) {
+    pub(super) fn answer(&mut self, question: &str, answer: &str) {
         let before = self.shown.len();
         let output = self.child.stdout.as_mut().unwrap();
         while !self.shown[before..].contains(question) {
@@ -174,7 +179,7 @@ impl Terminal {
     }
 
     /// How it ended, and all that it showed.
-    fn end(mut self) -> (i32, String) {
+    pub(super) fn end(mut self) -> (i32, String) {
         let mut output = self.child.stdout.take().unwrap();
         output.read_to_string(&mut self.shown).unwrap();
         let status = self.child.wait().unwrap();
@@ -205,7 +210,7 @@ fn a_passphrase_is_asked_for_on_a_terminal() {
 }
 
 /// A server that knows passwords alone, and a machine whose mount means it.
-fn password_server(site: &Site) -> (PasswordServer, Machine) {
+pub(super) fn password_server(site: &Site) -> (PasswordServer, Machine) {
     let server = PasswordServer::start(&site.path("passwords"), &site.home(), PASSPHRASE);
     let target = "ada@127.0.0.1:/".to_owned();
     let machine = site.machine_at("m", target, server.port, &server.known_hosts);

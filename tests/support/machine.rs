@@ -39,6 +39,11 @@ pub(crate) struct Site {
 impl Site {
     /// A new server, and an empty directory for the home.
     pub(crate) fn new() -> Self {
+        Self::with(|_| String::new())
+    }
+
+    /// The same, with an sshd that has more lines in its configuration.
+    pub(crate) fn with(more: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::Builder::new().prefix("rh").tempdir().unwrap();
         // Users without privileges log in, too.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -46,7 +51,7 @@ impl Site {
         fs::create_dir(&keys).unwrap();
         fs::create_dir(dir.path().join("server")).unwrap();
         Self {
-            sshd: Sshd::start(&keys),
+            sshd: Sshd::start_with(&keys, more),
             dir,
         }
     }
@@ -388,10 +393,10 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 /// What can be seen of a file on any side: what it is, its permissions, its time in seconds, and its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     mode: u32,
     mtime: i64,
-    content: blake3::Hash,
+    pub(crate) content: blake3::Hash,
 }
 
 /// Everything below `root` but the server's own directory.

@@ -32,11 +32,20 @@ impl Drop for Sshd {
 impl Sshd {
     /// Starts one that keeps its keys in `dir`.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, |_| String::new())
+    }
+
+    /// The same, with lines of `sshd_config` that come first, and so count. They are asked for once `dir` holds
+    /// `host_key` and `identity`, each with its `.pub`.
+    pub(crate) fn start_with(dir: &Path, more: impl FnOnce(&Path) -> String) -> Self {
         let host_key = dir.join("host_key");
         let identity = dir.join("identity");
         let host_line = generate_identity(&host_key, "host").unwrap();
         let user_line = generate_identity(&identity, "user").unwrap();
+        fs::write(dir.join("host_key.pub"), &host_line).unwrap();
+        fs::write(dir.join("identity.pub"), &user_line).unwrap();
         fs::write(dir.join("authorized_keys"), user_line + "\n").unwrap();
+        let more = more(dir);
         let user =
             String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
         if user.trim() == "root" {
@@ -47,7 +56,7 @@ impl Sshd {
         fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host_line}\n")).unwrap();
         let config = dir.join("sshd_config");
         let text = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
+            "{more}ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
              UsePAM no\nStrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n",
             host_key.display(),

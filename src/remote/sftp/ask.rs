@@ -1,5 +1,8 @@
 //! One request and its reply, and what a wrong reply leads to.
 
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::Bytes;
 
 use super::SftpSession;
@@ -11,6 +14,29 @@ use crate::tree::RelPath;
 impl SftpSession {
     /// Sends `request` and takes what is expected out of the reply; `pick` hands back what it did not expect.
     pub(super) async fn ask<T>(
+        &self,
+        op: &'static str,
+        path: &RelPath,
+        request: Request,
+        pick: impl FnOnce(Reply) -> Result<T, Reply>,
+    ) -> Result<T, RemoteError> {
+        let turns = self.turns.as_ref().filter(|_| names_a_path(&request));
+        let Some(turns) = turns else {
+            return self.ask_now(op, path, request, pick).await;
+        };
+        let turn = turns.lock().await;
+        let mut asked = pin!(self.ask_now(op, path, request, pick));
+        // It is sent when it is first polled, and the next need not wait for its answer.
+        let first = std::future::poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx))).await;
+        drop(turn);
+        match first {
+            Poll::Ready(done) => done,
+            Poll::Pending => asked.await,
+        }
+    }
+
+    /// The same as `ask`, for who has the turn.
+    pub(super) async fn ask_now<T>(
         &self,
         op: &'static str,
         path: &RelPath,
@@ -37,10 +63,6 @@ impl SftpSession {
         path: &RelPath,
         request: Request,
     ) -> Result<(), RemoteError> {
-        let done = |reply| match reply {
-            Reply::Status(Status::Ok, _) => Ok(()),
-            other => Err(other),
-        };
         self.ask(op, path, request, done).await
     }
 
@@ -50,16 +72,8 @@ impl SftpSession {
         path: &RelPath,
         request: Request,
     ) -> Result<FileHandle, RemoteError> {
-        let handle = |reply| match reply {
-            Reply::Handle(handle) => Ok(handle),
-            other => Err(other),
-        };
         let id = self.ask(op, path, request, handle).await?;
-        // A copy, since the slice would keep the whole receive buffer alive while the file is open.
-        Ok(FileHandle {
-            id: Bytes::copy_from_slice(&id),
-            path: path.clone(),
-        })
+        Ok(opened(&id, path))
     }
 
     /// Ends the session because of what the server sent.
@@ -97,6 +111,42 @@ impl SftpSession {
         let message = "the server does not offer this";
         Err(RemoteError::new(ErrorKind::Unsupported, op, path, message))
     }
+}
+
+pub(super) fn done(reply: Reply) -> Result<(), Reply> {
+    match reply {
+        Reply::Status(Status::Ok, _) => Ok(()),
+        other => Err(other),
+    }
+}
+
+pub(super) fn handle(reply: Reply) -> Result<Bytes, Reply> {
+    match reply {
+        Reply::Handle(handle) => Ok(handle),
+        other => Err(other),
+    }
+}
+
+/// A copy, since the slice would keep the whole receive buffer alive while the file is open.
+pub(super) fn opened(id: &Bytes, path: &RelPath) -> FileHandle {
+    FileHandle {
+        id: Bytes::copy_from_slice(id),
+        path: path.clone(),
+    }
+}
+
+/// Whether it looks at or changes names, rather than what is open.
+fn names_a_path(request: &Request) -> bool {
+    !matches!(
+        request,
+        Request::Read { .. }
+            | Request::Write { .. }
+            | Request::Close(_)
+            | Request::Fstat(_)
+            | Request::Fsetstat(..)
+            | Request::Readdir(_)
+            | Request::Extended(Extended::Fsync(_) | Extended::CopyData { .. } | Extended::Limits)
+    )
 }
 
 pub(super) fn failed(op: &'static str, path: &RelPath, fault: Fault) -> RemoteError {

@@ -77,10 +77,28 @@ pub(super) fn offers(version: &Version, (name, number): (&[u8], &[u8])) -> bool 
     version.offers(name, number)
 }
 
+/// So much is shown of what a server offers.
+const SHOWN_MAX: usize = 64;
+
+/// What a server says that it offers, safe to be shown.
+pub(super) fn offered(version: &Version) -> Vec<String> {
+    let shown = |(name, number): &(Bytes, Bytes)| {
+        let text = format!("{} {}", name.escape_ascii(), number.escape_ascii());
+        text.chars().take(SHOWN_MAX).collect()
+    };
+    version
+        .extensions
+        .iter()
+        .take(SHOWN_MAX)
+        .map(shown)
+        .collect()
+}
+
 pub(super) fn features(version: &Version) -> Features {
     Features {
         posix_rename: offers(version, extension::POSIX_RENAME),
-        hardlink: offers(version, extension::HARDLINK),
+        // One server offers it and answers that it is done, and does nothing. It does not offer the other.
+        hardlink: offers(version, extension::HARDLINK) && offers(version, extension::FSYNC),
         fsync: offers(version, extension::FSYNC),
         lsetstat: offers(version, extension::LSETSTAT),
         statvfs: offers(version, extension::STATVFS),

@@ -1,11 +1,14 @@
-//! Logging in: keys that were named, the agent, the usual keys, keys behind a passphrase, the password.
+//! Logging in: keys that were named, the agent, the usual keys, keys behind a passphrase, each with its certificate, the
+//! password, and what the server asks. A server that wants several of them gets one after the other.
+
+mod agent;
+mod certificate;
+mod questions;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive};
-use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
+use russh::client::{AuthResult, Handle};
 use russh::keys::{
     Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, load_secret_key,
 };
@@ -19,8 +22,8 @@ use crate::remote::connect::unreachable;
 
 /// The keys that `ssh` tries by itself.
 const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
-/// Rounds of questions that a server may ask.
-const QUESTION_ROUNDS: usize = 8;
+/// Means that a server may want one after the other.
+const MEANS_MAX: usize = 4;
 
 /// A secret that somebody is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,11 @@ pub enum SecretRequest {
         /// Whether the answer may be shown while it is typed.
         echo: bool,
     },
+    /// Nothing: something to be told, such as that a key wants to be touched.
+    Notice {
+        /// In the asker's words.
+        text: String,
+    },
 }
 
 /// Who wants to log in, and with what.
@@ -62,6 +70,8 @@ struct Login<'a> {
     tried: Vec<String>,
     /// A key that waits for its passphrase.
     locked: Option<PathBuf>,
+    /// The server took something, and wants more.
+    partial: bool,
     /// The hash for signatures of RSA keys, asked for once.
     rsa_hash: Option<Option<HashAlg>>,
 }
@@ -80,6 +90,7 @@ pub(super) async fn authenticate(
         methods: MethodSet::empty(),
         tried: Vec::new(),
         locked: None,
+        partial: false,
         rsa_hash: None,
     };
     if login.run().await? {
@@ -111,6 +122,19 @@ impl Login<'_> {
         if self.heard(none)? {
             return Ok(true);
         }
+        for _ in 0..MEANS_MAX {
+            self.partial = false;
+            if self.by_any_means().await? {
+                return Ok(true);
+            }
+            if !self.partial {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    async fn by_any_means(&mut self) -> Step {
         let options = self.with.options;
         let mut locked = Vec::new();
         if self.offered(MethodKind::PublicKey) {
@@ -150,10 +174,21 @@ impl Login<'_> {
         match answer.map_err(|e| self.gone(e))? {
             AuthResult::Success => Ok(true),
             AuthResult::Failure {
-                remaining_methods, ..
+                remaining_methods,
+                partial_success,
             } => {
-                self.methods = remaining_methods;
+                self.refused(remaining_methods, partial_success);
                 Ok(false)
+            }
+        }
+    }
+
+    fn refused(&mut self, remaining: MethodSet, partial: bool) {
+        self.methods = remaining;
+        if partial {
+            self.partial = true;
+            if let Some(taken) = self.tried.last_mut() {
+                taken.push_str(" (taken, but not enough)");
             }
         }
     }
@@ -207,6 +242,12 @@ impl Login<'_> {
     }
 
     async fn key(&mut self, key: PrivateKey, path: &Path) -> Step {
+        if self.certificate(&key, path).await? {
+            return Ok(true);
+        }
+        if !self.offered(MethodKind::PublicKey) {
+            return Ok(false);
+        }
         self.tried.push(format!("key {}", path.display()));
         let hash = self.hash_for(&key.algorithm()).await?;
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
@@ -215,38 +256,6 @@ impl Login<'_> {
             .authenticate_publickey(self.with.user, key)
             .await;
         self.heard(answer)
-    }
-
-    /// Tries the agent's keys, or one of them.
-    async fn agent(&mut self, only: Option<&PublicKey>) -> Step {
-        let Ok(mut agent) = AgentClient::connect_env().await else {
-            return Ok(false);
-        };
-        let keys = agent.request_identities().await.unwrap_or_default();
-        for identity in keys {
-            let AgentIdentity::PublicKey { key, comment } = identity else {
-                continue;
-            };
-            if only.is_some_and(|only| only.key_data() != key.key_data()) {
-                continue;
-            }
-            if !self.offered(MethodKind::PublicKey) {
-                break;
-            }
-            self.tried.push(format!("agent's key {comment}"));
-            let hash = self.hash_for(&key.algorithm()).await?;
-            let user = self.with.user;
-            let signed = self
-                .handle
-                .authenticate_publickey_with(user, key, hash, &mut agent);
-            // An agent that does not sign says nothing about the server.
-            if let Ok(answer) = signed.await
-                && self.heard(Ok(answer))?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     async fn hash_for(&mut self, algorithm: &Algorithm) -> Result<Option<HashAlg>, ConnectError> {
@@ -281,44 +290,6 @@ impl Login<'_> {
             user: self.with.user.to_owned(),
             host: self.with.host.to_owned(),
         }
-    }
-
-    async fn questions(&mut self) -> Step {
-        if !self.offered(MethodKind::KeyboardInteractive) || self.with.options.secrets.is_none() {
-            return Ok(false);
-        }
-        self.tried.push("keyboard-interactive".to_owned());
-        let user = self.with.user;
-        let started = self
-            .handle
-            .authenticate_keyboard_interactive_start(user, None);
-        let mut answer = started.await.map_err(|e| self.gone(e))?;
-        for _ in 0..QUESTION_ROUNDS {
-            let prompts = match answer {
-                Interactive::Success => return Ok(true),
-                Interactive::Failure { .. } => return Ok(false),
-                Interactive::InfoRequest { prompts, .. } => prompts,
-            };
-            let mut responses = Vec::new();
-            for prompt in prompts {
-                let request = match prompt.prompt.to_lowercase().contains("password") {
-                    true => self.password_request(),
-                    false => SecretRequest::Question {
-                        prompt: prompt.prompt,
-                        echo: prompt.echo,
-                    },
-                };
-                let Some(response) = self.secret(request).await else {
-                    return Ok(false);
-                };
-                responses.push(response);
-            }
-            let responded = self
-                .handle
-                .authenticate_keyboard_interactive_respond(responses);
-            answer = responded.await.map_err(|e| self.gone(e))?;
-        }
-        Ok(false)
     }
 
     /// Asks for a secret where blocking is allowed.

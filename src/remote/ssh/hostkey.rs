@@ -1,21 +1,26 @@
-//! Is this the right server? Its key against the `known_hosts` files.
+//! Is this the right server? Its key, or its certificate, against the `known_hosts` files.
+
+mod certificate;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use russh::client::{DisconnectReason, Handler};
+use russh::Names;
+use russh::client::{DisconnectReason, Handler, Session};
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
-use super::known_hosts::{self, Line};
+use super::known_hosts::{self, Line, Mark};
 use super::{ConnectOptions, HostKeyPolicy};
-use crate::remote::{ConnectError, Target};
+use crate::remote::{About, ConnectError, Target};
 
 /// What the connection's task learns and its errors do not tell: why a server's key was refused, and whether the
 /// link broke or the server hung up.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
+    /// What both sides agreed on.
+    agreed: Mutex<About>,
     refusal: Mutex<Option<ConnectError>>,
     lost: AtomicBool,
 }
@@ -31,6 +36,15 @@ impl Verdict {
     /// Whether the link broke, rather than the server saying goodbye.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// What both sides agreed on.
+    pub(super) fn agreed(&self) -> About {
+        self.about(|about| about.clone())
+    }
+
+    fn about<T>(&self, with: impl FnOnce(&mut About) -> T) -> T {
+        with(&mut self.agreed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn set(&self, error: ConnectError) {
@@ -62,7 +76,8 @@ impl Checker {
     pub(super) fn known_algorithms_first(&self, defaults: &[Algorithm]) -> Vec<Algorithm> {
         let known = self.known().unwrap_or_default();
         let is_known = |algorithm: &Algorithm| {
-            let keys = known.iter().filter_map(|(_, line)| line.key.as_ref());
+            let own = known.iter().filter(|(_, line)| line.mark == Mark::Own);
+            let keys = own.filter_map(|(_, line)| line.key.as_ref());
             let mut known = keys.map(PublicKey::algorithm);
             known.any(|known| match (algorithm, known) {
                 (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
@@ -87,31 +102,46 @@ impl Checker {
         Ok(known)
     }
 
+    /// The same; a file that cannot be read may know the server, so nobody passes for new.
+    fn known_or_refused(&self) -> Result<Vec<(&Path, Line)>, ConnectError> {
+        self.known().map_err(|source| ConnectError::Io {
+            what: format!("whether {} is known cannot be told", self.host),
+            source,
+        })
+    }
+
+    fn check_revoked(&self, key: &PublicKey) -> Result<(), ConnectError> {
+        let is_revoked = |line: &Line| {
+            let same = line.key.as_ref().map(PublicKey::key_data) == Some(key.key_data());
+            same && line.mark == Mark::Revoked
+        };
+        let known = self.known_or_refused()?;
+        match known.iter().find(|(_, line)| is_revoked(line)) {
+            None => Ok(()),
+            Some((file, line)) => Err(ConnectError::HostKeyRevoked {
+                host: self.host.clone(),
+                fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+                file: file.to_path_buf(),
+                line: line.number,
+            }),
+        }
+    }
+
     fn check(&self, key: &PublicKey) -> Result<(), ConnectError> {
         let host = self.host.clone();
-        // A file that cannot be read may know the server, so nobody passes for new.
-        let known = self.known().map_err(|source| ConnectError::Io {
-            what: format!("whether {host} is known cannot be told"),
-            source,
-        })?;
+        let known = self.known_or_refused()?;
         let is_shown = |line: &Line| {
             let key_data = line.key.as_ref().map(PublicKey::key_data);
             key_data == Some(key.key_data())
         };
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        if let Some((file, line)) = known.iter().find(|(_, l)| l.revoked && is_shown(l)) {
-            return Err(ConnectError::HostKeyRevoked {
-                host,
-                fingerprint,
-                file: file.to_path_buf(),
-                line: line.number,
-            });
-        }
-        if known.iter().any(|(_, line)| is_shown(line)) {
+        self.check_revoked(key)?;
+        let mut own = known.iter().filter(|(_, line)| line.mark == Mark::Own);
+        if own.clone().any(|(_, line)| is_shown(line)) {
             return Ok(());
         }
         // A key of another kind than the known ones counts as changed too: it could be anybody's.
-        if let Some((file, old)) = known.iter().find(|(_, line)| !line.revoked) {
+        if let Some((file, old)) = own.next() {
             let name = known_hosts::name(&host, self.port);
             let remedy = format!(
                 "if the server was given a new key, ask its administrator whether this is it, remove the old \
@@ -154,15 +184,34 @@ impl Handler for Checker {
         &mut self,
         shown: &PublicKeyOrCertificate,
     ) -> Result<bool, russh::Error> {
-        let PublicKeyOrCertificate::PublicKey { key, .. } = shown else {
-            return Ok(false); // certificates are not asked for
+        let checked = match shown {
+            PublicKeyOrCertificate::PublicKey { key, .. } => self.check(key),
+            PublicKeyOrCertificate::Certificate(certificate) => self.check_certificate(certificate),
         };
-        let checked = self.check(key);
+        let kind = match shown.certificate() {
+            Some(certificate) => certificate.algorithm().to_certificate_type(),
+            None => shown.public_key().algorithm().to_string(),
+        };
+        self.verdict.about(|about| about.host_key = kind);
         let trusted = checked.is_ok();
         if let Err(error) = checked {
             self.verdict.set(error);
         }
         Ok(trusted)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _shared_secret: Option<&[u8]>,
+        names: &Names,
+        _session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.verdict.about(|about| {
+            about.transport = "russh";
+            about.cipher = names.cipher.as_ref().to_owned();
+            about.key_exchange = names.kex.as_ref().to_owned();
+        });
+        Ok(())
     }
 
     async fn disconnected(

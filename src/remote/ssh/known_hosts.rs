@@ -21,8 +21,19 @@ pub(super) struct Line {
     pub(super) number: usize,
     /// The key; nothing if it is of a kind that we do not speak.
     pub(super) key: Option<PublicKey>,
+    /// What the key is good for.
+    pub(super) mark: Mark,
+}
+
+/// What a line says of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It is the server's.
+    Own,
+    /// It vouches for servers by certificates.
+    Authority,
     /// Nobody with this key is to be trusted.
-    pub(super) revoked: bool,
+    Revoked,
 }
 
 /// The server as such files call it.
@@ -48,14 +59,15 @@ fn about(text: &[u8], name: &str) -> Vec<Line> {
     parsed.collect()
 }
 
-/// A line about the server `name`. Authorities vouch for certificates, which are not asked for.
+/// A line about the server `name`.
 fn parse(number: usize, line: &[u8], name: &str) -> Option<Line> {
     let line = String::from_utf8_lossy(line);
     let mut fields = line.split_ascii_whitespace().peekable();
     let mark = fields.next_if(|field| field.starts_with('@'));
-    let revoked = match mark {
-        None => false,
-        Some("@revoked") => true,
+    let mark = match mark {
+        None => Mark::Own,
+        Some("@revoked") => Mark::Revoked,
+        Some("@cert-authority") => Mark::Authority,
         Some(_) => return None,
     };
     let (hosts, kind, key) = (fields.next()?, fields.next()?, fields.next()?);
@@ -65,7 +77,7 @@ fn parse(number: usize, line: &[u8], name: &str) -> Option<Line> {
     Some(Line {
         number,
         key: PublicKey::from_openssh(&format!("{kind} {key}")).ok(),
-        revoked,
+        mark,
     })
 }
 
@@ -89,7 +101,7 @@ fn names(hosts: &str, name: &str) -> bool {
 }
 
 /// Whether `pattern`, in which `*` is anything and `?` any character, fits all of `text`.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     // Where to go on if what follows the last star does not fit.
     let mut star = None;
     let (mut at, mut seen) = (0, 0);
@@ -189,11 +201,16 @@ mod tests {
         let lines = about(&[text.as_bytes(), b"\xff\xff\n"].concat(), "host");
         let found: Vec<_> = lines
             .iter()
-            .map(|line| (line.number, line.key.is_some(), line.revoked))
+            .map(|line| (line.number, line.key.is_some(), line.mark))
             .collect();
         assert_eq!(
             found,
-            [(1, false, false), (2, true, false), (3, true, true)]
+            [
+                (1, false, Mark::Own),
+                (2, true, Mark::Own),
+                (3, true, Mark::Revoked),
+                (4, true, Mark::Authority)
+            ]
         );
     }
 

@@ -1,0 +1,295 @@
+//! The system's `ssh` as a transport: what it is told, and what its words mean.
+//!
+//! Everything in ssh_config holds, since `ssh` reads it. The command line adds what a session needs, what was set for
+//! this home, and what is wanted nowhere: forwarding, a terminal, local commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::connect::{no_sftp, unreachable};
+use super::super::{ConnectError, HostKeyPolicy, Remote, SecretSource, SftpConfig};
+use super::askpass::Askpass;
+use super::{Ended, Opening, Program, open};
+
+/// How long a person may take to answer what `ssh` asks.
+const PERSON: Duration = Duration::from_secs(180);
+/// How long `ssh` may take for a jump, a ticket and a login by itself.
+const LOGIN: Duration = Duration::from_secs(30);
+/// What `ssh` exits with when it, not the remote program, failed.
+const SSH_FAILED: i32 = 255;
+
+/// How to connect by `ssh`.
+#[derive(Clone)]
+pub struct SshProgram {
+    /// The program and its first arguments; never empty.
+    pub command: Vec<String>,
+    /// The login name, if it was named.
+    pub user: Option<String>,
+    /// The host, as `ssh` knows it.
+    pub host: String,
+    /// The port, if it was named.
+    pub port: Option<u16>,
+    /// The home.
+    pub path: String,
+    /// The only key to log in with, if one was set.
+    pub identity: Option<PathBuf>,
+    /// The file of known host keys, if one was set.
+    pub known_hosts: Option<PathBuf>,
+    /// Whether a new host is trusted; otherwise ssh_config says.
+    pub host_key_policy: HostKeyPolicy,
+    /// Answers what `ssh` asks; without, it asks nobody.
+    pub secrets: Option<SecretSource>,
+    /// Answers what it asks by being run: this program, which calls [`super::answer_ssh`] then.
+    pub askpass: PathBuf,
+    /// Sessions: one for those who wait, the rest for bulk. Each is an `ssh` of its own, which is cheap where ssh_config
+    /// sets up a `ControlMaster`.
+    pub sessions: usize,
+    /// A server that owes an answer and says nothing for this long is given up.
+    pub silence: Duration,
+}
+
+impl SshProgram {
+    fn argv(&self, asks: bool) -> Vec<OsString> {
+        let mut argv: Vec<OsString> = self.command.iter().map(OsString::from).collect();
+        let mut option = |key: &str, value: &str| argv.push(format!("-o{key}={value}").into());
+        option("BatchMode", if asks { "no" } else { "yes" });
+        for (key, value) in [
+            ("ForwardX11", "no"),
+            ("ForwardAgent", "no"),
+            ("ClearAllForwardings", "yes"),
+            ("PermitLocalCommand", "no"),
+            ("RemoteCommand", "none"),
+            ("RequestTTY", "no"),
+            ("ConnectTimeout", "10"),
+            // A dead link is noticed although nothing is asked.
+            ("ServerAliveInterval", "3"),
+            ("ServerAliveCountMax", "2"),
+        ] {
+            option(key, value);
+        }
+        if asks {
+            option("NumberOfPasswordPrompts", "1");
+        }
+        if self.host_key_policy == HostKeyPolicy::AcceptNew {
+            option("StrictHostKeyChecking", "accept-new");
+        }
+        for (key, path) in [
+            ("UserKnownHostsFile", &self.known_hosts),
+            ("IdentityFile", &self.identity),
+        ] {
+            if let Some(path) = path {
+                let path = path.to_string_lossy().replace('%', "%%");
+                option(key, &format!("\"{path}\""));
+            }
+        }
+        if self.identity.is_some() {
+            option("IdentitiesOnly", "yes");
+        }
+        if let Some(port) = self.port {
+            option("Port", &port.to_string());
+        }
+        if let Some(user) = &self.user {
+            option("User", user);
+        }
+        argv.extend(["-s", "--", &self.host, "sftp"].map(OsString::from));
+        argv
+    }
+}
+
+/// Connects by `ssh`.
+pub async fn connect_ssh(ssh: &SshProgram) -> Result<Remote, ConnectError> {
+    let askpass = match &ssh.secrets {
+        Some(secrets) => Some(Askpass::start(secrets.clone()).map_err(|source| {
+            let what = "a socket for what ssh asks".to_owned();
+            ConnectError::Io { what, source }
+        })?),
+        None => None,
+    };
+    let program = |asks: Option<&Askpass>| Program {
+        argv: ssh.argv(asks.is_some()),
+        env: asks.map_or_else(Vec::new, |askpass| askpass.env(&ssh.askpass)),
+    };
+    let config = SftpConfig {
+        root: ssh.path.clone().into_bytes(),
+        silence: ssh.silence,
+        ..SftpConfig::default()
+    };
+    let opening = Opening {
+        host: &ssh.host,
+        config: &config,
+        sessions: ssh.sessions,
+        greeting: if askpass.is_some() { PERSON } else { LOGIN },
+        transport: "ssh",
+    };
+    let first = program(askpass.as_ref());
+    // What was asked once cannot be told twice.
+    let others = || program(askpass.as_ref().filter(|askpass| !askpass.asked_once()));
+    let opened = open(&opening, &first, others, |ended| explain(ssh, &ended));
+    match &askpass {
+        None => opened.await,
+        // Nobody answered: ssh would try an empty password, and be counted as an attack.
+        Some(askpass) => tokio::select! {
+            biased;
+            opened = opened => opened,
+            question = askpass.unanswered() => Err(ConnectError::AuthRefused {
+                host: ssh.host.clone(),
+                user: ssh.user.clone().unwrap_or_else(|| "you".to_owned()),
+                tried: vec![format!("ssh, which asks {question:?}")],
+                locked: None,
+            }),
+        },
+    }
+}
+
+/// What the end of `ssh` means. Its words are all that there is to go by.
+fn explain(ssh: &SshProgram, ended: &Ended) -> ConnectError {
+    let host = ssh.host.as_str();
+    let says = |words: &str| ended.said.iter().rev().find(|line| line.contains(words));
+    let any = |all: &[&str]| all.iter().find_map(|words| says(words));
+    if let Some(line) = any(&["Permission denied (", "Too many authentication failures"]) {
+        return ConnectError::AuthRefused {
+            host: host.to_owned(),
+            user: ssh.user.clone().unwrap_or_else(|| "you".to_owned()),
+            tried: vec![format!("ssh, which says {line:?}")],
+            locked: None,
+        };
+    }
+    if let Some(line) = any(&[
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "Host key verification failed",
+        "host key is known for",
+    ]) {
+        return ConnectError::HostKeyRefused {
+            host: host.to_owned(),
+            reason: line.trim_matches(['@', ' ']).to_owned(),
+        };
+    }
+    if let Some(line) = any(&["subsystem request failed", "sftp-server: "]) {
+        return no_sftp(host, line);
+    }
+    if let Some(line) = any(&[
+        "Bad configuration option",
+        "bad configuration options",
+        "Bad owner or permissions",
+        "unknown option",
+        "usage: ssh",
+    ]) {
+        return ConnectError::Refusing {
+            program: "ssh".to_owned(),
+            reason: line.clone(),
+        };
+    }
+    match ended.code() {
+        Some(SSH_FAILED) | None => unreachable(host, ended.reason()),
+        // Whatever else it is, it is the remote program's.
+        Some(_) => no_sftp(host, ended.reason()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{ErrorKind, RemoteError};
+    use super::*;
+    use crate::tree::RelPath;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    fn ssh() -> SshProgram {
+        SshProgram {
+            command: vec!["ssh".into(), "-F".into(), "/c".into()],
+            user: Some("ann".into()),
+            host: "nas".into(),
+            port: Some(2222),
+            path: "/h".into(),
+            identity: Some("/a b/100%".into()),
+            known_hosts: None,
+            host_key_policy: HostKeyPolicy::AcceptNew,
+            secrets: None,
+            askpass: "/p".into(),
+            sessions: 2,
+            silence: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn ssh_is_told_what_was_set_after_what_the_user_says() {
+        let argv = ssh().argv(false).join(&OsString::from(" "));
+        let argv = argv.to_str().unwrap();
+        assert!(argv.starts_with("ssh -F /c -oBatchMode=yes "), "{argv}");
+        assert!(argv.ends_with(" -s -- nas sftp"), "{argv}");
+        for part in [
+            "-oUser=ann",
+            "-oPort=2222",
+            "-oIdentityFile=\"/a b/100%%\"",
+            "-oIdentitiesOnly=yes",
+            "-oStrictHostKeyChecking=accept-new",
+            "-oForwardAgent=no",
+        ] {
+            assert!(argv.contains(part), "{argv} lacks {part}");
+        }
+        let quiet = SshProgram {
+            user: None,
+            port: None,
+            identity: None,
+            host_key_policy: HostKeyPolicy::Strict,
+            ..ssh()
+        };
+        let argv = quiet.argv(true).join(&OsString::from(" "));
+        let argv = argv.to_str().unwrap();
+        for part in ["-oUser=", "-oPort=", "-oIdentit", "-oStrict", "KnownHosts"] {
+            assert!(!argv.contains(part), "{argv} has {part}");
+        }
+    }
+
+    #[test]
+    fn each_end_of_ssh_means_something() {
+        for (code, said, meant) in [
+            (
+                255,
+                "ann@nas: Permission denied (publickey).",
+                "nas refuses ann",
+            ),
+            (255, "Host key verification failed.", "host key of nas"),
+            (
+                255,
+                "ssh: Could not resolve hostname nas: Name or service not known",
+                "nas cannot be reached",
+            ),
+            (
+                255,
+                "ssh: connect to host nas port 22: Connection refused",
+                "nas cannot be reached",
+            ),
+            (
+                255,
+                "subsystem request failed on channel 0",
+                "nas offers no SFTP",
+            ),
+            (
+                255,
+                "command-line: line 0: Bad configuration option: x",
+                "ssh",
+            ),
+            (
+                127,
+                "sh: sftp-server: command not found",
+                "nas offers no SFTP",
+            ),
+        ] {
+            let ended = Ended {
+                error: RemoteError::new(ErrorKind::Disconnected, "init", &RelPath::root(), "x"),
+                status: Some(ExitStatus::from_raw(code << 8)),
+                said: vec!["Warning: first".into(), said.into()],
+            };
+            let error = explain(&ssh(), &ended);
+            let text = error.to_string();
+            assert!(
+                text.contains(meant) && text.contains(said.trim_end_matches('.')),
+                "{text}"
+            );
+            let waits = meant.contains("reached");
+            assert_eq!(error.needs_person(), !waits, "{text}");
+        }
+    }
+}
