@@ -183,6 +183,25 @@ impl<'a> View<'a> {
         Ok(files)
     }
 
+    /// The first `limit` files of the base tree with a size from `least` up to `most` bytes, smaller ones first.
+    pub fn base_files_sized(
+        &self,
+        least: u64,
+        most: u64,
+        limit: usize,
+    ) -> Result<Vec<(Place, BaseEntry)>> {
+        let key = |size: u64, mtime| ((size.min(i64::MAX as u64), mtime), first_place(NodeId(0)));
+        let start = Bound::Included(key(least, i64::MIN));
+        let end = ((most.min(i64::MAX as u64), i64::MAX), first_place(BEYOND));
+        let mut files = Vec::new();
+        for ((_, place), ()) in self.range::<BaseLike>(start, &end, limit)? {
+            let base = self.base(&place)?;
+            let file = base.filter(|base| base.version.kind == Kind::File);
+            files.extend(file.map(|base| (place, base)));
+        }
+        Ok(files)
+    }
+
     /// What was seen on the server at a place, if it differs from base.
     pub fn observation(&self, place: &Place) -> Result<Option<Observation>> {
         self.get::<Remote>(place)
