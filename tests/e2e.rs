@@ -5,6 +5,7 @@ mod databases;
 mod ending;
 mod faults;
 mod kill;
+mod large;
 mod login;
 mod names;
 mod network;

@@ -212,7 +212,7 @@ fn forget_large(shared: &Shared) -> Result<(), ReplicaError> {
     let least = shared.options.large.delta_from;
     let large = shared
         .replica
-        .view(|view| view.base_files_sized(least, u64::MAX, usize::MAX))?;
+        .view(|view| view.base_files((least, i64::MIN), (u64::MAX, i64::MAX), usize::MAX))?;
     let kept = large.into_iter().filter_map(|(_, base)| base.version.hash);
     let store = shared.replica.content();
     store.retain_chunks(&kept.collect())?;

@@ -66,7 +66,7 @@ pub(super) fn sources(
     };
     let alike = shared
         .replica
-        .view(|view| view.base_files_sized(node.size, node.size, MOST_ALIKE))?;
+        .view(|view| view.base_files((node.size, i64::MIN), (node.size, i64::MAX), MOST_ALIKE))?;
     let is_known = |version: &Version| version.hash.is_some() && version.size == node.size;
     let are_alike = alike.iter().any(|(_, base)| is_known(&base.version))
         || lock(&shared.put_aside).iter().any(|(v, _)| is_known(v));
@@ -182,7 +182,7 @@ pub(super) enum OpenError {
 fn equal(shared: &Shared, new: &Chunks) -> Result<Vec<(RelPath, Version)>, ReplicaError> {
     let alike = shared
         .replica
-        .view(|view| view.base_files_sized(new.size, new.size, MOST_ALIKE))?;
+        .view(|view| view.base_files((new.size, i64::MIN), (new.size, i64::MAX), MOST_ALIKE))?;
     let mut found = Vec::new();
     for (place, base) in alike {
         let is_equal = base.version.hash == Some(new.hash);
