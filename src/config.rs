@@ -108,6 +108,8 @@ pub struct Config {
     pub publish: Publish,
     /// Whether the server makes files durable before they replace others.
     pub server_fsync: bool,
+    /// Whether the server copies what it has of a large file that changed.
+    pub delta: bool,
     /// A pass that removes more files and directories than this, and more than the share below, asks first.
     pub guard_removed_count: u64,
     /// The share of all files and directories, 0 to 1.

@@ -35,7 +35,7 @@ pub use flush::Left;
 pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
 pub use keep::{KeptItem, KeptWhere, Shelf};
 pub use link::{LinkState, LinkView};
-pub use options::{Connect, EngineOptions, LinkError, Publish};
+pub use options::{Connect, EngineOptions, Large, LinkError, Publish};
 pub use port::{Done, Events, Fetch, FetchError, Space};
 pub use reconcile::{DryRun, PassError, PassReport, Scope};
 pub use status::{EngineStatus, TransferView};

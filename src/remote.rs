@@ -40,4 +40,7 @@ pub use ssh::{
     locked_identity,
 };
 pub use target::{SSH_PORT, Target, TargetError};
-pub use transfer::{TRANSFER_WINDOW, TransferError, Upload, download, upload};
+pub use transfer::{
+    Heard, Part, Parts, TRANSFER_WINDOW, TransferError, Upload, assemble, download, matching,
+    upload,
+};

@@ -1,6 +1,7 @@
 //! What this machine has: the index (SQLite and a journal in front of it) and the content store.
 
 mod check;
+mod chunks;
 mod clone;
 mod columns;
 mod content;
@@ -25,7 +26,8 @@ mod view;
 mod writer;
 
 pub use check::{CheckReport, Finding, check, check_content};
-pub use content::{ContentStore, StagingFile};
+pub use chunks::{Chunk, Chunks, Digest, Digested, average_for, average_like};
+pub use content::{ContentStore, DownloadNote, StagingFile, UploadNote};
 pub use error::ReplicaError;
 pub use index::Replica;
 pub use moment::{Member, Moment};

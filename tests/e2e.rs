@@ -7,6 +7,7 @@ mod doctor;
 mod ending;
 mod faults;
 mod kill;
+mod large;
 mod login;
 mod names;
 mod network;

@@ -11,6 +11,7 @@ mod demo;
 mod e2e;
 mod engine;
 mod hostile;
+mod large;
 mod looks;
 mod mount;
 mod patience;

@@ -42,6 +42,9 @@ fn human(status: &Status, now: i64) -> String {
         let text = format!("{conflicts}: `roamhome conflicts list`");
         rows.push(row("undecided", &text));
     }
+    for lacking in &status.lacks {
+        rows.push(row("lacks", lacking));
+    }
     if let Some(guard) = &status.guard {
         rows.push(row("waiting", &guard.message));
     }
@@ -176,6 +179,7 @@ mod tests {
                 backups: 0,
             },
             conflicts: 2,
+            lacks: vec!["copy-data: it costs".into()],
             guard: Some(GuardQuestion {
                 guard: "mass_removal".into(),
                 message: "removes all".into(),
@@ -190,6 +194,7 @@ unsent      1 change (2.0 KiB), the oldest from 60 s ago
 here        1 file of 3 nodes, 100 B of content, 0 backups
 last pass   3, 10 s ago: sent 1 file
 undecided   2 conflicts: `roamhome conflicts list`
+lacks       copy-data: it costs
 waiting     removes all
 
 transfers

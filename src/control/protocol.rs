@@ -249,6 +249,9 @@ pub struct Status {
     /// Conflicts that nobody has decided about yet.
     #[serde(default)]
     pub conflicts: u64,
+    /// What the server lacks, and what that costs, while there is a link; for people.
+    #[serde(default)]
+    pub lacks: Vec<String>,
     /// A question that holds up passes; null usually.
     pub guard: Option<GuardQuestion>,
 }

@@ -155,6 +155,7 @@ impl Control for Answers {
                 backups: status.backups,
             },
             conflicts: status.conflicts,
+            lacks: status.lacks,
             guard: status.guards.first().map(question_of),
         })
     }

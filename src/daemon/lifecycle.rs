@@ -17,7 +17,7 @@ use super::{MountRequest, failure, fresh};
 use crate::clock;
 use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
-use crate::engine::{Engine, EngineOptions, FetchError, LinkState, Publish};
+use crate::engine::{Engine, EngineOptions, FetchError, Large, LinkState, Publish};
 use crate::fs::{Home, HomeOptions, HostScope};
 use crate::fuse::{self, MountOptions, Mounted, Notices, Unmount};
 use crate::replica::Replica;
@@ -329,6 +329,10 @@ fn engine_options(config: &Config) -> EngineOptions {
             config::Publish::Aside => Publish::Aside,
         },
         server_fsync: config.server_fsync,
+        large: Large {
+            delta: config.delta,
+            ..Large::default()
+        },
         transfers_at_once: usize::from(config.uploads_in_flight),
         guard: GuardLimits {
             removed_count: config.guard_removed_count,
@@ -368,8 +372,8 @@ mod tests {
             (own.prefer, own.publish, own.transfers_at_once)
         );
         assert_eq!(
-            (given.keep_replaced, given.server_fsync),
-            (own.keep_replaced, own.server_fsync)
+            (given.keep_replaced, given.server_fsync, given.large),
+            (own.keep_replaced, own.server_fsync, own.large)
         );
     }
 }

@@ -315,7 +315,7 @@ async fn compare(
         return Ok(None);
     };
     let session = remote.bulk().as_ref();
-    let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
+    let Some(mut fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
         return Ok(None);
     };
     if !fetched.version.same_content(version) {
@@ -324,5 +324,8 @@ async fn compare(
     let equal = version.size == 0 || shared.replica.content().equals(id, &fetched.file)?;
     let node = shared.replica.view(|view| view.node(id))?;
     let equal = equal && node.is_some_and(|node| node.data_seq == seq);
+    if equal {
+        fetch::remember(shared, fetched.take_chunks());
+    }
     Ok(equal.then_some(fetched.version.hash))
 }

@@ -1,6 +1,5 @@
 //! Bringing content here: for a program that waits, for a plan that needs it, for a comparison.
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::apply;
@@ -8,10 +7,14 @@ use super::link::LinkState;
 use super::scan::{self, ScanError};
 use super::shared::{Shared, Waiting, contained, lock};
 use super::{Done, FetchError};
-use crate::remote::{self, ErrorKind, Remote, RemoteError, Session, TransferError};
-use crate::replica::{Content, Observation, ReplicaError, StagingFile};
+use crate::remote::{ErrorKind, Remote, RemoteError};
+use crate::replica::{Chunks, Content, Observation, ReplicaError};
 use crate::sync::Guard;
-use crate::tree::{BaseEntry, Hash, Kind, NodeId, Place, RelPath, Time, Version};
+use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
+
+mod download;
+
+pub(super) use download::{Fetched, fetch};
 
 /// How often a file that changes while it is fetched is tried again.
 const CHANGED_RETRIES: u32 = 3;
@@ -102,7 +105,7 @@ pub(super) async fn hydrate(
     let mut retries = 0;
     let mut others = Vec::new();
     while retries < CHANGED_RETRIES {
-        let Some((place, path, size)) = source(shared, id, &others)? else {
+        let Some((place, path, version)) = source(shared, id, &others)? else {
             return Ok(());
         };
         if others.contains(&place) {
@@ -115,7 +118,8 @@ pub(super) async fn hydrate(
         } else {
             remote.bulk()
         };
-        let Some(fetched) = fetch(shared, session.as_ref(), &path, size).await? else {
+        let fetched = fetch(shared, session.as_ref(), &path, version.size).await?;
+        let Some(fetched) = fetched.filter(|fetched| !fetched.is_spoiled(&version)) else {
             retries += 1;
             continue;
         };
@@ -146,7 +150,7 @@ fn source(
     shared: &Shared,
     id: NodeId,
     others: &[Place],
-) -> Result<Option<(Place, RelPath, u64)>, ReplicaError> {
+) -> Result<Option<(Place, RelPath, Version)>, ReplicaError> {
     shared.replica.view(|view| {
         let Some(node) = view.node(id)? else {
             return Ok(None);
@@ -158,73 +162,10 @@ fn source(
         places.sort_by_key(|place| others.contains(place));
         for place in places {
             if let (Some(path), Some(base)) = (view.base_path_of(&place)?, view.base(&place)?) {
-                return Ok(Some((place, path, base.version.size)));
+                return Ok(Some((place, path, base.version)));
             }
         }
         Ok(None)
-    })
-}
-
-/// A file's content in staging, with what it is.
-pub(super) struct Fetched {
-    pub(super) file: StagingFile,
-    pub(super) version: Version,
-}
-
-/// Downloads a file, which is expected to have `size` bytes. `None` if it changed under way.
-pub(super) async fn fetch(
-    shared: &Arc<Shared>,
-    session: &dyn Session,
-    path: &RelPath,
-    size: u64,
-) -> Result<Option<Fetched>, ScanError> {
-    let mut size = size;
-    for _ in 0..CHANGED_RETRIES {
-        match fetch_once(shared, session, path, size).await {
-            Ok(fetched) => return Ok(Some(fetched)),
-            Err(TransferError::Changed { now, .. }) if now.kind == Kind::File => size = now.size,
-            Err(TransferError::Changed { .. }) => {
-                let gone = "it is no longer a file on the server";
-                return Err(RemoteError::new(ErrorKind::NotFound, "read", path, gone).into());
-            }
-            Err(TransferError::Remote(error)) => return Err(error.into()),
-            Err(TransferError::Local { source, .. }) => {
-                return Err(ReplicaError::io(shared.replica.state_dir(), source).into());
-            }
-        }
-    }
-    Ok(None)
-}
-
-async fn fetch_once(
-    shared: &Arc<Shared>,
-    session: &dyn Session,
-    path: &RelPath,
-    size: u64,
-) -> Result<Fetched, TransferError> {
-    let local = |source| TransferError::Local {
-        path: path.clone(),
-        source,
-    };
-    let staging = shared.replica.content().new_staging();
-    let staging = staging.map_err(|error| local(std::io::Error::other(error)))?;
-    let progress = shared.transfers.start(path.clone(), false, size);
-    let mut hasher = OrderedHash::default();
-    let mut sink = |offset: u64, data: bytes::Bytes| {
-        staging.file.write_all_at(&data, offset)?;
-        progress.advance(data.len() as u64);
-        hasher.add(offset, data);
-        Ok(())
-    };
-    let stat = remote::download(session, path, size, 0, &mut sink).await?;
-    let hash = hasher.finish(size);
-    let version = Version {
-        hash,
-        ..Version::file(size, stat.mtime, stat.mode)
-    };
-    Ok(Fetched {
-        file: staging,
-        version,
     })
 }
 
@@ -235,9 +176,10 @@ fn install(
     shared: &Shared,
     id: NodeId,
     place: &Place,
-    fetched: Fetched,
+    mut fetched: Fetched,
 ) -> Result<bool, ReplicaError> {
-    let Fetched { file, version } = fetched;
+    let chunks = fetched.take_chunks();
+    let Fetched { file, version, .. } = fetched;
     let now = shared.now();
     let replica = &shared.replica;
     let seen_at = shared.server_now();
@@ -291,63 +233,18 @@ fn install(
         shared.dirty.notify_one();
         return Ok(false);
     };
+    remember(shared, chunks);
     for place in &changed {
         shared.entry_left(place, id, true);
     }
     Ok(true)
 }
 
-/// Hashes blocks that arrive in any order but nearly sorted; gives up rather than keep much in memory.
-#[derive(Default)]
-struct OrderedHash {
-    hasher: blake3::Hasher,
-    done: u64,
-    early: std::collections::BTreeMap<u64, bytes::Bytes>,
-    early_bytes: usize,
-    given_up: bool,
-}
-
-/// The most that may wait for an earlier block, in bytes.
-const EARLY_MAX: usize = 64 << 20;
-
-impl OrderedHash {
-    fn add(&mut self, offset: u64, data: bytes::Bytes) {
-        if self.given_up {
-            return;
-        }
-        self.early_bytes += data.len();
-        self.early.insert(offset, data);
-        while let Some(data) = self.early.remove(&self.done) {
-            self.early_bytes -= data.len();
-            self.done += data.len() as u64;
-            self.hasher.update(&data);
-        }
-        if self.early_bytes > EARLY_MAX {
-            self.given_up = true;
-            self.early.clear();
-        }
-    }
-
-    fn finish(self, size: u64) -> Option<Hash> {
-        (!self.given_up && self.done == size).then(|| Hash(*self.hasher.finalize().as_bytes()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_in_any_order_give_the_hash_of_the_whole() {
-        let mut hash = OrderedHash::default();
-        hash.add(3, bytes::Bytes::from_static(b"defg"));
-        hash.add(0, bytes::Bytes::from_static(b"abc"));
-        assert_eq!(
-            hash.finish(7),
-            Some(Hash(*blake3::hash(b"abcdefg").as_bytes()))
-        );
-        let mut gap = OrderedHash::default();
-        gap.add(1, bytes::Bytes::from_static(b"x"));
-        assert_eq!(gap.finish(2), None);
+/// Remembers what the server has: a new version of it may be put together from this one.
+pub(super) fn remember(shared: &Shared, chunks: Option<Chunks>) {
+    if let Some(chunks) = chunks
+        && let Err(error) = shared.replica.content().save_chunks(chunks)
+    {
+        tracing::info!(%error, "the next version will be sent whole");
     }
 }

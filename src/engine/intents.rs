@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::apply::{self, Applied};
 use super::execute::apply_fold;
 use super::keep;
-use super::push::{discard, look};
+use super::push::{discard, look, rescue, unstage};
 use super::scan::ScanError;
 use super::shared::{Shared, blocking};
 use crate::remote::{Remote, Session};
@@ -128,8 +128,10 @@ async fn published(
     intent: &Intent,
 ) -> Result<(Action, Outcome), ScanError> {
     let staged = keep::staging_path(shared, intent.node, intent.number);
+    let aside = rescue(shared, session, intent)?;
     // In this order: a rename that the server has not carried out yet finds nothing to rename any more.
-    let (unstaged, seen) = futures_util::join!(session.remove(&staged), look(session, target));
+    let unstage = unstage(session, &staged, aside.as_ref());
+    let (unstaged, seen) = futures_util::join!(unstage, look(session, target));
     let seen = seen?;
     // What is still staged was not renamed: what has its looks there is another version of the same second.
     let ours = unstaged.is_err()

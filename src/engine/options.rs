@@ -40,6 +40,36 @@ pub enum Publish {
     Aside,
 }
 
+/// How what is large is sent and fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Large {
+    /// Transfers of at least so many bytes go on where they were cut off.
+    pub resume_from: u64,
+    /// Of files of at least so many bytes it is remembered what they consist of.
+    pub delta_from: u64,
+    /// The server copies what it has of a new version, if it can.
+    pub delta: bool,
+    /// The mean length of the pieces by which that is told, in bytes: a power of two, 256 at least.
+    pub chunk: u32,
+    /// After so many bytes the server is asked to make durable what it has of an upload.
+    pub sync_every: u64,
+    /// After so many bytes it is noted how far a download came.
+    pub note_every: u64,
+}
+
+impl Default for Large {
+    fn default() -> Self {
+        Self {
+            resume_from: 8 << 20,
+            delta_from: 1 << 20,
+            delta: true,
+            chunk: 32 << 10,
+            sync_every: 32 << 20,
+            note_every: 4 << 20,
+        }
+    }
+}
+
 /// Everything that may differ between engines.
 #[derive(Clone)]
 pub struct EngineOptions {
@@ -71,6 +101,8 @@ pub struct EngineOptions {
     pub publish: Publish,
     /// Ask the server to fsync each upload.
     pub server_fsync: bool,
+    /// How what is large is sent and fetched.
+    pub large: Large,
     /// Uploads and downloads at once.
     pub transfers_at_once: usize,
     /// Directory listings at once.
@@ -101,6 +133,7 @@ impl EngineOptions {
             keep_replaced: false,
             publish: Publish::default(),
             server_fsync: true,
+            large: Large::default(),
             transfers_at_once: 768,
             listings_at_once: 64,
             guard: GuardLimits::default(),

@@ -16,16 +16,23 @@ use crate::tree::{Kind, NodeId, Place, RelPath, Version};
 
 mod apart;
 mod burst;
+mod checked;
+mod delta;
+mod large;
 mod name;
 mod replace;
+mod resume;
 mod send;
 mod set;
 
 pub(super) use apart::{Gone, forget_gone};
 use apart::{lookalikes, note_gone, set_apart};
+pub(super) use delta::PutAside;
 use name::{Uploaded, give_name};
 use replace::set_aside;
 pub(super) use replace::{discard, look};
+use resume::Ticket;
+pub(super) use resume::{is_wanted, rescue, unstage};
 use send::{Sent, Way, send};
 pub(super) use set::publish_set;
 
@@ -86,24 +93,29 @@ pub(super) async fn publish(
     let Some(node) = shared.replica.view(|view| view.node(out.node))? else {
         return Ok(Pushed::Stale);
     };
-    let number = keep::upload_number(shared);
+    let ticket = Ticket::take(shared, &node, out.seq)?;
+    let number = ticket.number;
     let staged = keep::staging_path(shared, out.node, number);
     let way = Way {
         remote,
+        place: out.place,
         target: &target,
+        replaces: out.replaces,
         staged: &staged,
+        ticket: &ticket,
         lookalikes: &lookalikes(shared, out.place, out.replaces)?,
     };
     let sent = match node.kind {
         Kind::File => match send(shared, &way, node, out.seq).await {
             Ok(sent) => sent,
-            Err(error) => return Err(not_sent(&way, error).await),
+            Err(error) => return Err(not_sent(shared, &way, error).await),
         },
         _ if node.data_seq != out.seq => None,
         _ => Some(Sent { node, hash: None }),
     };
     let Some(sent) = sent else {
         way.discard().await?;
+        ticket.done(shared);
         return Ok(Pushed::Stale);
     };
     let upload = Uploaded {
@@ -112,14 +124,21 @@ pub(super) async fn publish(
         staged,
         target,
     };
-    give_name(shared, remote, out, &upload).await
+    let named = give_name(shared, remote, out, &upload).await;
+    if !matches!(&named, Err(ScanError::Remote(error)) if error.is_link_loss()) {
+        ticket.done(shared);
+    }
+    named
 }
 
 /// Cleans up after an upload that failed: what is half there would take the room that lacks.
-async fn not_sent(way: &Way<'_>, error: ScanError) -> ScanError {
+async fn not_sent(shared: &Shared, way: &Way<'_>, error: ScanError) -> ScanError {
     match error {
         ScanError::Remote(error) if !error.is_link_loss() => match way.discard().await {
-            Ok(()) => explained(way.remote, way.target, error).await.into(),
+            Ok(()) => {
+                way.ticket.done(shared);
+                explained(way.remote, way.target, error).await.into()
+            }
             Err(lost) => lost.into(),
         },
         error => error,
@@ -165,6 +184,7 @@ pub(super) async fn remove(
     let removed = set_aside(session, expected, &target, &kept).await?;
     if let Pushed::Done(None) = removed {
         note_gone(shared, place, expected)?;
+        delta::note_put_aside(shared, place, expected, &kept)?;
     }
     Ok(removed)
 }

@@ -17,7 +17,7 @@ use crate::replica::{Observation, ReplicaError, Tx};
 use crate::tree::{BaseEntry, Kind, Name, NodeId, Place, RelPath, Time, Version};
 
 /// Versions younger than this when they were seen may hide a later change within the same second.
-const RACY_SECS: i64 = 2;
+pub(super) const RACY_SECS: i64 = 2;
 
 /// Why a directory could not be observed.
 #[derive(Debug, thiserror::Error)]

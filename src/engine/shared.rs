@@ -15,7 +15,7 @@ use super::feed::Publishers;
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{LinkState, LinkView};
-use super::push::Gone;
+use super::push::{Gone, PutAside};
 use super::reconcile::{PassReport, Request};
 use super::status::Transfers;
 use super::{Connect, Done, EngineOptions, Events, Space};
@@ -34,6 +34,34 @@ const UPLOAD_BYTES: usize = 64 * 1024 * 1024;
 pub(super) struct SecondName {
     pub(super) path: RelPath,
     pub(super) version: Version,
+}
+
+/// Who is at work on what, by name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Claims(Arc<Mutex<BTreeSet<String>>>);
+
+/// Nobody else is at work on it until this is dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    claims: Claims,
+    name: String,
+}
+
+impl Claims {
+    /// `None` if somebody is at work on it.
+    pub(super) fn take(&self, name: &str) -> Option<Claim> {
+        let is_new = lock(&self.0).insert(name.to_owned());
+        is_new.then(|| Claim {
+            claims: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.claims.0).remove(&self.name);
+    }
 }
 
 /// Who waits for what.
@@ -95,6 +123,10 @@ pub(super) struct Shared {
     pub(super) overtaken: Mutex<BTreeSet<Place>>,
     /// Databases with all that belongs to them that were sent in this pass: what changed since waits for another.
     pub(super) sent_sets: Mutex<BTreeSet<Place>>,
+    /// Large files that were put aside on the server: what is sent next may be one of them.
+    pub(super) put_aside: PutAside,
+    /// Transfers that go on where they were cut off; one at a time of each.
+    pub(super) claims: Claims,
     /// What was declared before this survives a power loss.
     pub(super) declared: Declared,
     /// Nothing new starts any more.
@@ -172,6 +204,8 @@ impl Shared {
             gone: Gone::default(),
             overtaken: Mutex::default(),
             sent_sets: Mutex::default(),
+            put_aside: PutAside::default(),
+            claims: Claims::default(),
             declared: Declared::default(),
             stopping: watch::Sender::new(false),
         }

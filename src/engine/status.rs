@@ -46,6 +46,8 @@ pub struct EngineStatus {
     pub conflicts: u64,
     /// Questions that hold passes up until a person answers.
     pub guards: Vec<Guard>,
+    /// What the server lacks, and what that costs, while there is a link; for people.
+    pub lacks: Vec<String>,
 }
 
 /// The files under way; a [`Progress`] takes itself off the list when it ends.
@@ -153,5 +155,13 @@ pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
         backups,
         conflicts: keep::conflicts::known(shared)?.len() as u64,
         guards: lock(&shared.guards).clone(),
+        lacks: lacks(shared),
     })
+}
+
+fn lacks(shared: &Shared) -> Vec<String> {
+    let features = shared.online().map(|remote| remote.features());
+    let lacks_copy = features.is_some_and(|features| !features.copy_data);
+    let cost = "copy-data: of large files that changed, all is sent";
+    lacks_copy.then(|| cost.to_owned()).into_iter().collect()
 }

@@ -17,14 +17,17 @@ use super::hint::Hints;
 use crate::tree::{NodeId, RelPath, Time};
 
 mod backups;
+mod chunks;
 pub(super) mod disk;
 mod list;
+mod parts;
 mod rot;
 mod synced;
 
 pub(super) use list::Which;
+pub use parts::{DownloadNote, UploadNote};
 
-use disk::{exists, make_dir, open_rw, read_dir, remove_file, rename, sync_dir};
+use disk::{exists, make_dir, open_rw, remove_file, rename, sync_dir};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -35,6 +38,7 @@ pub struct ContentStore {
     unsent: PathBuf,
     staging: PathBuf,
     backups: PathBuf,
+    chunks: PathBuf,
     hints: Hints,
     next_staging: AtomicU64,
     /// Held while a file changes its name, so that two who move one file do not lose it from sight.
@@ -48,9 +52,23 @@ pub struct StagingFile {
     pub file: File,
     /// Where it is.
     pub path: PathBuf,
+    stays: bool,
 }
 
 impl StagingFile {
+    fn new(file: File, path: PathBuf) -> Self {
+        Self {
+            file,
+            path,
+            stays: false,
+        }
+    }
+
+    /// Leaves it where it is.
+    pub fn keep(mut self) {
+        self.stays = true;
+    }
+
     /// Its length in bytes.
     pub(super) fn len(&self) -> Result<u64> {
         Ok(self.file.metadata().at(&self.path)?.len())
@@ -59,6 +77,9 @@ impl StagingFile {
 
 impl Drop for StagingFile {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         // After an installation there is nothing at the path.
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != ErrorKind::NotFound
@@ -72,15 +93,14 @@ impl Drop for StagingFile {
 const COMPARE_CHUNK: usize = 256 * 1024;
 
 impl ContentStore {
-    /// Makes the directories in `state_dir` and empties `staging/`.
-    pub(super) fn open(state_dir: &Path) -> Result<Self> {
+    /// Makes the directories in `state_dir` and clears `staging/`.
+    pub(super) fn open(state_dir: &Path, now: Time) -> Result<Self> {
         let store = Self::at(state_dir);
-        for dir in [&store.clean, &store.unsent, &store.staging, &store.backups] {
+        let own = [&store.staging, &store.backups, &store.chunks];
+        for dir in [&store.clean, &store.unsent].into_iter().chain(own) {
             make_dir(dir)?;
         }
-        for path in read_dir(&store.staging)? {
-            remove_file(&path)?;
-        }
+        store.clear_staging(now)?;
         store
             .hints
             .compact(|node| path_in(&store.unsent, node).exists())?;
@@ -96,6 +116,7 @@ impl ContentStore {
             unsent,
             staging: state_dir.join("staging"),
             backups: state_dir.join("backups"),
+            chunks: state_dir.join("chunks"),
             next_staging: AtomicU64::new(0),
             moving: Mutex::new(()),
         }
@@ -211,7 +232,7 @@ impl ContentStore {
         let number = self.next_staging.fetch_add(1, Ordering::Relaxed);
         let path = self.staging.join(number.to_string());
         let file = open_rw(&path, true).at(&path)?;
-        Ok(StagingFile { file, path })
+        Ok(StagingFile::new(file, path))
     }
 
     /// Makes `staged` the clean content of `node`. Refused if there is unsent content: that has to be kept

@@ -100,7 +100,7 @@ impl Replica {
 
     /// The same for who has the lock already.
     pub(super) fn open_locked(lock: File, state_dir: &Path, opening: Opening) -> Result<Self> {
-        let store = ContentStore::open(state_dir)?;
+        let store = ContentStore::open(state_dir, opening.now)?;
         let index = index_path(state_dir);
         let (db, state) = load(state_dir)?;
         disk::sync_parent(&index)?;

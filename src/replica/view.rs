@@ -172,10 +172,19 @@ impl<'a> View<'a> {
 
     /// The files of the base tree that no listing tells from `version`: of its size and its second.
     pub fn base_files_like(&self, version: &Version) -> Result<Vec<(Place, BaseEntry)>> {
-        let (mut files, looks) = (Vec::new(), looks(version));
-        let start = Bound::Included((looks, first_place(NodeId(0))));
-        let rows = self.range::<BaseLike>(start, &(looks, first_place(BEYOND)), usize::MAX)?;
-        for ((_, place), ()) in rows {
+        let looks = looks(version);
+        self.base_files(looks, looks, usize::MAX)
+    }
+
+    /// The first `limit` files of the base tree from one size and second up to another, smaller ones first.
+    pub fn base_files(
+        &self,
+        from: (u64, i64),
+        to: (u64, i64),
+        limit: usize,
+    ) -> Result<Vec<(Place, BaseEntry)>> {
+        let (mut files, start) = (Vec::new(), Bound::Included((from, first_place(NodeId(0)))));
+        for ((_, place), ()) in self.range::<BaseLike>(start, &(to, first_place(BEYOND)), limit)? {
             let base = self.base(&place)?;
             let file = base.filter(|base| base.version.kind == Kind::File);
             files.extend(file.map(|base| (place, base)));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roamhome::engine::{
-    Connect, Engine, EngineOptions, LinkError, PassError, PassReport, Publish, Scope,
+    Connect, Engine, EngineOptions, Large, LinkError, PassError, PassReport, Publish, Scope,
 };
 use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Stop};
 use roamhome::remote::memory::Gate;
@@ -80,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) publish: Publish,
     pub(crate) prefer: Prefer,
     pub(crate) keep_replaced: bool,
+    /// Small files count as large ones.
+    pub(crate) large: Large,
 }
 
 /// What a machine is started with, and what outlives its deaths.
@@ -177,6 +179,7 @@ impl Machine {
             publish: setup.settings.publish,
             prefer: setup.settings.prefer,
             keep_replaced: setup.settings.keep_replaced,
+            large: setup.settings.large,
             random: Arc::new(move || Ok(Rng::new(random.fetch_add(1, Ordering::SeqCst)).next())),
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
         };

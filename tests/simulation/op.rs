@@ -1,6 +1,6 @@
 //! What can happen in a simulation, and how a seed chooses it.
 
-use roamhome::engine::Publish;
+use roamhome::engine::{Large, Publish};
 use roamhome::remote::ErrorKind;
 use roamhome::remote::memory::Trip;
 use roamhome::sync::{GuardLimits, Prefer};
@@ -135,6 +135,8 @@ pub(super) struct Mix {
     /// Files are written over with as many bytes. Nobody sets times then: a version that is dated back looks like one
     /// before it.
     pub(super) alike: bool,
+    /// Most files count as large ones, and take many requests.
+    pub(super) large: bool,
 }
 
 impl Mix {
@@ -157,6 +159,7 @@ impl Mix {
             prefer: rng.pick(&[Prefer::Local, Prefer::Remote]),
             keep_replaced: rng.one_in(5),
             alike: rng.one_in(3),
+            large: rng.one_in(2),
         }
     }
 }
@@ -181,6 +184,17 @@ impl Mix {
             },
             prefer: self.prefer,
             keep_replaced: self.keep_replaced,
+            large: match self.large {
+                true => Large {
+                    resume_from: 100,
+                    delta_from: 300,
+                    delta: true,
+                    chunk: 256,
+                    sync_every: 500,
+                    note_every: 400,
+                },
+                false => Large::default(),
+            },
         }
     }
 }

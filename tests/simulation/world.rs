@@ -94,6 +94,9 @@ impl World {
         if mix.plain {
             server.set_features(offer_little);
         }
+        if mix.large {
+            server.set_features(|features| (features.max_read, features.max_write) = (200, 100));
+        }
         let mut jitter = Rng::new(rng.next());
         server.set_latency(move || Duration::from_micros(500 + jitter.below(1000)));
         let blank = server.snapshot();

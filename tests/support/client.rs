@@ -2,8 +2,8 @@
 //! kernel.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, PassReport, Sc
 use roamhome::fs::{
     Caller, FsError, Handle, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Stop,
 };
-use roamhome::remote::{MemoryServer, Remote};
+use roamhome::remote::{Calls, MemoryServer, Remote};
 use roamhome::replica::Replica;
 use roamhome::tree::{Kind, Name, NodeId, RelPath, Time};
 
@@ -49,12 +49,29 @@ impl Clock {
     }
 }
 
-struct ToServer(MemoryServer);
+/// The connections of a machine.
+#[derive(Clone, Default)]
+struct Made {
+    remotes: Arc<Mutex<Vec<Remote>>>,
+    /// There are to be no more.
+    enough: Arc<AtomicBool>,
+}
+
+struct ToServer(MemoryServer, Made);
 
 #[async_trait]
 impl Connect for ToServer {
     async fn connect(&self) -> Result<Remote, LinkError> {
-        Ok(self.0.remote(2))
+        if self.1.enough.load(Ordering::SeqCst) {
+            return Err(LinkError {
+                message: "no more connections".into(),
+                remedy: String::new(),
+                needs_person: false,
+            });
+        }
+        let remote = self.0.remote(2);
+        self.1.remotes.lock().unwrap().push(remote.clone());
+        Ok(remote)
     }
 }
 
@@ -76,6 +93,7 @@ pub(crate) struct Client {
     pub(crate) engine: Engine,
     pub(crate) replica: Arc<Replica>,
     home: Arc<Home>,
+    made: Made,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -100,7 +118,8 @@ impl Client {
             reconcile_interval: Duration::from_secs(3600),
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
         };
-        let connector = Arc::new(ToServer(server.clone()));
+        let made = Made::default();
+        let connector = Arc::new(ToServer(server.clone(), made.clone()));
         let engine =
             Engine::start(runtime.handle(), Arc::clone(&replica), connector, options).unwrap();
         let home = Home::new(
@@ -118,10 +137,30 @@ impl Client {
             engine,
             replica,
             home: Arc::new(home),
+            made,
             runtime,
         };
         client.settle();
         client
+    }
+
+    /// What was asked over all connections.
+    pub(crate) fn calls(&self) -> Calls {
+        let mut all = Calls::default();
+        for remote in self.made.remotes.lock().unwrap().iter() {
+            let calls = remote.calls();
+            all.bytes_read += calls.bytes_read;
+            all.bytes_written += calls.bytes_written;
+            for (verb, count) in calls.by_verb {
+                *all.by_verb.entry(verb).or_default() += count;
+            }
+        }
+        all
+    }
+
+    /// The connection that there is, is the last one, or not.
+    pub(crate) fn is_last_connection(&self, last: bool) {
+        self.made.enough.store(last, Ordering::SeqCst);
     }
 
     /// Waits until the link is up or known to be down, and the first pass has ended.
@@ -239,6 +278,19 @@ impl Client {
         assert_eq!(written, data.len());
     }
 
+    /// Writes over a part of a file.
+    pub(crate) fn write_at(&self, path: &str, offset: u64, data: &[u8]) {
+        let id = self.find(path).unwrap();
+        let options = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+        let opened = self.run(move |home| home.open(id, options, ME)).unwrap();
+        let written = self.home.write(opened.handle, offset, data, false).unwrap();
+        assert_eq!(written, data.len());
+        self.close(opened.handle);
+    }
+
     pub(crate) fn close(&self, handle: Handle) {
         self.home.release(handle).unwrap();
     }
@@ -254,7 +306,7 @@ impl Client {
     fn read_once(&self, path: &str) -> Result<Vec<u8>, FsError> {
         let id = self.find(path)?;
         let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME))?;
-        let data = self.home.read(opened.handle, 0, 1 << 24).unwrap();
+        let data = self.home.read(opened.handle, 0, 1 << 27).unwrap();
         self.home.release(opened.handle).unwrap();
         Ok(data)
     }

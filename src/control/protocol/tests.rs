@@ -43,6 +43,7 @@ fn status() -> Status {
             backups: 0,
         },
         conflicts: 3,
+        lacks: vec!["copy-data: all is sent".into()],
         guard: None,
     }
 }
@@ -63,6 +64,7 @@ fn the_status_schema_is_stable() {
         "problems": [{"path": "b", "message": "no room", "since": 98}],
         "replica": {"nodes": 9, "files": 8, "content_bytes": 7, "backups": 0},
         "conflicts": 3,
+        "lacks": ["copy-data: all is sent"],
         "guard": null,
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);

@@ -43,6 +43,9 @@ pub(in crate::engine) async fn tidy(
     if let Err(error) = expire_here(shared) {
         tracing::warn!(%error, "removing local backups whose retention ended");
     }
+    if let Err(error) = forget_large(shared) {
+        tracing::warn!(%error, "forgetting what large files consisted of");
+    }
     let retention = i64::try_from(shared.options.retention.as_nanos()).unwrap_or(i64::MAX);
     let before = Time(shared.now().0.saturating_sub(retention));
     if let Err(error) = deeds::expire(shared, before) {
@@ -164,7 +167,7 @@ async fn keep_second_name(
 }
 
 /// What this client left in staging when it died or lost its link: a second name becomes a backup, an upload
-/// goes, whatever its times say. Passes do not overlap, so nothing of this moment is there.
+/// goes, whatever its times say, unless it is to go on. Passes do not overlap, so nothing of this moment is there.
 async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
     let session = remote.bulk().as_ref();
     let moves = shared
@@ -197,9 +200,21 @@ async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), Remo
                 .flatten()
                 .unwrap_or_else(|| std::iter::once(entry.name).collect());
             keep_second_name(shared, session, &path, &origin).await?;
-        } else {
+        } else if !push::is_wanted(shared, node, number).unwrap_or_default() {
             home::remove_if_there(remote, &path).await?;
         }
     }
     Ok(())
+}
+
+/// What is remembered of contents that the server does not have any more, and of transfers that were cut off long ago.
+fn forget_large(shared: &Shared) -> Result<(), ReplicaError> {
+    let least = shared.options.large.delta_from;
+    let large = shared
+        .replica
+        .view(|view| view.base_files((least, i64::MIN), (u64::MAX, i64::MAX), usize::MAX))?;
+    let kept = large.into_iter().filter_map(|(_, base)| base.version.hash);
+    let store = shared.replica.content();
+    store.retain_chunks(&kept.collect())?;
+    store.expire_transfers(shared.now())
 }

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use super::super::scan::ScanError;
 use super::super::shared::Shared;
 use super::apart::set_apart;
-use super::discard;
+use super::resume::Ticket;
+use super::{discard, large};
 use crate::remote::{self, Remote, RemoteError, Session, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
-use crate::tree::{Hash, NodeId, RelPath, Version};
+use crate::tree::{Hash, NodeId, Place, RelPath, Version};
 
 /// What is in staging now.
 pub(super) struct Sent {
@@ -36,9 +37,12 @@ impl Sent {
 /// How a file goes to the server.
 pub(super) struct Way<'a> {
     pub(super) remote: &'a Remote,
-    /// Where it is going to stand.
+    pub(super) place: &'a Place,
+    /// Where it is going to stand, and what stands there.
     pub(super) target: &'a RelPath,
+    pub(super) replaces: Option<&'a Version>,
     pub(super) staged: &'a RelPath,
+    pub(super) ticket: &'a Ticket,
     /// What it must not look like there.
     pub(super) lookalikes: &'a [Version],
 }
@@ -138,6 +142,10 @@ async fn upload(
     let held = node.size.min(remote::TRANSFER_WINDOW) as u32;
     let _held = shared.upload_bytes.acquire_many(held).await;
     let progress = shared.transfers.start(way.target.clone(), true, node.size);
+    if let Some(file) = file.filter(|_| large::is_large(shared, &node)) {
+        let hash = large::upload(shared, way, &node, file, &progress).await?;
+        return Ok((node, hash));
+    }
     let mut hasher = blake3::Hasher::new();
     let upload = Upload {
         size: node.size,

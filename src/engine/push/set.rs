@@ -15,6 +15,7 @@ use super::super::shared::{Shared, lock};
 use super::super::{intents, keep};
 use super::apart::lookalikes;
 use super::burst::{burst, link_main};
+use super::resume::Ticket;
 use super::send::{Way, send_as_taken};
 use super::{Outgoing, Pushed, Uploaded, discard, give_name, look, not_sent, server_path};
 use crate::remote::Remote;
@@ -34,6 +35,7 @@ pub(super) struct Part {
     pub(super) kept: RelPath,
     /// What is sent; `None` if it is only moved aside.
     pub(super) upload: Option<Uploaded>,
+    ticket: Option<Ticket>,
 }
 
 impl Part {
@@ -84,6 +86,10 @@ pub(in crate::engine) async fn publish_set(
         for upload in parts.iter().filter_map(|part| part.upload.as_ref()) {
             discard(remote.bulk().as_ref(), &upload.staged).await?;
         }
+    }
+    if !is_lost(&published) {
+        let tickets = parts.iter().filter_map(|part| part.ticket.as_ref());
+        tickets.for_each(|ticket| ticket.done(shared));
     }
     let steps = parts.into_iter().map(|part| part.step);
     Ok(steps.zip(published?).collect())
@@ -191,6 +197,7 @@ fn parts(
             kept: target.clone(),
             target,
             upload: None,
+            ticket: None,
         };
         part.kept = keep::kept_path(shared, part.keep(), &part.target);
         parts.push(part);
@@ -212,21 +219,26 @@ async fn send_all(
         let (Some(node), Action::Publish { .. }) = (member.node, &part.step.action) else {
             continue;
         };
-        let number = keep::upload_number(shared);
+        let ticket = Ticket::take(shared, &node, node.data_seq)?;
+        let number = ticket.number;
         let staged = keep::staging_path(shared, node.id, number);
         let file = member.file.as_ref().map(|file| &file.file);
         let way = Way {
             remote,
+            place: &part.step.place,
             target: &part.target,
+            replaces: part.expected(),
             staged: &staged,
+            ticket: &ticket,
             lookalikes: &lookalikes(shared, &part.step.place, part.expected())?,
         };
         let sent = match send_as_taken(shared, &way, node, file).await {
             Ok(sent) => sent,
-            Err(error) => return Err(not_sent(&way, error).await),
+            Err(error) => return Err(not_sent(shared, &way, error).await),
         };
         let Some(sent) = sent else {
             way.discard().await?;
+            ticket.done(shared);
             return Ok(false);
         };
         part.upload = Some(Uploaded {
@@ -235,6 +247,7 @@ async fn send_all(
             staged,
             target: part.target.clone(),
         });
+        part.ticket = Some(ticket);
     }
     Ok(true)
 }

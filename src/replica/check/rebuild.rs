@@ -28,7 +28,7 @@ const SLACK: u64 = 4096;
 pub(super) fn rebuild(state_dir: &Path, now: Time) -> Result<String> {
     let aside = move_aside(state_dir)?;
     let Salvage { rows, last_journal } = salvage(&aside)?;
-    let store = ContentStore::open(state_dir)?;
+    let store = ContentStore::open(state_dir, now)?;
     let files = files(&store, Which::Unsent)?;
     let tree = Tree::new(&rows, &store, &files, now)?;
     put_strays_aside(&store, &tree, &aside)?;

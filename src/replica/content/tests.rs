@@ -1,7 +1,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
-use super::super::index::tests::{make, open, update};
+use super::super::index::tests::{NOW, make, open, update};
 use super::super::rows::Content;
 use super::*;
 use crate::replica::Replica;
@@ -36,7 +36,7 @@ const NODE: NodeId = NodeId(300);
 #[test]
 fn writing_takes_content_out_of_the_reach_of_eviction() {
     let dir = tempfile::tempdir().unwrap();
-    let store = ContentStore::open(dir.path()).unwrap();
+    let store = ContentStore::open(dir.path(), NOW).unwrap();
     store.install(staged(&store, "from server"), NODE).unwrap();
     let reader = store.open_read(NODE, false).unwrap();
     drop(store.open_unsent(NODE, &path("a")).unwrap());
@@ -60,7 +60,7 @@ fn writing_takes_content_out_of_the_reach_of_eviction() {
 #[test]
 fn a_download_never_replaces_unsent_content() {
     let dir = tempfile::tempdir().unwrap();
-    let store = ContentStore::open(dir.path()).unwrap();
+    let store = ContentStore::open(dir.path(), NOW).unwrap();
     store
         .open_unsent(NODE, &path("a"))
         .unwrap()
@@ -84,7 +84,7 @@ fn a_download_never_replaces_unsent_content() {
 fn a_snapshot_stays_as_it_was_and_keeps_holes() {
     const LEN: u64 = 64 << 20;
     let dir = tempfile::tempdir().unwrap();
-    let store = ContentStore::open(dir.path()).unwrap();
+    let store = ContentStore::open(dir.path(), NOW).unwrap();
     let file = store.open_unsent(NODE, &path("a")).unwrap();
     file.set_len(LEN).unwrap();
     file.write_all_at(b"middle", LEN / 2).unwrap();
@@ -101,7 +101,7 @@ fn a_snapshot_stays_as_it_was_and_keeps_holes() {
 #[test]
 fn a_hint_is_found_where_the_disk_has_attributes_and_where_not() {
     let dir = tempfile::tempdir().unwrap();
-    let store = ContentStore::open(dir.path()).unwrap();
+    let store = ContentStore::open(dir.path(), NOW).unwrap();
     let file = store.open_unsent(NODE, &path("old")).unwrap();
     store.set_hint(NODE, &path("dir/\u{e9} new\n")).unwrap();
     let logged = store.hints().logged().unwrap().remove(&NODE);
@@ -127,7 +127,7 @@ fn a_hint_is_found_where_the_disk_has_attributes_and_where_not() {
             .unwrap();
         store.hints().log(NODE, b"kept").unwrap();
     }
-    let store = ContentStore::open(dir.path()).unwrap();
+    let store = ContentStore::open(dir.path(), NOW).unwrap();
     let logged = store.hints().logged().unwrap();
     assert_eq!(
         logged.into_iter().collect::<Vec<_>>(),
