@@ -6,6 +6,7 @@ mod failure;
 mod fresh;
 mod lifecycle;
 mod link;
+mod network;
 mod restore;
 mod undo;
 

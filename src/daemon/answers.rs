@@ -21,6 +21,7 @@ use crate::fuse::Unmount;
 mod view;
 
 pub(super) use view::THE_SERVER;
+use super::link::describe;
 use view::{items_of, left_of, link_state, pass_of, question_of, transfers};
 
 /// How long an unmount sends at most, unless it is told otherwise.
@@ -130,7 +131,10 @@ impl Control for Answers {
             link: Link {
                 state: link_state(&status.link.state),
                 since: status.link.since.secs(),
-                detail: status.link.state.detail(),
+                detail: match &status.line {
+                    Some(line) => describe(line),
+                    None => status.link.state.detail(),
+                },
             },
             unsent: Unsent {
                 files: status.counts.dirty_places,

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::{ffi::OsStr, io};
 
 use tokio::process::Command;
 
-use super::{ErrorKind, Remote, RemoteError, Session, SftpConfig, SftpSession};
+use super::{ErrorKind, Remote, RemoteError, SftpConfig, SftpSession};
 use crate::tree::Kind;
 
 /// Why there is no connection.
@@ -193,7 +192,7 @@ pub async fn spawn_server<S: AsRef<OsStr>>(
     let path = String::from_utf8_lossy(&config.root).into_owned();
     let mut config = config.clone();
     let mut children = Vec::new();
-    let mut started: Vec<Arc<dyn Session>> = Vec::new();
+    let mut started = Vec::new();
     for number in 0..sessions.max(1) {
         let io = |source| ConnectError::Io {
             what: shown.clone(),
@@ -215,7 +214,7 @@ pub async fn spawn_server<S: AsRef<OsStr>>(
         if number == 0 {
             config.root = settle_root(&mut session, &shown, &path).await?;
         }
-        started.push(Arc::new(session));
+        started.push(session);
     }
-    Ok(Remote::new(started.remove(0), started, children))
+    Ok(Remote::over(started.remove(0), started, children))
 }

@@ -3,6 +3,7 @@
 //! What the server sends is not trusted: a reply of the wrong type, more data than asked for, a name that is no
 //! `Name` or a listing without end is a protocol error and ends the session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,9 +14,10 @@ use self::ask::failed;
 use self::convert::{attrs, data_limit, extended, features, mode_attrs, names, offers, set_attrs};
 use super::StatVfs;
 use super::conn::{Conn, Fault};
+use super::line::{Class, Limits, Line};
 use super::guard::Guard;
 use super::wire::{
-    Attrs, Extended, Limits, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE, Reply, Request,
+    Attrs, Extended, Limits as LengthLimits, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE, Reply, Request,
     Status, Vfs, extension,
 };
 use super::{DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat};
@@ -26,11 +28,12 @@ mod convert;
 #[cfg(test)]
 mod fuzz;
 mod list;
+mod probe;
 #[cfg(test)]
 mod tests;
 
 /// How to hold a session.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SftpConfig {
     /// The home's root as the server calls it; empty for the directory that logins start in.
     pub root: Vec<u8>,
@@ -38,6 +41,16 @@ pub struct SftpConfig {
     pub silence: Duration,
     /// Listings with more entries are given up.
     pub entries_max: usize,
+    /// What the sessions that are started with this or its clones share.
+    pub line: Arc<Line>,
+}
+
+impl std::fmt::Debug for SftpConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SftpConfig")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for SftpConfig {
@@ -46,21 +59,36 @@ impl Default for SftpConfig {
             root: Vec::new(),
             silence: Duration::from_secs(30),
             entries_max: 1_000_000,
+            line: Line::new(&Limits::default()),
         }
     }
 }
 
 /// An SFTP session over a byte stream; ends when dropped.
 pub struct SftpSession {
-    conn: std::sync::Arc<Conn>,
+    conn: Arc<Owned>,
+    class: Class,
     features: Features,
     root: Vec<u8>,
     entries_max: usize,
+    /// Whether the server tells its limits: a question that costs it nothing.
+    asks_limits: bool,
 }
 
-impl Drop for SftpSession {
+/// A conversation that ends with the last of the sessions that ask over it.
+struct Owned(Arc<Conn>);
+
+impl std::ops::Deref for Owned {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
     fn drop(&mut self) {
-        self.close_session();
+        self.0.end(Fault::disconnected("the session was ended"));
     }
 }
 
@@ -71,20 +99,32 @@ impl SftpSession {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let started = Conn::start(reader, writer, config.silence).await;
+        let started = Conn::start(reader, writer, config.silence, config.line).await;
         let (conn, version) = started.map_err(|f| failed("init", &RelPath::root(), f))?;
         let mut session = Self {
-            conn,
+            conn: Arc::new(Owned(conn)),
+            class: Class::Work,
             features: features(&version),
             root: config.root,
             entries_max: config.entries_max,
+            asks_limits: offers(&version, extension::LIMITS),
         };
-        if offers(&version, extension::LIMITS) {
+        if session.asks_limits {
             let limits = session.limits().await?;
             session.features.max_read = data_limit(limits.read);
             session.features.max_write = data_limit(limits.write);
         }
         Ok(session)
+    }
+
+    /// The same session, for requests of another class.
+    pub(super) fn asking(&self, class: Class) -> Self {
+        Self {
+            conn: Arc::clone(&self.conn),
+            class,
+            root: self.root.clone(),
+            ..*self
+        }
     }
 
     /// The root as an absolute path without links, as the server resolves it.
@@ -110,11 +150,11 @@ impl SftpSession {
         self.ask("stat", &path, request, attrs).await
     }
 
-    async fn limits(&self) -> Result<Limits, RemoteError> {
+    async fn limits(&self) -> Result<LengthLimits, RemoteError> {
         let path = RelPath::root();
         let request = Request::Extended(Extended::Limits);
         let data = self.ask("limits", &path, request, extended).await?;
-        Limits::decode(data).map_err(|e| self.nonsense("limits", &path, e))
+        LengthLimits::decode(data).map_err(|e| self.nonsense("limits", &path, e))
     }
 
     /// `path` as the server calls it.
@@ -357,6 +397,6 @@ impl Session for SftpSession {
     }
 
     fn abandon(&self, handle: FileHandle) {
-        self.conn.forget(Request::Close(handle.id));
+        self.conn.forget(self.class, Request::Close(handle.id));
     }
 }

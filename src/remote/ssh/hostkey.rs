@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use russh::client::{DisconnectReason, Handler};
+use russh::client::{DisconnectReason, Handler, Session};
+use russh::compression::Compression;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::Names;
 
 use super::known_hosts::{self, Line};
 use super::{ConnectOptions, HostKeyPolicy};
+use crate::remote::line::Line as SharedLine;
 use crate::remote::{ConnectError, Target};
 
 /// What the connection's task learns and its errors do not tell: why a server's key was refused, and whether the
@@ -45,6 +48,8 @@ pub(super) struct Checker {
     files: Vec<PathBuf>,
     policy: HostKeyPolicy,
     verdict: Arc<Verdict>,
+    /// Hears how the connection is secured.
+    line: Option<Arc<SharedLine>>,
 }
 
 impl Checker {
@@ -55,7 +60,14 @@ impl Checker {
             files: options.known_hosts.clone(),
             policy: options.host_key_policy,
             verdict,
+            line: None,
         }
+    }
+
+    /// Tells `line` how it is secured.
+    pub(super) fn on(mut self, line: &Arc<SharedLine>) -> Self {
+        self.line = Some(Arc::clone(line));
+        self
     }
 
     /// Puts the algorithms of the keys that we know in front, or the server might show another key of its.
@@ -163,6 +175,19 @@ impl Handler for Checker {
             self.verdict.set(error);
         }
         Ok(trusted)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _shared_secret: Option<&[u8]>,
+        names: &Names,
+        _session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if let Some(line) = &self.line {
+            let compressed = !matches!(names.client_compression, Compression::None);
+            line.secured(names.cipher.as_ref(), compressed);
+        }
+        Ok(())
     }
 
     async fn disconnected(
