@@ -111,7 +111,9 @@ fn minute(text: &str) -> Option<u16> {
 
 fn rate(text: &str) -> Result<Option<u64>, String> {
     let invalid = || {
-        format!("{text:?} is no limit; write such as \"500KB/s\" or \"2MiB/s\", or \"off\" for none")
+        format!(
+            "{text:?} is no limit; write such as \"500KB/s\" or \"2MiB/s\", or \"off\" for none"
+        )
     };
     let text = text.trim();
     if text == "off" {

@@ -20,8 +20,8 @@ use crate::fuse::Unmount;
 
 mod view;
 
-pub(super) use view::THE_SERVER;
 use super::link::describe;
+pub(super) use view::THE_SERVER;
 use view::{items_of, left_of, link_state, pass_of, question_of, transfers};
 
 /// How long an unmount sends at most, unless it is told otherwise.

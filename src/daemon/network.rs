@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram as Socket;
 use std::time::Duration;
 
-use rustix::net::netlink::SocketAddrNetlink;
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::net::UnixDatagram;

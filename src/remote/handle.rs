@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::select_all;
 
-use super::record::{Calls, Counters, Recorded};
 use super::line::{Class, Line, LineFacts};
+use super::record::{Calls, Counters, Recorded};
 use super::{Features, Session, SftpSession};
 
 /// A connection to a server. Clones are the same connection; it ends with the last of them.
@@ -20,6 +20,8 @@ struct Inner {
     waited: Arc<dyn Session>,
     /// Never empty.
     bulk: Vec<Arc<dyn Session>>,
+    /// The first of them, which writes large files over the others as well.
+    wide: Arc<dyn Session>,
     /// As many, for what is less urgent than anything else.
     background: Vec<Arc<dyn Session>>,
     next_bulk: AtomicUsize,
@@ -69,7 +71,14 @@ impl Remote {
             0 => vec![Arc::clone(&first)],
             _ => rest,
         };
-        Self::of(first, bulk.clone(), bulk, (channels, None), transport)
+        let wide = Arc::clone(&bulk[0]);
+        Self::of(
+            [first, wide],
+            bulk.clone(),
+            bulk,
+            (channels, None),
+            transport,
+        )
     }
 
     /// A connection of `first`, for those who wait, and `rest`, for bulk, which share a line; `transport` is kept as
@@ -89,11 +98,16 @@ impl Remote {
         };
         let views = |class| {
             let views = bulk.iter().map(move |session| session.asking(class));
-            views.map(|view| Arc::new(view) as Arc<dyn Session>).collect()
+            views
+                .map(|view| Arc::new(view) as Arc<dyn Session>)
+                .collect()
         };
-        let waited = Arc::new(first.asking(Class::Waited));
+        let waited: Arc<dyn Session> = Arc::new(first.asking(Class::Waited));
+        let others = bulk[1..].iter();
+        let others = others.map(|other| other.asking(Class::Work)).collect();
+        let wide = Arc::new(bulk[0].asking(Class::Work).wide(others));
         Self::of(
-            waited,
+            [waited, wide],
             views(Class::Work),
             views(Class::Background),
             (channels, Some(line)),
@@ -102,7 +116,7 @@ impl Remote {
     }
 
     fn of(
-        waited: Arc<dyn Session>,
+        [waited, wide]: [Arc<dyn Session>; 2],
         bulk: Vec<Arc<dyn Session>>,
         background: Vec<Arc<dyn Session>>,
         (channels, line): (usize, Option<Arc<Line>>),
@@ -115,6 +129,7 @@ impl Remote {
         };
         Self(Arc::new(Inner {
             waited: recorded(waited),
+            wide: recorded(wide),
             bulk: bulk.into_iter().map(recorded).collect(),
             background: background.into_iter().map(recorded).collect(),
             next_bulk: AtomicUsize::new(0),
@@ -135,7 +150,12 @@ impl Remote {
         self.0.next(&self.0.bulk)
     }
 
-    /// The same, for what gives way to all else: looking around.
+    /// A session for a large file, which it sends over several channels at once.
+    pub fn wide(&self) -> &Arc<dyn Session> {
+        &self.0.wide
+    }
+
+    /// A session for what gives way to all else: looking around.
     pub fn background(&self) -> &Arc<dyn Session> {
         self.0.next(&self.0.background)
     }

@@ -45,12 +45,8 @@ pub(super) enum Class {
 impl Class {
     pub(super) const COUNT: usize = 4;
     /// The most urgent first.
-    pub(super) const ALL: [Self; Self::COUNT] = [
-        Self::Measured,
-        Self::Waited,
-        Self::Work,
-        Self::Background,
-    ];
+    pub(super) const ALL: [Self; Self::COUNT] =
+        [Self::Measured, Self::Waited, Self::Work, Self::Background];
 }
 
 /// How fast content may go, each way; asked anew all the time, since it may follow the time of day.
@@ -193,7 +189,9 @@ impl Line {
             }
             let times = [state.up.free_at(now), state.down.free_at(now)];
             let [up, down] = times;
-            let later = up.filter(|_| cost.up > 0).max(down.filter(|_| cost.down > 0));
+            let later = up
+                .filter(|_| cost.up > 0)
+                .max(down.filter(|_| cost.down > 0));
             if let Some(later) = later {
                 return Admission::Later(later);
             }

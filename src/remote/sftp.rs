@@ -12,13 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::ask::failed;
 use self::convert::{attrs, data_limit, extended, features, mode_attrs, names, offers, set_attrs};
+use self::stripe::Stripes;
 use super::StatVfs;
 use super::conn::{Conn, Fault};
-use super::line::{Class, Limits, Line};
 use super::guard::Guard;
+use super::line::{Class, Limits, Line};
 use super::wire::{
-    Attrs, Extended, Limits as LengthLimits, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE, Reply, Request,
-    Status, Vfs, extension,
+    Attrs, Extended, Limits as LengthLimits, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE,
+    Reply, Request, Status, Vfs, extension,
 };
 use super::{DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat};
 use crate::tree::RelPath;
@@ -29,6 +30,7 @@ mod convert;
 mod fuzz;
 mod list;
 mod probe;
+mod stripe;
 #[cfg(test)]
 mod tests;
 
@@ -73,6 +75,7 @@ pub struct SftpSession {
     entries_max: usize,
     /// Whether the server tells its limits: a question that costs it nothing.
     asks_limits: bool,
+    stripes: Stripes,
 }
 
 /// A conversation that ends with the last of the sessions that ask over it.
@@ -108,6 +111,7 @@ impl SftpSession {
             root: config.root,
             entries_max: config.entries_max,
             asks_limits: offers(&version, extension::LIMITS),
+            stripes: Stripes::default(),
         };
         if session.asks_limits {
             let limits = session.limits().await?;
@@ -122,8 +126,11 @@ impl SftpSession {
         Self {
             conn: Arc::clone(&self.conn),
             class,
+            features: self.features,
             root: self.root.clone(),
-            ..*self
+            entries_max: self.entries_max,
+            asks_limits: self.asks_limits,
+            stripes: Stripes::default(),
         }
     }
 
@@ -321,7 +328,10 @@ impl Session for SftpSession {
             flags: OPEN_WRITE | OPEN_CREATE | exclusive,
             attrs: mode_attrs(mode),
         };
-        self.ask_handle("open", path, request).await
+        let handle = self.ask_handle("open", path, request).await?;
+        let opened = Guard::new(self, handle);
+        self.widen(path, opened.get()).await;
+        Ok(opened.keep())
     }
 
     async fn read(&self, handle: &FileHandle, offset: u64, len: u32) -> Result<Bytes, RemoteError> {
@@ -348,12 +358,7 @@ impl Session for SftpSession {
         offset: u64,
         data: Bytes,
     ) -> Result<(), RemoteError> {
-        let request = Request::Write {
-            handle: handle.id.clone(),
-            offset,
-            data,
-        };
-        self.ask_done("write", &handle.path, request).await
+        self.write_striped(handle, offset, data).await
     }
 
     async fn fstat(&self, handle: &FileHandle) -> Result<Stat, RemoteError> {
@@ -363,13 +368,14 @@ impl Session for SftpSession {
 
     async fn fsetstat(&self, handle: &FileHandle, set: SetStat) -> Result<(), RemoteError> {
         let request = Request::Fsetstat(handle.id.clone(), set_attrs(set));
-        self.ask_done("fsetstat", &handle.path, request).await
+        let done = self.ask_done("fsetstat", &handle.path, request);
+        self.after_writes(handle, done).await
     }
 
     async fn fsync(&self, handle: &FileHandle) -> Result<(), RemoteError> {
         let request = Extended::Fsync(handle.id.clone());
-        self.extended("fsync", &handle.path, self.features.fsync, request)
-            .await
+        let done = self.extended("fsync", &handle.path, self.features.fsync, request);
+        self.after_writes(handle, done).await
     }
 
     async fn copy_data(
@@ -392,11 +398,15 @@ impl Session for SftpSession {
     }
 
     async fn close(&self, handle: FileHandle) -> Result<(), RemoteError> {
-        let request = Request::Close(handle.id);
-        self.ask_done("close", &handle.path, request).await
+        let request = Request::Close(handle.id.clone());
+        let done = self.ask_done("close", &handle.path, request);
+        let closed = self.after_writes(&handle, done).await;
+        self.forget_striped(&handle);
+        closed
     }
 
     fn abandon(&self, handle: FileHandle) {
+        self.forget_striped(&handle);
         self.conn.forget(self.class, Request::Close(handle.id));
     }
 }

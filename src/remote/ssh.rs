@@ -25,8 +25,8 @@ use self::hostkey::{Checker, Verdict};
 pub use self::identity::generate_identity;
 pub(super) use self::identity::random_key;
 use super::connect::{no_sftp, settle_root, start_error, unreachable};
-use super::target::Target;
 use super::line::{Limits, Line};
+use super::target::Target;
 use super::{ConnectError, Remote, SftpConfig, SftpSession};
 
 /// Bytes that the server may send on a channel before we acknowledge.

@@ -15,6 +15,9 @@ use crate::remote::{self, Remote, RemoteError, Session, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::tree::{Hash, NodeId, RelPath, Version};
 
+/// Files of this size and more go over several channels.
+const WIDE_BYTES: u64 = 8 * 1024 * 1024;
+
 /// What is in staging now.
 pub(super) struct Sent {
     /// The node as it was then.
@@ -155,15 +158,11 @@ async fn upload(
         progress.advance(u64::from(len));
         Ok(Bytes::from(buffer))
     };
-    match remote::upload(
-        way.session(),
-        way.staged,
-        upload,
-        &mut source,
-        &mut |_acked| {},
-    )
-    .await
-    {
+    let session = match node.size >= WIDE_BYTES {
+        true => way.remote.wide().as_ref(),
+        false => way.session(),
+    };
+    match remote::upload(session, way.staged, upload, &mut source, &mut |_acked| {}).await {
         Ok(()) => Ok((node, Some(Hash(*hasher.finalize().as_bytes())))),
         Err(TransferError::Remote(error)) => Err(error.into()),
         Err(TransferError::Local { .. } | TransferError::Changed { .. }) => Ok((node, None)),

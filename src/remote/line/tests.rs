@@ -1,7 +1,7 @@
 //! Two sessions over one slow line, in virtual time: what stands in front of a request that somebody waits for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Limits, Line, Rate};
 use crate::remote::wire::{PROTOCOL_VERSION, Reply, Request, Status, Version};
-use crate::remote::{FileHandle, Remote, Session, SftpConfig, SftpSession};
+use crate::remote::{FileHandle, Remote, Session, SftpConfig, SftpSession, Upload};
 use crate::tree::RelPath;
 
 const PIECE: usize = 64 * 1024;
@@ -23,9 +23,15 @@ struct Narrow {
     round_trip: Duration,
     /// Bytes of content that went through.
     passed: Arc<AtomicU64>,
+    /// What went through, in order.
+    log: Log,
 }
 
+/// The session's number and what it asked.
+type Log = Arc<Mutex<Vec<(usize, &'static str)>>>;
+
 struct Parcel {
+    asked: (usize, &'static str),
     bytes: u64,
     back: mpsc::UnboundedSender<Vec<u8>>,
     answer: Vec<u8>,
@@ -36,6 +42,7 @@ impl Narrow {
         while let Some(parcel) = parcels.recv().await {
             sleep(Duration::from_secs_f64(parcel.bytes as f64 / self.rate)).await;
             self.passed.fetch_add(parcel.bytes, Ordering::Relaxed);
+            self.log.lock().unwrap().push(parcel.asked);
             let round_trip = self.round_trip;
             tokio::spawn(async move {
                 sleep(round_trip).await;
@@ -51,7 +58,7 @@ fn packet(frame: crate::remote::wire::Frame) -> Vec<u8> {
 }
 
 /// The server's end of a session: takes all at once, as kernels and networks do, and answers when it got through.
-async fn serve(stream: DuplexStream, line: mpsc::UnboundedSender<Parcel>) {
+async fn serve(stream: DuplexStream, number: usize, line: mpsc::UnboundedSender<Parcel>) {
     let (mut reader, mut writer) = split(stream);
     let mut hello = [0; 9];
     reader.read_exact(&mut hello).await.unwrap();
@@ -74,18 +81,28 @@ async fn serve(stream: DuplexStream, line: mpsc::UnboundedSender<Parcel>) {
             return;
         }
         let (id, request) = Request::decode(bytes.into()).unwrap();
-        let (bytes, answer) = match request {
-            Request::Read { len, .. } => (
-                u64::from(len),
-                Reply::Data(Bytes::from(vec![0; len as usize])),
-            ),
-            Request::Write { data, .. } => (data.len() as u64, Reply::status(Status::Ok)),
-            Request::Lstat(_) => (64, Reply::Attrs(Default::default())),
-            _ => (64, Reply::status(Status::Ok)),
+        let ok = Reply::status(Status::Ok);
+        let (bytes, name, answer) = match request {
+            Request::Read { len, .. } => {
+                let data = Bytes::from(vec![0; len as usize]);
+                (u64::from(len), "read", Reply::Data(data))
+            }
+            Request::Write { data, .. } => (data.len() as u64, "write", ok),
+            Request::Lstat(_) => (64, "lstat", Reply::Attrs(Default::default())),
+            Request::Open { .. } => (64, "open", Reply::Handle(Bytes::from_static(b"h"))),
+            Request::Fsetstat(..) => (64, "fsetstat", ok),
+            Request::Close(_) => (64, "close", ok),
+            _ => (64, "other", ok),
         };
         let answer = packet(answer.encode(id));
         let back = back.clone();
-        if line.send(Parcel { bytes, back, answer }).is_err() {
+        let parcel = Parcel {
+            asked: (number, name),
+            bytes,
+            back,
+            answer,
+        };
+        if line.send(parcel).is_err() {
             return;
         }
     }
@@ -94,11 +111,14 @@ async fn serve(stream: DuplexStream, line: mpsc::UnboundedSender<Parcel>) {
 struct Site {
     remote: Remote,
     passed: Arc<AtomicU64>,
+    log: Log,
 }
 
 async fn site(rate: f64, round_trip: Duration, limits: &Limits, sessions: usize) -> Site {
     let passed = Arc::new(AtomicU64::new(0));
+    let log = Log::default();
     let narrow = Narrow {
+        log: Arc::clone(&log),
         rate,
         round_trip,
         passed: Arc::clone(&passed),
@@ -110,15 +130,19 @@ async fn site(rate: f64, round_trip: Duration, limits: &Limits, sessions: usize)
         ..SftpConfig::default()
     };
     let mut started = Vec::new();
-    for _ in 0..sessions {
+    for number in 0..sessions {
         let (ours, theirs) = duplex(1 << 30);
-        tokio::spawn(serve(theirs, line.clone()));
+        tokio::spawn(serve(theirs, number, line.clone()));
         let (reader, writer) = split(ours);
         let session = SftpSession::start(reader, writer, config.clone());
         started.push(session.await.unwrap());
     }
     let remote = Remote::over(started.remove(0), started, ());
-    Site { remote, passed }
+    Site {
+        remote,
+        passed,
+        log,
+    }
 }
 
 fn handle() -> FileHandle {
@@ -155,7 +179,11 @@ async fn who_waits_has_little_in_front_on_a_full_line_that_stays_full() {
             let asked = Instant::now();
             // As a read of a small file: one question after the other.
             for _ in 0..2 {
-                site.remote.interactive().lstat(&RelPath::root()).await.unwrap();
+                site.remote
+                    .interactive()
+                    .lstat(&RelPath::root())
+                    .await
+                    .unwrap();
             }
             worst = worst.max(asked.elapsed());
         }
@@ -166,7 +194,10 @@ async fn who_waits_has_little_in_front_on_a_full_line_that_stays_full() {
         let most = round_trip * 3 + Duration::from_millis(20) + pieces;
         assert!(worst <= most, "{rate}, {sessions} sessions: {worst:?}");
         let share = passed / (rate * whole);
-        assert!(share > 0.75, "{rate}, {sessions} sessions: only {share} of it is used");
+        assert!(
+            share > 0.75,
+            "{rate}, {sessions} sessions: only {share} of it is used"
+        );
     }
 }
 
@@ -180,7 +211,11 @@ async fn looking_around_gives_way_to_what_has_to_be_sent() {
     sleep(Duration::from_secs(5)).await;
     assert!(!reading.is_finished());
     // What somebody waits for does not.
-    site.remote.interactive().read(&handle(), 0, 1000).await.unwrap();
+    site.remote
+        .interactive()
+        .read(&handle(), 0, 1000)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,13 +235,20 @@ async fn content_keeps_to_its_limit_and_who_waits_overtakes_it() {
     });
     sleep(Duration::from_secs(5)).await;
     let asked = Instant::now();
-    site.remote.interactive().read(&handle(), 0, 30_000).await.unwrap();
+    site.remote
+        .interactive()
+        .read(&handle(), 0, 30_000)
+        .await
+        .unwrap();
     let waited = asked.elapsed();
     assert!(waited <= Duration::from_millis(25), "{waited:?}");
     reads.await.unwrap();
     // Half a megabyte, and what overtook, less what may go at once and the last piece, which is owed.
     let took = start.elapsed();
-    assert!(took >= Duration::from_secs_f64((530_000.0 - 55_000.0) / 50_000.0), "{took:?}");
+    assert!(
+        took >= Duration::from_secs_f64((530_000.0 - 55_000.0) / 50_000.0),
+        "{took:?}"
+    );
     assert!(took <= Duration::from_secs(12), "{took:?}");
     let up = site.passed.load(Ordering::Relaxed) as f64 - 530_000.0;
     let rate = up / took.as_secs_f64();
@@ -227,4 +269,32 @@ async fn a_request_that_is_held_back_is_not_taken_for_silence_of_the_server() {
         bulk.write(&handle(), 0, data.clone()).await.unwrap();
     }
     assert!(!site.remote.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_file_goes_over_all_channels_and_is_closed_after_all_of_it() {
+    let site = site(10e6, Duration::from_millis(20), &Limits::default(), 4).await;
+    let upload = Upload {
+        size: 8 << 20,
+        resume_at: 0,
+        mode: 0o644,
+        mtime: 1,
+        fsync: false,
+    };
+    let mut source = |_: u64, len: u32| Ok(Bytes::from(vec![0; len as usize]));
+    let session = site.remote.wide().as_ref();
+    let path = RelPath::root();
+    let sent = crate::remote::upload(session, &path, upload, &mut source, &mut |_| {});
+    sent.await.unwrap();
+    let log = site.log.lock().unwrap().clone();
+    let of = |name: &str| log.iter().filter(move |asked| asked.1 == name);
+    let last = |name: &str| log.iter().rposition(|asked| asked.1 == name).unwrap();
+    let writes = |session| of("write").filter(|asked| asked.0 == session).count();
+    assert!((1..4).all(|session| writes(session) > 30), "{log:?}");
+    assert_eq!((of("open").count(), of("close").count()), (3, 3));
+    // The others' files are closed before its attributes are set, and its own comes last.
+    assert!(last("write") < last("fsetstat") && last("fsetstat") < last("close"));
+    let own = log[last("close")].0;
+    assert_eq!(log[last("fsetstat")].0, own);
+    assert_eq!(of("close").filter(|asked| asked.0 == own).count(), 1);
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use russh::Names;
 use russh::client::{DisconnectReason, Handler, Session};
 use russh::compression::Compression;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::Names;
 
 use super::known_hosts::{self, Line};
 use super::{ConnectOptions, HostKeyPolicy};
