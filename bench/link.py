@@ -113,6 +113,8 @@ class LinkParts:
             run("cmp", source, home.at / "large")
             home.remove()
             shutil.rmtree(server)
+            last = {name: (up[name][-1], down[name][-1]) for name in up}
+            print(f"at {rtt} ms, up and down, seconds and CPU seconds: {last}", flush=True)
         for what, times in [("up", up), ("down", down)]:
             self.speeds(f"{LARGE_BYTES >> 20} MiB {what} at {rtt} ms", times, "≥ 1.2 × the fastest")
 

@@ -99,7 +99,7 @@ impl EngineOptions {
             publish: Publish::default(),
             server_fsync: true,
             transfers_at_once: 768,
-            listings_at_once: 64,
+            listings_at_once: 192,
             guard: GuardLimits::default(),
             uid,
             gid,

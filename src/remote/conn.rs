@@ -8,6 +8,9 @@
 //! replies, and a conversation alone when that takes many times as long: a server's disk may be slow, its network is
 //! alive. Slow links make progress byte by byte.
 
+mod fault;
+mod packets;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -17,44 +20,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::ErrorKind;
+pub(super) use self::fault::Fault;
+use self::packets::{greet, take_packet};
 use super::line::{Admission, Class, Cost, HeldBack, Line, Ticket};
-use super::wire::{Frame, MAX_PACKET, PROTOCOL_VERSION, Reply, Request, Version, init};
+use super::wire::{Frame, Reply, Request, Version};
 
 /// How much is read at once when no longer packet is expected.
 const READ_CHUNK: usize = 64 * 1024;
 /// A conversation that is owed a reply is given up after so many times `silence`, whatever else arrives on the line.
 const ALONE: u32 = 6;
-
-/// Why a conversation ended.
-#[derive(Debug, Clone)]
-pub(super) struct Fault {
-    pub(super) kind: ErrorKind,
-    pub(super) message: String,
-}
-
-impl Fault {
-    pub(super) fn protocol(message: impl ToString) -> Self {
-        Self {
-            kind: ErrorKind::Protocol,
-            message: message.to_string(),
-        }
-    }
-
-    pub(super) fn disconnected(message: impl ToString) -> Self {
-        Self {
-            kind: ErrorKind::Disconnected,
-            message: message.to_string(),
-        }
-    }
-
-    fn silence(silence: Duration) -> Self {
-        Self {
-            kind: ErrorKind::Timeout,
-            message: format!("the server said nothing for {} s", silence.as_secs()),
-        }
-    }
-}
 
 /// The conversation, shared by its tasks and its callers.
 pub(super) struct Conn {
@@ -397,52 +371,5 @@ impl Conn {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Cuts the next packet, without its length, off the front of `buf`; `None` while it is not complete.
-fn take_packet(buf: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
-    let Some((len, _)) = buf.split_first_chunk::<4>() else {
-        buf.reserve(READ_CHUNK);
-        return Ok(None);
-    };
-    let end = 4 + check_length(*len)?;
-    if buf.len() < end {
-        buf.reserve((end - buf.len()).max(READ_CHUNK));
-        return Ok(None);
-    }
-    Ok(Some(buf.split_to(end).freeze().slice(4..)))
-}
-
-fn check_length(len: [u8; 4]) -> Result<usize, Fault> {
-    match u32::from_be_bytes(len) {
-        0 => Err(Fault::protocol("an empty packet")),
-        len if len > MAX_PACKET => Err(Fault::protocol(format!("a packet of {len} bytes"))),
-        len => Ok(len as usize),
-    }
-}
-
-async fn greet<R, W>(reader: &mut R, writer: &mut W) -> Result<Version, Fault>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let hello = async {
-        writer.write_all(&init().head).await?;
-        writer.flush().await?;
-        let mut len = [0; 4];
-        reader.read_exact(&mut len).await?;
-        Ok::<_, std::io::Error>(len)
-    };
-    let len = hello.await.map_err(Fault::disconnected)?;
-    let mut packet = vec![0; check_length(len)?];
-    let read = reader.read_exact(&mut packet).await;
-    read.map_err(Fault::disconnected)?;
-    let version = Version::decode(packet.into()).map_err(Fault::protocol)?;
-    match version.version {
-        PROTOCOL_VERSION => Ok(version),
-        other => Err(Fault::protocol(format!(
-            "the server speaks version {other} of SFTP, not version {PROTOCOL_VERSION}"
-        ))),
     }
 }

@@ -18,6 +18,8 @@ pub struct Remote(Arc<Inner>);
 struct Inner {
     /// For those who wait.
     waited: Arc<dyn Session>,
+    /// For those who wait for much.
+    large: Arc<dyn Session>,
     /// Never empty.
     bulk: Vec<Arc<dyn Session>>,
     /// The first of them, which writes large files over the others as well.
@@ -73,7 +75,7 @@ impl Remote {
         };
         let wide = Arc::clone(&bulk[0]);
         Self::of(
-            [first, wide],
+            [Arc::clone(&first), first, wide],
             bulk.clone(),
             bulk,
             (channels, None),
@@ -107,7 +109,7 @@ impl Remote {
         let others = others.map(|other| other.asking(Class::Work)).collect();
         let wide = Arc::new(bulk[0].asking(Class::Work).wide(others));
         Self::of(
-            [waited, wide],
+            [waited, Arc::new(first.asking(Class::Large)), wide],
             views(Class::Work),
             views(Class::Background),
             (channels, Some(line)),
@@ -116,7 +118,7 @@ impl Remote {
     }
 
     fn of(
-        [waited, wide]: [Arc<dyn Session>; 2],
+        [waited, large, wide]: [Arc<dyn Session>; 3],
         bulk: Vec<Arc<dyn Session>>,
         background: Vec<Arc<dyn Session>>,
         (channels, line): (usize, Option<Arc<Line>>),
@@ -129,6 +131,7 @@ impl Remote {
         };
         Self(Arc::new(Inner {
             waited: recorded(waited),
+            large: recorded(large),
             wide: recorded(wide),
             bulk: bulk.into_iter().map(recorded).collect(),
             background: background.into_iter().map(recorded).collect(),
@@ -143,6 +146,11 @@ impl Remote {
     /// The session for metadata and reads that somebody waits for.
     pub fn interactive(&self) -> &Arc<dyn Session> {
         &self.0.waited
+    }
+
+    /// The same, for reads of large files that somebody waits for: others who wait overtake them.
+    pub fn interactive_large(&self) -> &Arc<dyn Session> {
+        &self.0.large
     }
 
     /// A session for bulk work, each in turn.

@@ -36,6 +36,8 @@ pub(super) enum Class {
     Measured,
     /// Somebody waits.
     Waited,
+    /// Somebody waits for something so large that others who wait must not stand behind it.
+    Large,
     /// What has to be sent, and what that needs to know.
     Work,
     /// Looking around, and what may be of use later.
@@ -43,10 +45,16 @@ pub(super) enum Class {
 }
 
 impl Class {
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 5;
     /// The most urgent first.
     pub(super) const ALL: [Self; Self::COUNT] =
-        [Self::Measured, Self::Waited, Self::Work, Self::Background];
+        [
+        Self::Measured,
+        Self::Waited,
+        Self::Large,
+        Self::Work,
+        Self::Background,
+    ];
 }
 
 /// How fast content may go, each way; asked anew all the time, since it may follow the time of day.
@@ -140,7 +148,7 @@ struct State {
     window: Window,
     up: Bucket,
     down: Bucket,
-    /// Content that nobody waits for, in bytes.
+    /// Content that is held back if need be, in bytes.
     under_way: u64,
     /// Requests that somebody waits for.
     waited: usize,
@@ -179,20 +187,19 @@ impl Line {
         let bytes = cost.bytes();
         let mut state = self.lock();
         let now = Instant::now();
-        if class >= Class::Work && bytes > 0 {
-            // Somebody else's work goes before what is for later.
-            let outranked = class == Class::Background
-                && self.held_back[Class::Work as usize].load(Ordering::Relaxed) > 0;
+        if class >= Class::Large && bytes > 0 {
+            // What others hold back goes first if it is more urgent.
+            let urgent = &self.held_back[Class::Large as usize..class as usize];
+            let outranked = urgent.iter().any(|held| held.load(Ordering::Relaxed) > 0);
             if outranked || state.under_way >= state.window.bytes(state.waited > 0) {
                 state.window.was_full();
                 return Admission::Full;
             }
-            let times = [state.up.free_at(now), state.down.free_at(now)];
-            let [up, down] = times;
-            let later = up
-                .filter(|_| cost.up > 0)
-                .max(down.filter(|_| cost.down > 0));
-            if let Some(later) = later {
+        }
+        if class >= Class::Work && bytes > 0 {
+            let up = state.up.free_at(now).filter(|_| cost.up > 0);
+            let down = state.down.free_at(now).filter(|_| cost.down > 0);
+            if let Some(later) = up.max(down) {
                 return Admission::Later(later);
             }
         }
@@ -201,7 +208,7 @@ impl Line {
         match class {
             Class::Measured => {}
             Class::Waited => state.waited += 1,
-            Class::Work | Class::Background => {
+            Class::Large | Class::Work | Class::Background => {
                 if state.under_way == 0 && bytes > 0 {
                     self.busy.notify_one();
                 }
@@ -221,7 +228,7 @@ impl Line {
         match class {
             Class::Measured => return,
             Class::Waited => state.waited = state.waited.saturating_sub(1),
-            Class::Work | Class::Background => {
+            Class::Large | Class::Work | Class::Background => {
                 state.under_way = state.under_way.saturating_sub(bytes);
             }
         }
@@ -242,7 +249,7 @@ impl Line {
         HeldBack(Arc::clone(self), class)
     }
 
-    /// Resolves when content that nobody waits for is under way.
+    /// Resolves when content that is held back if need be is under way.
     pub(super) async fn busy(&self) {
         while self.lock().under_way == 0 {
             self.busy.notified().await;

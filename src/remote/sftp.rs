@@ -4,19 +4,19 @@
 //! `Name` or a listing without end is a protocol error and ends the session.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::ask::failed;
+pub use self::config::SftpConfig;
 use self::convert::{attrs, data_limit, extended, features, mode_attrs, names, offers, set_attrs};
 use self::stripe::Stripes;
 use super::StatVfs;
 use super::conn::{Conn, Fault};
 use super::guard::Guard;
-use super::line::{Class, Limits, Line};
+use super::line::Class;
 use super::wire::{
     Attrs, Extended, Limits as LengthLimits, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE,
     Reply, Request, Status, Vfs, extension,
@@ -25,6 +25,7 @@ use super::{DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, Set
 use crate::tree::RelPath;
 
 mod ask;
+mod config;
 mod convert;
 #[cfg(test)]
 mod fuzz;
@@ -33,38 +34,6 @@ mod probe;
 mod stripe;
 #[cfg(test)]
 mod tests;
-
-/// How to hold a session.
-#[derive(Clone)]
-pub struct SftpConfig {
-    /// The home's root as the server calls it; empty for the directory that logins start in.
-    pub root: Vec<u8>,
-    /// A server that owes a reply and says nothing for this long is given up.
-    pub silence: Duration,
-    /// Listings with more entries are given up.
-    pub entries_max: usize,
-    /// What the sessions that are started with this or its clones share.
-    pub line: Arc<Line>,
-}
-
-impl std::fmt::Debug for SftpConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SftpConfig")
-            .field("root", &self.root)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for SftpConfig {
-    fn default() -> Self {
-        Self {
-            root: Vec::new(),
-            silence: Duration::from_secs(30),
-            entries_max: 1_000_000,
-            line: Line::new(&Limits::default()),
-        }
-    }
-}
 
 /// An SFTP session over a byte stream; ends when dropped.
 pub struct SftpSession {

@@ -17,7 +17,7 @@ use super::{FileHandle, RemoteError, Session, SetStat, Stat};
 use crate::tree::RelPath;
 
 /// Bytes under way at once in one transfer.
-pub const TRANSFER_WINDOW: u64 = 4 * 1024 * 1024;
+pub const TRANSFER_WINDOW: u64 = 8 * 1024 * 1024;
 /// Bytes of one write. Small enough for slow uplinks to show progress before a dead link is assumed.
 const WRITE_CHUNK: u32 = 64 * 1024;
 
