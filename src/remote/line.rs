@@ -47,8 +47,7 @@ pub(super) enum Class {
 impl Class {
     pub(super) const COUNT: usize = 5;
     /// The most urgent first.
-    pub(super) const ALL: [Self; Self::COUNT] =
-        [
+    pub(super) const ALL: [Self; Self::COUNT] = [
         Self::Measured,
         Self::Waited,
         Self::Large,
@@ -191,7 +190,9 @@ impl Line {
             // What others hold back goes first if it is more urgent.
             let urgent = &self.held_back[Class::Large as usize..class as usize];
             let outranked = urgent.iter().any(|held| held.load(Ordering::Relaxed) > 0);
-            if outranked || state.under_way >= state.window.bytes(state.waited > 0) {
+            let somebody_waits = state.waited > 0;
+            let window = state.window.bytes(somebody_waits);
+            if outranked || state.under_way >= window {
                 state.window.was_full();
                 return Admission::Full;
             }

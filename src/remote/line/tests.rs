@@ -201,7 +201,7 @@ async fn who_waits_has_little_in_front_on_a_full_line_that_stays_full() {
         assert!(worst <= most, "{rate}, {sessions} sessions: {worst:?}");
         let share = passed / (rate * whole);
         assert!(
-            share > 0.75,
+            share > 0.7,
             "{rate}, {sessions} sessions: only {share} of it is used"
         );
     }

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 /// What may be under way before anything was measured, in bytes.
 const FIRST: u64 = 1024 * 1024;
-/// The least: one large write at a time. Less would stop the line between two of them.
-const LEAST: u64 = 64 * 1024;
+/// The least: two large writes, or the line would stand still between one and the next.
+const LEAST: u64 = 2 * PIECE;
+/// The least while somebody waits, and the smallest step.
+const PIECE: u64 = 64 * 1024;
 /// The most: what is held in memory for it.
 const MOST: u64 = 24 * 1024 * 1024;
 /// What a small request may wait longer than on an empty line.
@@ -29,6 +31,8 @@ pub(super) struct Window {
     bytes: u64,
     /// Something was held back since the last measurement.
     full: bool,
+    /// Less than all was let through since then, so that a short wait says nothing.
+    reduced: bool,
     /// The measurement before: one alone may be a hiccup of a machine.
     before: Option<Duration>,
     /// The shortest wait, and since when it is remembered.
@@ -42,6 +46,7 @@ impl Default for Window {
         Self {
             bytes: FIRST,
             full: false,
+            reduced: false,
             before: None,
             shortest: None,
             anew: 0,
@@ -51,10 +56,11 @@ impl Default for Window {
 
 impl Window {
     /// How much may be under way.
-    pub(super) fn bytes(&self, somebody_waits: bool) -> u64 {
+    pub(super) fn bytes(&mut self, somebody_waits: bool) -> u64 {
+        self.reduced |= somebody_waits;
         match somebody_waits {
-            _ if self.anew > 0 => LEAST,
-            true => (self.bytes / WAITED_SHARE).max(LEAST),
+            _ if self.anew > 0 => PIECE,
+            true => (self.bytes / WAITED_SHARE).max(PIECE),
             false => self.bytes,
         }
     }
@@ -76,7 +82,8 @@ impl Window {
 
     /// A small request took this long.
     pub(super) fn measured(&mut self, wait: Duration, now: Instant) {
-        let full = std::mem::take(&mut self.full);
+        let reduced = std::mem::take(&mut self.reduced);
+        let full = std::mem::take(&mut self.full) && !reduced;
         let before = self.before.replace(wait).unwrap_or(wait);
         if self.anew > 0 {
             self.anew -= 1;
@@ -98,8 +105,8 @@ impl Window {
             self.bytes = ((self.bytes as f64 * kept) as u64).max(LEAST);
         } else if full && excess <= PATIENCE {
             let grown = match excess > PATIENCE / 4 {
-                true => self.bytes + LEAST,
-                false => self.bytes + self.bytes / 2,
+                true => self.bytes + PIECE,
+                false => self.bytes + self.bytes / 4,
             };
             self.bytes = grown.min(MOST);
         }
@@ -132,7 +139,7 @@ mod tests {
     #[test]
     fn a_long_fast_line_is_filled_and_no_more() {
         let (rate, empty) = (200e6, Duration::from_millis(20));
-        let (window, waits) = settle(rate, empty, 200);
+        let (mut window, waits) = settle(rate, empty, 200);
         let capacity = (rate * empty.as_secs_f64()) as u64;
         assert!(window.bytes(false) > capacity, "the line is not full");
         for wait in &waits[100..] {
@@ -142,10 +149,10 @@ mod tests {
 
     #[test]
     fn a_slow_line_has_little_in_front_of_who_waits() {
-        let (window, waits) = settle(2e6, Duration::from_millis(20), 200);
+        let (mut window, waits) = settle(2e6, Duration::from_millis(20), 200);
         assert!(window.bytes(false) <= 2 * LEAST);
-        assert!(*waits.last().unwrap() <= Duration::from_millis(60));
-        assert_eq!(window.bytes(true), LEAST);
+        assert!(*waits.last().unwrap() <= Duration::from_millis(120));
+        assert_eq!(window.bytes(true), PIECE);
     }
 
     #[test]
