@@ -14,6 +14,7 @@ use roamhome::clock;
 use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, Scope};
 use roamhome::remote::{self, ConnectOptions, Remote, Target};
 use roamhome::replica::Replica;
+use tokio::runtime::Runtime;
 
 /// Directories of each home, and files in each.
 const DIRS: usize = 50;
@@ -111,6 +112,25 @@ fn make_home(home: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// An engine that has looked at its home once.
+fn start(runtime: &Runtime, state: &Path, connector: ToServer) -> Result<Engine, Box<dyn Error>> {
+    let replica = Arc::new(Replica::open(state, clock::now())?);
+    let options = EngineOptions {
+        reconcile_interval: Duration::from_secs(86_400),
+        ..EngineOptions::new(Arc::new(clock::now), 0, 0)
+    };
+    let engine = Engine::start(runtime.handle(), replica, Arc::new(connector), options)?;
+    runtime.block_on(engine.settled_link(Duration::from_secs(30)));
+    pass(runtime, &engine)?;
+    Ok(engine)
+}
+
+fn pass(runtime: &Runtime, engine: &Engine) -> Result<(), Box<dyn Error>> {
+    let passed = runtime.block_on(engine.pass(EVERYTHING));
+    passed.map_err(|error| error.to_string())?;
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     let [port, identity, known_hosts, dir, sshd, rest @ ..] = &args[..] else {
@@ -120,7 +140,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let clients: usize = rest.first().map_or(Ok(200), |clients| clients.parse())?;
     let (sshd, dir): (u32, PathBuf) = (sshd.parse()?, dir.into());
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = Runtime::new()?;
     let options = ConnectOptions {
         identities: vec![identity.into()],
         default_identities: false,
@@ -139,23 +159,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             port: port.parse()?,
             path: home.to_string_lossy().into_owned(),
         };
-        let connector = Arc::new(ToServer {
+        let connector = ToServer {
             target,
             options: options.clone(),
-        });
-        let replica = Arc::new(Replica::open(
-            &dir.join(format!("state{number}")),
-            clock::now(),
-        )?);
-        let options = EngineOptions {
-            reconcile_interval: Duration::from_secs(86_400),
-            ..EngineOptions::new(Arc::new(clock::now), 0, 0)
         };
-        let engine = Engine::start(runtime.handle(), replica, connector, options)?;
-        runtime.block_on(engine.settled_link(Duration::from_secs(30)));
-        runtime
-            .block_on(engine.pass(EVERYTHING))
-            .map_err(|e| e.to_string())?;
+        let engine = start(&runtime, &dir.join(format!("state{number}")), connector)?;
         engines.push(engine);
     }
     thread::sleep(Duration::from_secs(5));
@@ -181,12 +189,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "CPU time of the server for each in an idle minute: {:.2} ms",
         (idle.cpu - up.cpu) / n / minutes * 1000.0
     );
-    for _ in 0..PASSES {
-        for engine in &engines {
-            runtime
-                .block_on(engine.pass(EVERYTHING))
-                .map_err(|e| e.to_string())?;
-        }
+    for engine in engines.iter().cycle().take(PASSES * clients) {
+        pass(&runtime, engine)?;
     }
     let passed = used_below(sshd);
     let each = (passed.cpu - idle.cpu) / n / PASSES as f64 * 1000.0;
