@@ -119,10 +119,18 @@ class Stage:
         port = free_port()
         self.spawn(HERE / "delay-proxy", port, self.sshd_port, rtt_ms)
         wait_for_port(port)
+        self.know(port)
+        return port
+
+    def line_without_delay(self):
+        """The port of the sshd itself."""
+        self.know(self.sshd_port)
+        return self.sshd_port
+
+    def know(self, port):
         host_key = self.identity.with_name("host_key.pub").read_text()
         with self.known_hosts.open("a") as known:
             known.write(f"[127.0.0.1]:{port} {host_key}")
-        return port
 
     def ssh_options(self, port):
         return (
@@ -145,8 +153,8 @@ class Stage:
         self.mounts.append(at)
         return at
 
-    def home(self, port, server=None):
-        return RoamHome(self, port, server or self.new("server"))
+    def home(self, port, server=None, settings=""):
+        return RoamHome(self, port, server or self.new("server"), settings)
 
     def unmount(self, at):
         if at in self.mounts:
@@ -164,8 +172,10 @@ class Stage:
 class RoamHome:
     """A home of the directory `server`, on a machine of its own."""
 
-    def __init__(self, stage, port, server):
+    def __init__(self, stage, port, server, settings=""):
         self.stage, self.port, self.server = stage, port, server
+        self.config = stage.new("config") / "config.toml"
+        self.config.write_text(settings)
         self.state, self.at = stage.new("state"), stage.new("home")
         self.mount()
 
@@ -174,6 +184,7 @@ class RoamHome:
         took = timed(
             self.stage.roamhome, "mount", f"127.0.0.1:{self.server}", self.at, "--port", self.port,
             "--identity", self.stage.identity, "--known-hosts", self.stage.known_hosts, "--state", self.state,
+            "--config", self.config,
         )
         self.stage.mounts.append(self.at)
         return took
@@ -189,3 +200,8 @@ class RoamHome:
         # Status 3: something is not sent yet, which is as good here.
         run(self.stage.roamhome, "umount", "--no-flush", self.at, good=(0, 3))
         self.stage.mounts.remove(self.at)
+
+    def remove(self):
+        """Unmounts, and removes what is here of it."""
+        self.unmount()
+        shutil.rmtree(self.state)

@@ -15,6 +15,15 @@ pub fn now() -> Time {
     }
 }
 
+/// The minute of the local day, 0 to 1439.
+pub fn minute_of_day() -> u16 {
+    let now = now();
+    // Out of the range of calendars there is no day either.
+    let time = jiff::Timestamp::from_second(now.secs()).unwrap_or_default();
+    let local = time.to_zoned(jiff::tz::TimeZone::system());
+    u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs())
+}
+
 fn clamp_secs(secs: u64) -> i64 {
     i64::try_from(secs).unwrap_or(i64::MAX)
 }
@@ -26,5 +35,10 @@ mod tests {
     #[test]
     fn the_clock_shows_a_time_of_this_century() {
         assert!((1_600_000_000..4_100_000_000).contains(&now().secs()));
+    }
+
+    #[test]
+    fn the_minute_is_one_of_a_day() {
+        assert!(minute_of_day() < 24 * 60);
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::sync::Prefer;
 
+mod bandwidth;
 mod dirs;
 pub mod duration;
 mod layers;
@@ -17,6 +18,7 @@ mod size;
 mod target;
 mod transport;
 
+pub use bandwidth::Timetable;
 pub use dirs::{Env, control_socket_name};
 pub use layers::{ConfigError, Layers, Source, Value};
 pub use target::{Place, Target, TargetError};
@@ -40,6 +42,18 @@ pub enum ConflictCopies {
     Hidden,
     /// Beside the winner, too.
     Visible,
+}
+
+/// Whether the connection compresses what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// If the connection before was slow.
+    Auto,
+    /// Always, where the server can.
+    On,
+    /// Never.
+    Off,
 }
 
 /// How a file on the server is replaced.
@@ -115,6 +129,14 @@ pub struct Config {
     /// The share of all files and directories, 0 to 1.
     #[serde(deserialize_with = "layers::share")]
     pub guard_removed_share: f64,
+    /// How fast content goes to the server.
+    #[serde(deserialize_with = "bandwidth::deserialize")]
+    pub bandwidth_up: Timetable,
+    /// How fast it comes from there.
+    #[serde(deserialize_with = "bandwidth::deserialize")]
+    pub bandwidth_down: Timetable,
+    /// Whether the connection compresses.
+    pub compression: Compression,
     /// SFTP sessions over one connection.
     #[serde(deserialize_with = "layers::channels")]
     pub channels: u8,

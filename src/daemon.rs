@@ -7,6 +7,7 @@ mod failure;
 mod fresh;
 mod lifecycle;
 mod link;
+mod network;
 mod restore;
 mod secrets;
 mod undo;

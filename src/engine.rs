@@ -149,6 +149,12 @@ impl Engine {
         }
     }
 
+    /// The network is not what it was, or the machine slept: a link that is down is tried at once, one that is up has
+    /// to prove it.
+    pub fn network_changed(&self) {
+        self.shared.network_changed.notify_one();
+    }
+
     /// The status, from memory and the index.
     pub fn status(&self) -> Result<EngineStatus, ReplicaError> {
         status::status(&self.shared)

@@ -2,6 +2,7 @@
 
 mod conflict;
 mod credentials;
+mod cutover;
 mod databases;
 mod doctor;
 mod ending;

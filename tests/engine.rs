@@ -1,6 +1,7 @@
 //! Two machines and one server, without kernel or network: what a user writes here is there after the
 //! passes, and what loses is kept.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -959,4 +960,47 @@ fn a_large_directory_that_another_machine_renamed_is_no_mass_removal() {
     });
     assert_eq!(report.guards.len(), 1, "{report:?}");
     assert_eq!(b.read("new/sub/f0").unwrap(), b"old/sub 0");
+}
+
+/// What an idle client asks in an hour: the arithmetic of `doc/SCALING.md` rests on it.
+#[test]
+fn an_unchanged_home_costs_one_listing_for_each_directory_and_nothing_for_its_files() {
+    for files in [2, 40] {
+        let field = Field::new();
+        let a = field.client("a");
+        for dir in 0..20 {
+            a.mkdir(&format!("d{dir}"));
+            for file in 0..files {
+                a.write(&format!("d{dir}/f{file}"), b"content");
+            }
+        }
+        a.flush();
+        field.clock.advance(10);
+        // What was young when it was sent is compared once more.
+        a.sync();
+        a.sync();
+        let before = field.server.calls();
+        a.sync();
+        let calls = since(&field.server.calls(), &before);
+        // The root, 20 directories, the way station, and three of ours; the home is asked whether it is ours.
+        let expected = [
+            ("close", 25),
+            ("lstat", 1),
+            ("open", 1),
+            ("opendir", 25),
+            ("read", 1),
+            ("readdir", 48),
+            ("statvfs", 1),
+        ];
+        assert_eq!(calls, BTreeMap::from(expected), "{files} files");
+    }
+}
+
+fn since(
+    after: &BTreeMap<&'static str, u64>,
+    before: &BTreeMap<&'static str, u64>,
+) -> BTreeMap<&'static str, u64> {
+    let of = |verb: &&'static str| before.get(*verb).copied().unwrap_or(0);
+    let grown = after.iter().map(|(verb, count)| (*verb, count - of(verb)));
+    grown.filter(|(_, count)| *count > 0).collect()
 }

@@ -309,3 +309,39 @@ fn a_flush_ends_although_programs_never_stop_to_write() {
         field.home.release(log).unwrap();
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_changed_is_tried_at_once_whatever_the_back_off_says() {
+    let field = Field::new(&[]).await;
+    field.down.store(true, Ordering::SeqCst);
+    field.server.cut();
+    // Long enough for the waits between attempts to be at their longest.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(field.engine.link().state.word(), "offline");
+    field.down.store(false, Ordering::SeqCst);
+    let start = Instant::now();
+    field.engine.network_changed();
+    let mut checks = 0;
+    while field.engine.link().state.word() != "online" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        checks += 1;
+        assert!(checks < 100, "not tried after {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_up_has_to_prove_it_when_the_network_changed() {
+    let field = Field::new(&[]).await;
+    let before = field.server.requests();
+    field.engine.network_changed();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(field.engine.link().state.word(), "online");
+    assert_eq!(field.server.requests() - before, 1);
+    // It says nothing any more: another connection is made.
+    field.server.hold(true);
+    field.down.store(true, Ordering::SeqCst);
+    field.engine.network_changed();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(field.engine.link().state.word(), "offline");
+    field.server.hold(false);
+}

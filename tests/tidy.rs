@@ -53,6 +53,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 /// Modules without effects: what they do depends on their arguments alone.
 const PURE: &[&str] = &[
     "cli::options",
+    "config::bandwidth",
     "config::duration",
     "config::target",
     "control::failure",

@@ -20,6 +20,7 @@ use crate::fuse::Unmount;
 
 mod view;
 
+use super::link::describe;
 pub(super) use view::THE_SERVER;
 use view::{items_of, left_of, link_state, pass_of, question_of, transfers};
 
@@ -130,7 +131,10 @@ impl Control for Answers {
             link: Link {
                 state: link_state(&status.link.state),
                 since: status.link.since.secs(),
-                detail: status.link.state.detail(),
+                detail: match &status.line {
+                    Some(line) => describe(line),
+                    None => status.link.state.detail(),
+                },
             },
             unsent: Unsent {
                 files: status.counts.dirty_places,

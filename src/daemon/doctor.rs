@@ -131,7 +131,12 @@ pub fn doctor(access: &Access, state_dir: &Path, create: bool) -> Result<Report,
 async fn examine(access: &Access, state_dir: &Path, create: bool) -> Result<Report, Failure> {
     let kept_here = Replica::is_known(state_dir);
     let start = Instant::now();
-    let remote = link::open(access, kept_here && matches!(access.way, Way::Local(_))).await;
+    let remote = link::open(
+        access,
+        kept_here && matches!(access.way, Way::Local(_)),
+        false,
+    )
+    .await;
     let remote = remote.map_err(|error| link::failure(&error))?;
     let connect_ms = speed::millis(start.elapsed());
     let lost =

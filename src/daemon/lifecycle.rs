@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::answers::Answers;
 use super::conflicts;
 use super::link::Connector;
-use super::{MountRequest, failure, fresh};
+use super::{MountRequest, failure, fresh, network};
 use crate::clock;
 use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
@@ -65,6 +65,7 @@ fn serve(
     let options = engine_options(&request.access.config);
     let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connector, options)
         .map_err(failure::replica)?;
+    let watcher = runtime.spawn(network::watch(engine.clone()));
     let begun = begin(runtime, request, &replica, &engine, known);
     let mounted = begun.is_ok();
     let outcome = begun.and_then(|serving| {
@@ -74,6 +75,7 @@ fn serve(
         serving.control.end(runtime);
         ended
     });
+    watcher.abort();
     engine.stop();
     let closed = replica.close().map_err(failure::replica);
     if !known && !mounted {

@@ -2,23 +2,28 @@
 //! scripts get them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::secrets::{self, Asked};
 use super::{Access, SERVE_COMMAND, SERVE_KNOWN, Secret};
-use crate::config::{HostKeyPolicy, Place, Way};
+use crate::clock;
+use crate::config::{Compression, Config, HostKeyPolicy, Place, Timetable, Way};
 use crate::control::{Code, Failure};
 use crate::engine::{Connect, LinkError};
 use crate::remote::{
-    self, ConnectError, ConnectOptions, LocalHome, Remote, SftpConfig, SshProgram,
+    self, ConnectError, ConnectOptions, Limits, Line, LineFacts, LocalHome, Rate, Remote,
+    SftpConfig, SshProgram,
 };
 use crate::replica::Replica;
 
-/// A server that owes an answer and says nothing for this long is given up.
-const SILENCE: Duration = Duration::from_secs(10);
+/// A server that owes an answer and says nothing for this long is given up, so that a dead link is noticed within 10 s.
+const SILENCE: Duration = Duration::from_secs(9);
+
+/// A line that passes fewer bytes in a second is worth compressing on: a server's compression makes some 20 MB/s.
+const SLOW: u64 = 3_000_000;
 
 /// Connects to one home.
 pub(super) struct Connector {
@@ -26,6 +31,8 @@ pub(super) struct Connector {
     state_dir: PathBuf,
     /// A connection made before the engine was there.
     ready: Mutex<Option<Remote>>,
+    /// The connection that was made last, which knows how fast its line is.
+    last: Mutex<Option<Arc<Line>>>,
 }
 
 impl Connector {
@@ -34,33 +41,45 @@ impl Connector {
             access: access.clone(),
             state_dir: state_dir.to_owned(),
             ready: Mutex::default(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// A line is compressed on if it was slow, and then stays so: what it passes is no longer what it is.
+    fn compresses(&self) -> bool {
+        match self.access.config.compression {
+            Compression::On => true,
+            Compression::Off => false,
+            Compression::Auto => {
+                let last = lock(&self.last).as_ref().map(|line| line.facts());
+                last.is_some_and(|last| is_worth_compressing(&last))
+            }
         }
     }
 
     /// Connects now, and keeps the connection for the engine's first call.
     pub(super) async fn prepare(&self) -> Result<(), Failure> {
-        let made = self.open().await.map_err(|e| failure(&e))?;
-        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+        let made = self.make().await.map_err(|e| failure(&e))?;
+        *lock(&self.ready) = Some(made);
         Ok(())
     }
 
-    async fn open(&self) -> Result<Remote, ConnectError> {
-        open(&self.access, Replica::is_known(&self.state_dir)).await
+    async fn make(&self) -> Result<Remote, ConnectError> {
+        let known = Replica::is_known(&self.state_dir);
+        let made = open(&self.access, known, self.compresses()).await?;
+        *lock(&self.last) = made.shared_line();
+        Ok(made)
     }
 }
 
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self) -> Result<Remote, LinkError> {
-        let ready = self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let ready = lock(&self.ready).take();
         if let Some(ready) = ready.filter(|ready| !ready.is_closed()) {
             return Ok(ready);
         }
-        self.open().await.map_err(|error| {
+        self.make().await.map_err(|error| {
             let Failure {
                 message, remedy, ..
             } = failure(&error);
@@ -74,20 +93,33 @@ impl Connect for Connector {
 }
 
 /// Opens a connection; `known` is whether this home was there before.
-pub(super) async fn open(access: &Access, known: bool) -> Result<Remote, ConnectError> {
+pub(super) async fn open(
+    access: &Access,
+    known: bool,
+    compress: bool,
+) -> Result<Remote, ConnectError> {
     let sessions = usize::from(access.config.channels);
     match &access.way {
         Way::Russh(place) => {
             let target = russh_target(access, place);
-            remote::connect(&target, &russh_options(access)).await
+            let options = ConnectOptions {
+                compress,
+                ..russh_options(access)
+            };
+            remote::connect(&target, &options).await
         }
         Way::Ssh { command, place } => {
-            remote::connect_ssh(&ssh_program(access, command, place)).await
+            let program = SshProgram {
+                compress,
+                ..ssh_program(access, command, place)
+            };
+            remote::connect_ssh(&program).await
         }
         Way::Command { command, path } => {
             let config = SftpConfig {
                 root: path.clone().into_bytes(),
                 silence: SILENCE,
+                line: Line::new(&limits(&access.config)),
                 ..SftpConfig::default()
             };
             remote::connect_command(command, &config, sessions).await
@@ -101,10 +133,57 @@ pub(super) async fn open(access: &Access, known: bool) -> Result<Remote, Connect
                 path: path.clone(),
                 sessions,
                 silence: SILENCE,
+                limits: limits(&access.config),
             };
             remote::connect_local(&home).await
         }
     }
+}
+
+fn is_worth_compressing(line: &LineFacts) -> bool {
+    let limited = line.up.is_some() || line.down.is_some();
+    line.compressed || !limited && line.pace.is_some_and(|pace| pace < SLOW)
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        up: rate(&config.bandwidth_up),
+        down: rate(&config.bandwidth_down),
+    }
+}
+
+/// What a timetable says at the time.
+fn rate(table: &Timetable) -> Rate {
+    let table = table.clone();
+    Rate::new(move || table.at(clock::minute_of_day()))
+}
+
+/// What people are told of a line that is up.
+pub(super) fn describe(line: &LineFacts) -> String {
+    let mut parts = Vec::new();
+    if let Some(round_trip) = line.round_trip {
+        parts.push(format!("{:.1} ms away", round_trip.as_secs_f64() * 1000.0));
+    }
+    for (rate, which) in [(line.up, "up"), (line.down, "down")] {
+        if let Some(rate) = rate {
+            let megabytes = rate as f64 / 1e6;
+            parts.push(format!("at most {megabytes} MB/s {which}"));
+        }
+    }
+    if let Some(pace) = line.pace {
+        parts.push(format!("{:.1} MB/s when full", pace as f64 / 1e6));
+    }
+    if !line.cipher.is_empty() {
+        parts.push(line.cipher.clone());
+    }
+    if line.compressed {
+        parts.push("compressed".to_owned());
+    }
+    parts.join(", ")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A key that our own SSH would try but is locked.
@@ -136,6 +215,7 @@ fn russh_options(access: &Access) -> ConnectOptions {
         silence: SILENCE,
         host_key_policy: host_key_policy(access),
         secrets: secrets::source(&access.secrets, &access.asker, Asked::Questions),
+        limits: limits(config),
         ..ConnectOptions::default()
     };
     if let Some(identity) = &config.identity {
@@ -165,6 +245,8 @@ fn ssh_program(access: &Access, command: &[String], place: &Place) -> SshProgram
         askpass: format!("/proc/{}/exe", std::process::id()).into(),
         sessions: usize::from(config.channels),
         silence: SILENCE,
+        limits: limits(config),
+        compress: false,
     }
 }
 
@@ -225,4 +307,44 @@ pub(super) fn failure(error: &ConnectError) -> Failure {
         ConnectError::Io { .. } => (Code::General, "see the message"),
     };
     Failure::new(code, error.to_string()).remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_lines_are_compressed_on_and_stay_so() {
+        let line = |pace, up, compressed| LineFacts {
+            pace,
+            up,
+            compressed,
+            ..LineFacts::default()
+        };
+        for (line, worth) in [
+            (line(None, None, false), false),
+            (line(Some(1_000_000), None, false), true),
+            (line(Some(50_000_000), None, false), false),
+            // What goes slowly since it was told to says nothing of the line.
+            (line(Some(1_000_000), Some(1_000_000), false), false),
+            (line(Some(9_000_000), None, true), true),
+        ] {
+            assert_eq!(is_worth_compressing(&line), worth, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn people_are_told_what_holds() {
+        let line = LineFacts {
+            round_trip: Some(Duration::from_micros(20_340)),
+            up: Some(2_000_000),
+            down: None,
+            pace: Some(1_950_000),
+            cipher: "aes128-gcm@openssh.com".into(),
+            compressed: true,
+        };
+        let said = "20.3 ms away, at most 2 MB/s up, 1.9 MB/s when full, aes128-gcm@openssh.com, compressed";
+        assert_eq!(describe(&line), said);
+        assert_eq!(describe(&LineFacts::default()), "");
+    }
 }

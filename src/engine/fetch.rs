@@ -19,6 +19,9 @@ pub(super) use download::{Fetched, fetch};
 /// How often a file that changes while it is fetched is tried again.
 const CHANGED_RETRIES: u32 = 3;
 
+/// Who waits for a file of this size or more lets others who wait go first.
+const LARGE_BYTES: u64 = 1024 * 1024;
+
 /// Does what a program waits for. A link that is down is not waited for at all, one that is coming up at most for
 /// `fetch_timeout`, and then the server as long as it is never silent for that time: what is large may take long.
 async fn waited_for(
@@ -113,10 +116,10 @@ pub(super) async fn hydrate(
             return Err(RemoteError::new(ErrorKind::NotFound, "read", &path, gone).into());
         }
         let remote = connection(shared, &path)?;
-        let session = if waited_for {
-            remote.interactive()
-        } else {
-            remote.bulk()
+        let session = match (waited_for, version.size >= LARGE_BYTES) {
+            (true, true) => remote.interactive_large(),
+            (true, false) => remote.interactive(),
+            (false, _) => remote.bulk(),
         };
         let fetched = fetch(shared, session.as_ref(), &path, version.size).await?;
         let Some(fetched) = fetched.filter(|fetched| !fetched.is_spoiled(&version)) else {

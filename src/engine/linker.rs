@@ -9,9 +9,13 @@ use super::reconcile::Request;
 use super::shared::{FAULT, Shared, contained, lock};
 use super::{LinkError, Space};
 use crate::remote::Remote;
+use crate::tree::RelPath;
 
 /// How long a refusal is left alone before it is looked at again without being asked.
 const REFUSED_WAIT: Duration = Duration::from_secs(300);
+
+/// How long a link may be silent after the network changed.
+const ALIVE_WAIT: Duration = Duration::from_secs(3);
 
 /// Runs until the engine stops.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -37,6 +41,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let attempted = tokio::select! {
             biased;
             attempted = contained(attempt(&shared), fault) => attempted,
+            // Who is asked over a network that is gone does not answer.
+            () = shared.network_changed.notified() => continue,
             _ = held.changed() => continue,
             _ = stopping.changed() => return,
         };
@@ -65,6 +71,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             biased;
             () = tokio::time::sleep(wait) => {}
             () = shared.connect_now.notified() => back_off.reset(),
+            () = shared.network_changed.notified() => back_off.reset(),
             _ = held.changed() => {}
             _ = stopping.changed() => {}
         }
@@ -117,19 +124,40 @@ async fn serve(
     // link come up asks for a pass after this one.
     let _unheard = shared.requests.send(Request::Reconnected);
     shared.set_link(LinkState::Online);
+    let mut detail = "the connection was lost";
     tokio::select! {
         biased;
         () = remote.closed() => {}
         _ = held.changed() => {}
         _ = stopping.changed() => {}
+        () = cut_off(shared, remote) => detail = "the network changed, and the server does not answer any more",
     }
     *lock(&shared.remote) = None;
     remote.close();
     if !*shared.held.borrow() {
         shared.set_link(LinkState::Offline {
-            detail: "the connection was lost".into(),
+            detail: detail.into(),
             held: false,
         });
+    }
+}
+
+/// Resolves when the network has changed and nothing comes from the server any more.
+async fn cut_off(shared: &Shared, remote: &Remote) {
+    let root = RelPath::root();
+    loop {
+        shared.network_changed.notified().await;
+        let session = remote.interactive();
+        let alive = async {
+            tokio::select! {
+                // Whatever the answer is; if the session ends, others notice.
+                _ = session.lstat(&root) => {}
+                () = session.heard() => {}
+            }
+        };
+        if tokio::time::timeout(ALIVE_WAIT, alive).await.is_err() {
+            return;
+        }
     }
 }
 

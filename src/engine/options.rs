@@ -135,7 +135,7 @@ impl EngineOptions {
             server_fsync: true,
             large: Large::default(),
             transfers_at_once: 768,
-            listings_at_once: 64,
+            listings_at_once: 192,
             guard: GuardLimits::default(),
             uid,
             gid,

@@ -103,7 +103,7 @@ pub(super) async fn observe(
     let session = if waited_for {
         remote.interactive()
     } else {
-        remote.bulk()
+        remote.background()
     };
     let entries = match session.list(&path).await {
         Ok(entries) => entries,

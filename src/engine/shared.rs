@@ -82,8 +82,10 @@ pub(super) struct Shared {
     pub(super) remote: Mutex<Option<Remote>>,
     /// Held down by a person.
     pub(super) held: watch::Sender<bool>,
-    /// Wakes the linker at once, for `online` and a resumed machine.
+    /// Wakes the linker at once, for `online`.
     pub(super) connect_now: Notify,
+    /// The way to the server may be another one.
+    pub(super) network_changed: Notify,
     /// To the one task that runs passes.
     pub(super) requests: mpsc::UnboundedSender<Request>,
     /// Something became dirty.
@@ -182,6 +184,7 @@ impl Shared {
             remote: Mutex::default(),
             held: watch::Sender::new(false),
             connect_now: Notify::new(),
+            network_changed: Notify::new(),
             requests,
             dirty: Notify::new(),
             last_change: Mutex::new(Instant::now()),

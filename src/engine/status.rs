@@ -8,6 +8,7 @@ use super::keep;
 use super::link::LinkView;
 use super::reconcile::PassReport;
 use super::shared::{Shared, lock};
+use crate::remote::LineFacts;
 use crate::replica::{Counts, Problem, ReplicaError};
 use crate::sync::Guard;
 use crate::tree::{RelPath, Time};
@@ -30,6 +31,8 @@ pub struct TransferView {
 pub struct EngineStatus {
     /// The link.
     pub link: LinkView,
+    /// What is known of the line, while it is up.
+    pub line: Option<LineFacts>,
     /// Files under way.
     pub transfers: Vec<TransferView>,
     /// What the replica holds and what of it is unsent.
@@ -147,6 +150,7 @@ pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
     }));
     Ok(EngineStatus {
         link: shared.link.borrow().clone(),
+        line: shared.online().and_then(|remote| remote.line()),
         transfers: shared.transfers.view(),
         counts: shared.replica.counts()?,
         oldest_unsent,

@@ -1,55 +1,34 @@
 //! One SFTP conversation over any pair of byte streams: a writer task, a reader task, and the requests that
 //! wait for their replies.
 //!
-//! Requests go out in the order of `call`'s first poll. Memory is bounded by the callers, who bound their bytes
-//! in flight, and by `MAX_PACKET`. The first fault ends the conversation: it fails what is outstanding and
-//! all that comes later, and nothing is ever sent again. A link counts as dead when nothing arrives for
-//! `silence` although replies are due; slow links make progress byte by byte.
+//! Requests of one class go out in the order of `call`'s first poll, a more urgent class before all others, and each
+//! when the line lets it. Memory is bounded by the callers, who bound their bytes in flight, and by `MAX_PACKET`. The
+//! first fault ends the conversation: it fails what is outstanding and all that comes later, and nothing is ever sent
+//! again. A link counts as dead when nothing arrives on the line for `silence` although this conversation is owed
+//! replies, and a conversation alone when that takes many times as long: a server's disk may be slow, its network is
+//! alive. Slow links make progress byte by byte.
 
-use std::collections::HashMap;
+mod fault;
+mod packets;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::ErrorKind;
-use super::wire::{Frame, MAX_PACKET, PROTOCOL_VERSION, Reply, Request, Version, init};
+pub(super) use self::fault::Fault;
+use self::packets::{greet, take_packet};
+use super::line::{Admission, Class, Cost, HeldBack, Line, Ticket};
+use super::wire::{Frame, Reply, Request, Version};
 
 /// How much is read at once when no longer packet is expected.
 const READ_CHUNK: usize = 64 * 1024;
-
-/// Why a conversation ended.
-#[derive(Debug, Clone)]
-pub(super) struct Fault {
-    pub(super) kind: ErrorKind,
-    pub(super) message: String,
-}
-
-impl Fault {
-    pub(super) fn protocol(message: impl ToString) -> Self {
-        Self {
-            kind: ErrorKind::Protocol,
-            message: message.to_string(),
-        }
-    }
-
-    pub(super) fn disconnected(message: impl ToString) -> Self {
-        Self {
-            kind: ErrorKind::Disconnected,
-            message: message.to_string(),
-        }
-    }
-
-    fn silence(silence: Duration) -> Self {
-        Self {
-            kind: ErrorKind::Timeout,
-            message: format!("the server said nothing for {} s", silence.as_secs()),
-        }
-    }
-}
+/// A conversation that is owed a reply is given up after so many times `silence`, whatever else arrives on the line.
+const ALONE: u32 = 6;
 
 /// The conversation, shared by its tasks and its callers.
 pub(super) struct Conn {
@@ -59,17 +38,63 @@ pub(super) struct Conn {
     due: Notify,
     /// Wakes those who want to know that something arrived.
     arrivals: Notify,
+    /// Wakes the writer.
+    queued: Notify,
+    line: Arc<Line>,
     silence: Duration,
 }
 
 struct State {
     next_id: u32,
-    waiting: HashMap<u32, oneshot::Sender<Delivery>>,
-    /// Gone once the conversation has ended.
-    queue: Option<mpsc::UnboundedSender<Frame>>,
+    waiting: HashMap<u32, Waiting>,
+    /// By class.
+    queues: [VecDeque<Queued>; Class::COUNT],
+    /// Requests that were sent and are not answered.
+    due: usize,
     fault: Option<Fault>,
     /// When something last arrived, or the first reply became due; `None` while none is.
     due_since: Option<Instant>,
+    ended: bool,
+}
+
+/// A caller, and what its request counts for once it is sent.
+struct Waiting {
+    to: oneshot::Sender<Delivery>,
+    ticket: Option<Ticket>,
+}
+
+struct Queued {
+    id: u32,
+    frame: Frame,
+    cost: Cost,
+}
+
+/// What the writer does next.
+enum Next {
+    Send(Frame),
+    /// Nothing is asked.
+    Idle,
+    /// Something may not go yet, or not before then.
+    Held(Option<Instant>, HeldBack),
+    End,
+}
+
+impl State {
+    /// Takes the first request of `class` to be sent: from now on its reply is due.
+    fn send(&mut self, class: Class, ticket: Ticket, due: &Notify) -> Next {
+        let Some(Queued { id, frame, .. }) = self.queues[class as usize].pop_front() else {
+            return Next::Idle;
+        };
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.ticket = Some(ticket);
+        }
+        self.due += 1;
+        if self.due_since.is_none() {
+            self.due_since = Some(Instant::now());
+            due.notify_one();
+        }
+        Next::Send(frame)
+    }
 }
 
 /// A reply on its way to a caller. A handle whose caller is gone is closed, or it would stay open on the
@@ -83,7 +108,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if let (Some(Reply::Handle(handle)), Some(conn)) = (self.reply.take(), self.conn.upgrade())
         {
-            conn.forget(Request::Close(handle));
+            conn.forget(Class::Work, Request::Close(handle));
         }
     }
 }
@@ -95,6 +120,7 @@ impl Conn {
         mut writer: W,
         greeting: Duration,
         silence: Duration,
+        line: Arc<Line>,
     ) -> Result<(Arc<Self>, Version), Fault>
     where
         R: AsyncRead + Send + Unpin + 'static,
@@ -102,29 +128,32 @@ impl Conn {
     {
         let greeted = timeout(greeting, greet(&mut reader, &mut writer)).await;
         let version = greeted.map_err(|_| Fault::silence(greeting))??;
-        let (queue, frames) = mpsc::unbounded_channel();
         let conn = Arc::new(Self {
             state: Mutex::new(State {
                 next_id: 0,
                 waiting: HashMap::new(),
-                queue: Some(queue),
+                queues: Default::default(),
+                due: 0,
                 fault: None,
                 due_since: None,
+                ended: false,
             }),
             ended: watch::Sender::new(false),
             due: Notify::new(),
             arrivals: Notify::new(),
+            queued: Notify::new(),
+            line,
             silence,
         });
         tokio::spawn(conn.clone().read_until_end(reader));
-        tokio::spawn(conn.clone().write_until_end(writer, frames));
+        tokio::spawn(conn.clone().write_until_end(writer));
         Ok((conn, version))
     }
 
     /// Sends `request` and waits for its reply. It is queued at the first poll.
-    pub(super) async fn call(&self, request: Request) -> Result<Reply, Fault> {
+    pub(super) async fn call(&self, class: Class, request: Request) -> Result<Reply, Fault> {
         let (to, reply) = oneshot::channel();
-        self.enqueue(&request, to)?;
+        self.enqueue(class, &request, to)?;
         match reply.await {
             Ok(mut delivery) => delivery
                 .reply
@@ -135,28 +164,32 @@ impl Conn {
     }
 
     /// Sends `request` without waiting; its reply is dropped.
-    pub(super) fn forget(&self, request: Request) {
+    pub(super) fn forget(&self, class: Class, request: Request) {
         // An ended conversation needs no tidying: the server closes its handles.
-        drop(self.enqueue(&request, oneshot::channel().0));
+        drop(self.enqueue(class, &request, oneshot::channel().0));
     }
 
-    fn enqueue(&self, request: &Request, to: oneshot::Sender<Delivery>) -> Result<(), Fault> {
+    fn enqueue(
+        &self,
+        class: Class,
+        request: &Request,
+        to: oneshot::Sender<Delivery>,
+    ) -> Result<(), Fault> {
         let mut state = self.lock();
-        let id = state.next_id;
-        let sent = match &state.queue {
-            Some(queue) => queue.send(request.encode(id)).is_ok(),
-            None => false,
-        };
-        if !sent {
+        if state.ended {
             drop(state);
             return Err(self.fault());
         }
+        let id = state.next_id;
         state.next_id = id.wrapping_add(1);
-        state.waiting.insert(id, to);
-        if state.due_since.is_none() {
-            state.due_since = Some(Instant::now());
-            self.due.notify_one();
-        }
+        state.waiting.insert(id, Waiting { to, ticket: None });
+        state.queues[class as usize].push_back(Queued {
+            id,
+            frame: request.encode(id),
+            cost: Cost::of(request),
+        });
+        drop(state);
+        self.queued.notify_one();
         Ok(())
     }
 
@@ -164,12 +197,19 @@ impl Conn {
     pub(super) fn end(&self, fault: Fault) {
         let mut state = self.lock();
         state.fault.get_or_insert(fault);
-        state.queue = None;
+        state.ended = true;
         state.due_since = None;
+        state.due = 0;
         let waiting = std::mem::take(&mut state.waiting);
+        let queues = std::mem::take(&mut state.queues);
         drop(state);
-        drop(waiting);
+        drop((waiting, queues));
         self.ended.send_replace(true);
+    }
+
+    /// What it shares with the other conversations of its connection.
+    pub(super) fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.line)
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -186,19 +226,68 @@ impl Conn {
         fault.unwrap_or_else(|| Fault::disconnected("the session has ended"))
     }
 
-    async fn write_until_end<W: AsyncWrite + Unpin>(
-        self: Arc<Self>,
-        mut writer: W,
-        mut frames: mpsc::UnboundedReceiver<Frame>,
-    ) {
+    async fn write_until_end<W: AsyncWrite + Unpin>(self: Arc<Self>, mut writer: W) {
         tokio::select! {
             () = self.ended() => {}
-            result = write_frames(&mut writer, &mut frames) => {
+            result = self.write_frames(&mut writer) => {
                 if let Err(error) = result {
                     self.end(Fault::disconnected(error));
                 }
             }
         }
+    }
+
+    /// Writes what may go, and flushes when nothing may.
+    async fn write_frames<W: AsyncWrite + Unpin>(&self, writer: &mut W) -> std::io::Result<()> {
+        let mut out = tokio::io::BufWriter::with_capacity(READ_CHUNK, writer);
+        loop {
+            // Made before the look, so that nothing that happens after it is missed.
+            let mut freed = std::pin::pin!(self.line.freed());
+            freed.as_mut().enable();
+            let (later, _held) = match self.next() {
+                Next::End => return Ok(()),
+                Next::Send(frame) => {
+                    out.write_all(&frame.head).await?;
+                    out.write_all(&frame.body).await?;
+                    continue;
+                }
+                Next::Idle => (None, None),
+                Next::Held(later, held) => (later, Some(held)),
+            };
+            out.flush().await?;
+            let time = async {
+                match later {
+                    Some(later) => sleep_until(later).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.queued.notified() => {}
+                () = freed => {}
+                () = time => {}
+            }
+        }
+    }
+
+    /// The most urgent request, if it may go.
+    fn next(&self) -> Next {
+        let mut state = self.lock();
+        if state.ended {
+            return Next::End;
+        }
+        for class in Class::ALL {
+            let State { queues, .. } = &mut *state;
+            let Some(first) = queues[class as usize].front() else {
+                continue;
+            };
+            let later = match self.line.admit(class, first.cost) {
+                Admission::Go(ticket) => return state.send(class, ticket, &self.due),
+                Admission::Full => None,
+                Admission::Later(later) => Some(later),
+            };
+            return Next::Held(later, self.line.hold_back(class));
+        }
+        Next::Idle
     }
 
     async fn read_until_end<R: AsyncRead + Unpin>(self: Arc<Self>, reader: R) {
@@ -233,8 +322,13 @@ impl Conn {
 
     fn deliver(self: &Arc<Self>, packet: Bytes) -> Result<(), Fault> {
         let (id, reply) = Reply::decode(packet).map_err(Fault::protocol)?;
-        let to = self.lock().waiting.remove(&id);
+        let mut state = self.lock();
+        let waiting = state.waiting.remove(&id);
+        let sent = waiting.filter(|waiting| waiting.ticket.is_some());
+        let to = sent.map(|sent| sent.to);
         let to = to.ok_or_else(|| Fault::protocol("a reply to a request that was not made"))?;
+        state.due = state.due.saturating_sub(1);
+        drop(state);
         let delivery = Delivery {
             reply: Some(reply),
             conn: Arc::downgrade(self),
@@ -247,8 +341,9 @@ impl Conn {
     /// Notes that bytes arrived.
     fn heard(&self) {
         let mut state = self.lock();
-        state.due_since = (!state.waiting.is_empty()).then(Instant::now);
+        state.due_since = (state.due > 0).then(Instant::now);
         drop(state);
+        self.line.heard();
         self.arrivals.notify_waiters();
     }
 
@@ -263,8 +358,14 @@ impl Conn {
             let due_since = self.lock().due_since;
             match due_since {
                 None => self.due.notified().await,
-                Some(since) if since.elapsed() >= self.silence => return,
-                Some(since) => sleep_until(since + self.silence).await,
+                Some(since) => {
+                    let line = self.line.last_heard().max(since);
+                    let end = (line + self.silence).min(since + self.silence * ALONE);
+                    if end <= Instant::now() {
+                        return;
+                    }
+                    sleep_until(end).await;
+                }
             }
         }
     }
@@ -272,69 +373,4 @@ impl Conn {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Cuts the next packet, without its length, off the front of `buf`; `None` while it is not complete.
-fn take_packet(buf: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
-    let Some((len, _)) = buf.split_first_chunk::<4>() else {
-        buf.reserve(READ_CHUNK);
-        return Ok(None);
-    };
-    let end = 4 + check_length(*len)?;
-    if buf.len() < end {
-        buf.reserve((end - buf.len()).max(READ_CHUNK));
-        return Ok(None);
-    }
-    Ok(Some(buf.split_to(end).freeze().slice(4..)))
-}
-
-fn check_length(len: [u8; 4]) -> Result<usize, Fault> {
-    match u32::from_be_bytes(len) {
-        0 => Err(Fault::protocol("an empty packet")),
-        len if len > MAX_PACKET => Err(Fault::protocol(format!("a packet of {len} bytes"))),
-        len => Ok(len as usize),
-    }
-}
-
-async fn greet<R, W>(reader: &mut R, writer: &mut W) -> Result<Version, Fault>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let hello = async {
-        writer.write_all(&init().head).await?;
-        writer.flush().await?;
-        let mut len = [0; 4];
-        reader.read_exact(&mut len).await?;
-        Ok::<_, std::io::Error>(len)
-    };
-    let len = hello.await.map_err(Fault::disconnected)?;
-    let mut packet = vec![0; check_length(len)?];
-    let read = reader.read_exact(&mut packet).await;
-    read.map_err(Fault::disconnected)?;
-    let version = Version::decode(packet.into()).map_err(Fault::protocol)?;
-    match version.version {
-        PROTOCOL_VERSION => Ok(version),
-        other => Err(Fault::protocol(format!(
-            "the server speaks version {other} of SFTP, not version {PROTOCOL_VERSION}"
-        ))),
-    }
-}
-
-/// Writes what is queued, and flushes when the queue is empty.
-async fn write_frames<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    frames: &mut mpsc::UnboundedReceiver<Frame>,
-) -> std::io::Result<()> {
-    let mut out = tokio::io::BufWriter::with_capacity(READ_CHUNK, writer);
-    while let Some(first) = frames.recv().await {
-        let mut next = Some(first);
-        while let Some(frame) = next {
-            out.write_all(&frame.head).await?;
-            out.write_all(&frame.body).await?;
-            next = frames.try_recv().ok();
-        }
-        out.flush().await?;
-    }
-    Ok(())
 }

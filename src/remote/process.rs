@@ -21,7 +21,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use super::connect::{no_sftp, settle_root, start_error, unreachable};
-use super::{About, ConnectError, Remote, RemoteError, Session, SftpConfig, SftpSession};
+use super::{About, ConnectError, Limits, Line, Remote, RemoteError, SftpConfig, SftpSession};
 
 pub use self::askpass::answer as answer_ssh;
 pub use self::ssh::{SshProgram, connect_ssh};
@@ -225,12 +225,12 @@ async fn open(
     let others = others();
     let rest = (1..sessions).map(|_| start(&others, &config, greeting));
     let mut processes = vec![process];
-    let mut bulk: Vec<Arc<dyn Session>> = Vec::new();
+    let mut bulk = Vec::new();
     for started in join_all(rest).await {
         match started {
             Ok((process, session)) => {
                 processes.push(process);
-                bulk.push(Arc::new(session));
+                bulk.push(session);
             }
             Err(Failed::Ended(ended)) => {
                 tracing::info!(host, reason = ended.reason(), "one session less");
@@ -238,7 +238,7 @@ async fn open(
             Err(Failed::Start(error)) => tracing::info!(host, %error, "one session less"),
         }
     }
-    Ok(Remote::new(Arc::new(session), bulk, processes).with_about(about))
+    Ok(Remote::over(session, bulk, processes).with_about(about))
 }
 
 /// Runs `argv` once per session and speaks SFTP over its standard streams: OpenSSH's `sftp-server` itself, as another
@@ -281,6 +281,8 @@ pub struct LocalHome {
     pub sessions: usize,
     /// A disk that says nothing for this long is given up.
     pub silence: Duration,
+    /// How fast content may go.
+    pub limits: Limits,
 }
 
 /// Opens a home in a directory of this machine.
@@ -295,6 +297,7 @@ pub async fn connect_local(home: &LocalHome) -> Result<Remote, ConnectError> {
     let config = SftpConfig {
         root: b"/".to_vec(),
         silence: home.silence,
+        line: Line::new(&home.limits),
         ..SftpConfig::default()
     };
     let opening = Opening {

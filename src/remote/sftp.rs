@@ -13,49 +13,37 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 
 use self::ask::failed;
+pub use self::config::SftpConfig;
 use self::convert::{
     attrs, data_limit, extended, features, mode_attrs, names, offered, offers, set_attrs,
 };
+use self::stripe::Stripes;
 use super::StatVfs;
 use super::conn::{Conn, Fault};
 use super::guard::Guard;
-use super::wire::{Attrs, Extended, Limits, OPEN_READ, Reply, Request, Status, Vfs, extension};
+use super::line::Class;
+use super::wire::{
+    Attrs, Extended, Limits as LengthLimits, OPEN_READ, Reply, Request, Status, Vfs, extension,
+};
 use super::{DirEntry, ErrorKind, Features, FileHandle, RemoteError, Session, SetStat, Stat};
 use crate::tree::RelPath;
 
 mod ask;
 mod careful;
+mod config;
 mod convert;
 #[cfg(test)]
 mod fuzz;
 mod list;
+mod probe;
+mod stripe;
 #[cfg(test)]
 mod tests;
 
-/// How to hold a session.
-#[derive(Debug, Clone)]
-pub struct SftpConfig {
-    /// The home's root as the server calls it; empty for the directory that logins start in.
-    pub root: Vec<u8>,
-    /// A server that owes a reply and says nothing for this long is given up.
-    pub silence: Duration,
-    /// Listings with more entries are given up.
-    pub entries_max: usize,
-}
-
-impl Default for SftpConfig {
-    fn default() -> Self {
-        Self {
-            root: Vec::new(),
-            silence: Duration::from_secs(30),
-            entries_max: 1_000_000,
-        }
-    }
-}
-
 /// An SFTP session over a byte stream; ends when dropped.
 pub struct SftpSession {
-    conn: Arc<Conn>,
+    conn: Arc<Owned>,
+    class: Class,
     features: Features,
     extensions: Vec<String>,
     /// For servers that replace what a rename or an exclusive creation finds in its way, and say that all is well. Whoever
@@ -65,11 +53,25 @@ pub struct SftpSession {
     bends_links: Arc<AtomicBool>,
     root: Vec<u8>,
     entries_max: usize,
+    /// Whether the server tells its limits: a question that costs it nothing.
+    asks_limits: bool,
+    stripes: Stripes,
 }
 
-impl Drop for SftpSession {
+/// A conversation that ends with the last of the sessions that ask over it.
+struct Owned(Arc<Conn>);
+
+impl std::ops::Deref for Owned {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
     fn drop(&mut self) {
-        self.close_session();
+        self.0.end(Fault::disconnected("the session was ended"));
     }
 }
 
@@ -95,23 +97,42 @@ impl SftpSession {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let started = Conn::start(reader, writer, greeting, config.silence).await;
+        let started = Conn::start(reader, writer, greeting, config.silence, config.line).await;
         let (conn, version) = started.map_err(|f| failed("init", &RelPath::root(), f))?;
         let mut session = Self {
-            conn,
+            conn: Arc::new(Owned(conn)),
+            class: Class::Work,
             features: features(&version),
             extensions: offered(&version),
             turns: (!features(&version).fsync).then(Arc::default),
             bends_links: Arc::default(),
             root: config.root,
             entries_max: config.entries_max,
+            asks_limits: offers(&version, extension::LIMITS),
+            stripes: Stripes::default(),
         };
-        if offers(&version, extension::LIMITS) {
+        if session.asks_limits {
             let limits = session.limits().await?;
             session.features.max_read = data_limit(limits.read);
             session.features.max_write = data_limit(limits.write);
         }
         Ok(session)
+    }
+
+    /// The same session, for requests of another class.
+    pub(super) fn asking(&self, class: Class) -> Self {
+        Self {
+            conn: Arc::clone(&self.conn),
+            class,
+            features: self.features,
+            extensions: self.extensions.clone(),
+            turns: self.turns.clone(),
+            bends_links: Arc::clone(&self.bends_links),
+            root: self.root.clone(),
+            entries_max: self.entries_max,
+            asks_limits: self.asks_limits,
+            stripes: Stripes::default(),
+        }
     }
 
     /// The root as an absolute path without links, as the server resolves it.
@@ -137,11 +158,11 @@ impl SftpSession {
         self.ask("stat", &path, request, attrs).await
     }
 
-    async fn limits(&self) -> Result<Limits, RemoteError> {
+    async fn limits(&self) -> Result<LengthLimits, RemoteError> {
         let path = RelPath::root();
         let request = Request::Extended(Extended::Limits);
         let data = self.ask("limits", &path, request, extended).await?;
-        Limits::decode(data).map_err(|e| self.nonsense("limits", &path, e))
+        LengthLimits::decode(data).map_err(|e| self.nonsense("limits", &path, e))
     }
 
     /// `path` as the server calls it.
@@ -298,10 +319,13 @@ impl Session for SftpSession {
         mode: u32,
         exclusive: bool,
     ) -> Result<FileHandle, RemoteError> {
-        if exclusive {
-            return self.open_new(path, mode).await;
-        }
-        self.open_again(path, mode).await
+        let handle = match exclusive {
+            true => self.open_new(path, mode).await?,
+            false => self.open_again(path, mode).await?,
+        };
+        let opened = Guard::new(self, handle);
+        self.widen(path, opened.get()).await;
+        Ok(opened.keep())
     }
 
     async fn read(&self, handle: &FileHandle, offset: u64, len: u32) -> Result<Bytes, RemoteError> {
@@ -328,12 +352,7 @@ impl Session for SftpSession {
         offset: u64,
         data: Bytes,
     ) -> Result<(), RemoteError> {
-        let request = Request::Write {
-            handle: handle.id.clone(),
-            offset,
-            data,
-        };
-        self.ask_done("write", &handle.path, request).await
+        self.write_striped(handle, offset, data).await
     }
 
     async fn fstat(&self, handle: &FileHandle) -> Result<Stat, RemoteError> {
@@ -343,13 +362,14 @@ impl Session for SftpSession {
 
     async fn fsetstat(&self, handle: &FileHandle, set: SetStat) -> Result<(), RemoteError> {
         let request = Request::Fsetstat(handle.id.clone(), set_attrs(set));
-        self.ask_done("fsetstat", &handle.path, request).await
+        let done = self.ask_done("fsetstat", &handle.path, request);
+        self.after_writes(handle, true, done).await
     }
 
     async fn fsync(&self, handle: &FileHandle) -> Result<(), RemoteError> {
         let request = Extended::Fsync(handle.id.clone());
-        self.extended("fsync", &handle.path, self.features.fsync, request)
-            .await
+        let done = self.extended("fsync", &handle.path, self.features.fsync, request);
+        self.after_writes(handle, false, done).await
     }
 
     async fn copy_data(
@@ -372,11 +392,15 @@ impl Session for SftpSession {
     }
 
     async fn close(&self, handle: FileHandle) -> Result<(), RemoteError> {
-        let request = Request::Close(handle.id);
-        self.ask_done("close", &handle.path, request).await
+        let request = Request::Close(handle.id.clone());
+        let done = self.ask_done("close", &handle.path, request);
+        let closed = self.after_writes(&handle, true, done).await;
+        self.forget_striped(&handle);
+        closed
     }
 
     fn abandon(&self, handle: FileHandle) {
-        self.conn.forget(Request::Close(handle.id));
+        self.forget_striped(&handle);
+        self.conn.forget(self.class, Request::Close(handle.id));
     }
 }

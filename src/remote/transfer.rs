@@ -19,7 +19,7 @@ mod up;
 pub use up::{Heard, Part, Parts, Upload, assemble, upload};
 
 /// Bytes under way at once in one transfer.
-pub const TRANSFER_WINDOW: u64 = 4 * 1024 * 1024;
+pub const TRANSFER_WINDOW: u64 = 8 * 1024 * 1024;
 
 /// How a transfer can fail.
 #[derive(Debug, thiserror::Error)]

@@ -21,6 +21,8 @@ struct Line {
 
 #[derive(Default)]
 struct State {
+    /// Where new connections go.
+    target: u16,
     /// Both ends of each connection that lives.
     open: Vec<[TcpStream; 2]>,
     /// New connections are dropped at once.
@@ -57,6 +59,7 @@ impl Proxy {
             port: listener.local_addr().unwrap().port(),
             line: Arc::default(),
         };
+        proxy.change(|state| state.target = port);
         let line = Arc::clone(&proxy.line);
         thread::spawn(move || {
             for near in listener.incoming() {
@@ -64,7 +67,7 @@ impl Proxy {
                     return;
                 }
                 // A connection that fails is the daemon's to bear.
-                drop(near.and_then(|near| line.connect(near, port)));
+                drop(near.and_then(|near| line.connect(near)));
             }
         });
         proxy
@@ -87,6 +90,14 @@ impl Proxy {
             state.rate = None;
             state.cut_after = None;
             state.stall_after = None;
+        });
+    }
+
+    /// Ends all connections; new ones go to `port`.
+    pub(crate) fn retarget(&self, port: u16) {
+        self.change(|state| {
+            state.target = port;
+            state.cut();
         });
     }
 
@@ -145,10 +156,11 @@ impl Line {
         self.state.lock().unwrap()
     }
 
-    fn connect(self: &Arc<Self>, near: TcpStream, port: u16) -> io::Result<()> {
+    fn connect(self: &Arc<Self>, near: TcpStream) -> io::Result<()> {
         if self.lock().down {
             return near.shutdown(Shutdown::Both);
         }
+        let port = self.lock().target;
         let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;

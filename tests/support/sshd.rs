@@ -51,6 +51,18 @@ impl Sshd {
         if user.trim() == "root" {
             fs::create_dir_all("/run/sshd").unwrap();
         }
+        Self::run(dir, dir, (user.trim(), &host_line), &more)
+    }
+
+    /// Another one with the keys of `other`, as behind a balancer; its own files go to `dir`.
+    pub(crate) fn twin(other: &Self, dir: &Path) -> Self {
+        let keys = other.identity.parent().unwrap();
+        let known = fs::read_to_string(&other.known_hosts).unwrap();
+        let (_, host_line) = known.trim().split_once(' ').unwrap();
+        Self::run(keys, dir, (&other.user, host_line), "")
+    }
+
+    fn run(keys: &Path, dir: &Path, (user, host_line): (&str, &str), more: &str) -> Self {
         let port = free_port();
         let known_hosts = dir.join("known_hosts");
         fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host_line}\n")).unwrap();
@@ -59,8 +71,8 @@ impl Sshd {
             "{more}ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
              UsePAM no\nStrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n",
-            host_key.display(),
-            dir.join("authorized_keys").display()
+            keys.join("host_key").display(),
+            keys.join("authorized_keys").display()
         );
         fs::write(&config, text).unwrap();
         let child = Command::new("/usr/sbin/sshd")
@@ -71,9 +83,9 @@ impl Sshd {
             .unwrap();
         let sshd = Self {
             port,
-            identity,
+            identity: keys.join("identity"),
             known_hosts,
-            user: user.trim().to_owned(),
+            user: user.to_owned(),
             child,
         };
         sshd.wait_until_it_listens();

@@ -55,7 +55,7 @@ pub(super) async fn upload(
     file: &File,
     progress: &Progress,
 ) -> Result<Option<Hash>, ScanError> {
-    let session = Arc::clone(way.remote.bulk());
+    let session = Arc::clone(way.session_for(node.size));
     let large = shared.options.large;
     let sources = delta::sources(shared, way, node)?;
     let note = way.ticket.note_for(node);

@@ -16,6 +16,9 @@ use crate::remote::{self, Remote, RemoteError, Session, TransferError, Upload};
 use crate::replica::{Content, Node, ReplicaError};
 use crate::tree::{Hash, NodeId, Place, RelPath, Version};
 
+/// Files of this size and more go over several channels.
+const WIDE_BYTES: u64 = 8 * 1024 * 1024;
+
 /// What is in staging now.
 pub(super) struct Sent {
     /// The node as it was then.
@@ -50,6 +53,14 @@ pub(super) struct Way<'a> {
 impl Way<'_> {
     fn session(&self) -> &dyn Session {
         self.remote.bulk().as_ref()
+    }
+
+    /// For a file of so many bytes.
+    pub(super) fn session_for(&self, size: u64) -> &Arc<dyn Session> {
+        match size >= WIDE_BYTES {
+            true => self.remote.wide(),
+            false => self.remote.bulk(),
+        }
     }
 
     /// Removes what was uploaded.
@@ -163,15 +174,8 @@ async fn upload(
         progress.advance(u64::from(len));
         Ok(Bytes::from(buffer))
     };
-    match remote::upload(
-        way.session(),
-        way.staged,
-        upload,
-        &mut source,
-        &mut |_acked| {},
-    )
-    .await
-    {
+    let session = way.session_for(node.size).as_ref();
+    match remote::upload(session, way.staged, upload, &mut source, &mut |_acked| {}).await {
         Ok(()) => Ok((node, Some(Hash(*hasher.finalize().as_bytes())))),
         Err(TransferError::Remote(error)) => Err(error.into()),
         Err(TransferError::Local { .. } | TransferError::Changed { .. }) => Ok((node, None)),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::connect::{no_sftp, unreachable};
-use super::super::{ConnectError, HostKeyPolicy, Remote, SecretSource, SftpConfig};
+use super::super::{ConnectError, HostKeyPolicy, Limits, Line, Remote, SecretSource, SftpConfig};
 use super::askpass::Askpass;
 use super::{Ended, Opening, Program, open};
 
@@ -47,6 +47,10 @@ pub struct SshProgram {
     pub sessions: usize,
     /// A server that owes an answer and says nothing for this long is given up.
     pub silence: Duration,
+    /// How fast content may go.
+    pub limits: Limits,
+    /// Whether to compress; if not, ssh_config says.
+    pub compress: bool,
 }
 
 impl SshProgram {
@@ -67,6 +71,9 @@ impl SshProgram {
             ("ServerAliveCountMax", "2"),
         ] {
             option(key, value);
+        }
+        if self.compress {
+            option("Compression", "yes");
         }
         if asks {
             option("NumberOfPasswordPrompts", "1");
@@ -113,6 +120,7 @@ pub async fn connect_ssh(ssh: &SshProgram) -> Result<Remote, ConnectError> {
     let config = SftpConfig {
         root: ssh.path.clone().into_bytes(),
         silence: ssh.silence,
+        line: Line::new(&ssh.limits),
         ..SftpConfig::default()
     };
     let opening = Opening {
@@ -209,6 +217,8 @@ mod tests {
             askpass: "/p".into(),
             sessions: 2,
             silence: Duration::from_secs(1),
+            limits: Limits::default(),
+            compress: false,
         }
     }
 

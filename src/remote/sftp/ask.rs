@@ -43,7 +43,7 @@ impl SftpSession {
         request: Request,
         pick: impl FnOnce(Reply) -> Result<T, Reply>,
     ) -> Result<T, RemoteError> {
-        let reply = self.conn.call(request).await;
+        let reply = self.conn.call(self.class, request).await;
         match pick(reply.map_err(|f| failed(op, path, f))?) {
             Ok(value) => Ok(value),
             Err(Reply::Status(status, message)) if status != Status::Ok => {

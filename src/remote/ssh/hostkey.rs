@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::Names;
 use russh::client::{DisconnectReason, Handler, Session};
+use russh::compression::Compression;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::known_hosts::{self, Line, Mark};
 use super::{ConnectOptions, HostKeyPolicy};
+use crate::remote::line::Line as SharedLine;
 use crate::remote::{About, ConnectError, Target};
 
 /// What the connection's task learns and its errors do not tell: why a server's key was refused, and whether the
@@ -59,6 +61,8 @@ pub(super) struct Checker {
     files: Vec<PathBuf>,
     policy: HostKeyPolicy,
     verdict: Arc<Verdict>,
+    /// Hears how the connection is secured.
+    line: Option<Arc<SharedLine>>,
 }
 
 impl Checker {
@@ -69,7 +73,14 @@ impl Checker {
             files: options.known_hosts.clone(),
             policy: options.host_key_policy,
             verdict,
+            line: None,
         }
+    }
+
+    /// Tells `line` how it is secured.
+    pub(super) fn on(mut self, line: &Arc<SharedLine>) -> Self {
+        self.line = Some(Arc::clone(line));
+        self
     }
 
     /// Puts the algorithms of the keys that we know in front, or the server might show another key of its.
@@ -211,6 +222,10 @@ impl Handler for Checker {
             about.cipher = names.cipher.as_ref().to_owned();
             about.key_exchange = names.kex.as_ref().to_owned();
         });
+        if let Some(line) = &self.line {
+            let compressed = !matches!(names.client_compression, Compression::None);
+            line.secured(names.cipher.as_ref(), compressed);
+        }
         Ok(())
     }
 
