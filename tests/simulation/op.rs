@@ -212,8 +212,34 @@ pub(super) fn ops(rng: &mut Rng, mix: Mix) -> Vec<Op> {
         }
         ops.extend((0..mix.machines).map(Op::Sync));
     }
-    ops.extend((0..mix.steps).map(|_| op(rng, mix, mix.together)));
+    for _ in 0..mix.steps {
+        ops.push(op(rng, mix, mix.together));
+        if mix.large {
+            ops.extend(growth(rng, mix));
+        }
+    }
     ops
+}
+
+/// Files that grow and are sent once they were left alone, over a link that breaks meanwhile.
+fn growth(rng: &mut Rng, mix: Mix) -> Vec<Op> {
+    let who = rng.below(mix.machines as u64) as usize;
+    match rng.below(12) {
+        0..=1 => {
+            let name = rng.pick(&["a", "b", "c", "a/a", "b/a"]).to_owned();
+            vec![
+                Op::On(who, Act::Append(name)),
+                Op::Advance(3),
+                Op::Push(who),
+            ]
+        }
+        2 if mix.faults => {
+            let trip = rng.pick(&[Trip::CutBefore, Trip::CutAfter, Trip::EndAfter]);
+            vec![Op::Advance(3), Op::Trip(rng.below(40), trip), Op::Push(who)]
+        }
+        3 => vec![Op::Advance(3), Op::Push(who)],
+        _ => Vec::new(),
+    }
 }
 
 fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::super::keep;
 use super::super::scan::ScanError;
 use super::super::shared::{Shared, lock};
 use super::super::status::Progress;
@@ -20,6 +22,8 @@ use crate::tree::{Hash, RelPath};
 
 /// Read at once where nothing is sent.
 const READ_CHUNK: usize = 256 * 1024;
+/// A file that is dated by so many seconds ahead of the server's clock is waited for.
+const MOST_AHEAD_SECS: i64 = 1;
 
 /// Whether it is worth what it takes.
 pub(super) fn is_large(shared: &Shared, node: &Node) -> bool {
@@ -95,14 +99,18 @@ pub(super) async fn upload(
     if start == 0 {
         way.ticket.begin(shared, session.as_ref(), node).await?;
     }
-    tracing::debug!(path = %way.target, start, copies = old.is_some(), "sending");
+    tracing::debug!(
+        path = %way.target, size = node.size, noted = note.is_some(), start,
+        replaces = way.replaces.is_some(), known = sources.old.is_some(), copies = old.is_some(), "sending"
+    );
     loop {
         let attempt = transfer.attempt(start, old.as_ref(), known.as_ref());
         match attempt.await? {
             Attempt::Cut => return Ok(None),
             Attempt::Sent(digested, written_at) => {
                 let hash = digested.hash;
-                transfer.remember(digested, written_at);
+                let seen_at = transfer.past_its_second(written_at).await?;
+                transfer.remember(digested, seen_at);
                 return Ok(Some(hash));
             }
             Attempt::Doubtful(why) => {
@@ -255,8 +263,26 @@ impl Transfer<'_> {
         }
     }
 
-    /// Remembers what the server has now: if its clock was beyond the mtime when it was written, whatever is written
-    /// to it later shows. It must not lose it either.
+    /// What was written in this second, or just now for the server, waits for the next one where all of it would have
+    /// to be sent next time otherwise. Tells the server's second.
+    async fn past_its_second(&self, written_at: i64) -> Result<i64, ScanError> {
+        let ahead = self.node.server_mtime().saturating_sub(written_at);
+        let is_worth_it = self.node.size >= self.shared.options.large.resume_from
+            && self.session.features().copy_data;
+        if !is_worth_it || !(0..=MOST_AHEAD_SECS).contains(&ahead) {
+            return Ok(written_at);
+        }
+        tokio::time::sleep(Duration::from_secs(1 + ahead.unsigned_abs())).await;
+        let probe = keep::staging_path(self.shared, self.node.id, keep::upload_number(self.shared));
+        match self.session.probe_time(&probe).await {
+            Err(error) if error.is_link_loss() => Err(error.into()),
+            Err(_) => Ok(written_at),
+            Ok(now) => Ok(now.secs()),
+        }
+    }
+
+    /// Remembers what the server has now: if its clock is beyond the mtime before the file has its name, whatever is
+    /// written to it later shows. It must not lose it either.
     fn remember(&self, digested: Digested, written_at: i64) {
         let (options, mtime) = (&self.shared.options, self.node.server_mtime());
         let is_durable = options.server_fsync && self.session.features().fsync;
@@ -265,6 +291,7 @@ impl Transfer<'_> {
             return;
         };
         if !is_large || !is_durable || written_at <= mtime {
+            tracing::debug!(path = %self.way.target, written_at, mtime, "a later write might not show");
             return;
         }
         chunks.note_stood(mtime);
