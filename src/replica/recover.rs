@@ -39,6 +39,10 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
     let opened_in = View::new(&state).meta(OPENED_IN)?;
     let lost_power = opened_in.is_some_and(|opened_in| opened_in != boot);
     let being_sent = BeingSent::read(&View::new(&state))?;
+    if lost_power {
+        // Before anything is put aside.
+        shared.update_locked(&mut state, |tx| power_loss::skip_borne_backups(tx, content))?;
+    }
     for id in View::new(&state).in_flight()? {
         shared.update_locked(&mut state, |tx| match lost_power {
             true => power_loss::in_flight(tx, content, &being_sent, id, now),
@@ -286,6 +290,29 @@ mod tests {
             whole
         );
         assert_eq!(replica.content().list(Which::Clean).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_power_loss_left_is_put_aside_beside_a_backup_that_the_index_forgot() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let id = fetched(&replica, "a", Some("data"));
+        let version = view(&replica, |view| view.node(id)).unwrap().version();
+        update(&replica, |tx| {
+            tx.set_base(
+                place(NodeId::ROOT, "a"),
+                Some(BaseEntry { node: id, version }),
+            )?;
+            tx.mark_in_flight(id)
+        });
+        let hint = RelPath::parse(b"a").unwrap();
+        let mut file = replica.content().open_unsent(id, &hint).unwrap();
+        file.write_all(b"torn").unwrap();
+        let copy = without_power(&replica);
+        std::fs::write(copy.path().join("backups/0"), "forgotten").unwrap();
+        let replica = open(&copy);
+        let kept = view(&replica, |view| view.backups());
+        assert_eq!(kept.iter().map(|kept| kept.id).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

@@ -29,6 +29,12 @@ impl BeingSent {
     }
 }
 
+/// Gives no number of a backup again that a file bears: a power loss may have undone that it was given.
+pub(super) fn skip_borne_backups(tx: &mut Tx<'_>, content: &ContentStore) -> Result<()> {
+    let borne = content.list_backups()?.into_iter().map(|(id, _)| id);
+    tx.skip_backups(borne.max().map_or(0, |last| last + 1))
+}
+
 /// Looks at all that was on its way to the disk; what is settled there is not looked at.
 pub(super) fn look(
     tx: &mut Tx<'_>,
@@ -51,7 +57,6 @@ pub(super) fn look(
     }
     let kept = content.list_backups()?.into_iter();
     let kept: BTreeSet<u64> = kept.map(|(id, _)| id).collect();
-    tx.skip_backups(kept.last().map_or(0, |last| last + 1))?;
     for backup in tx.backups()? {
         if !kept.contains(&backup.id) {
             tracing::warn!(path = %backup.path, "a kept version did not reach the disk");
