@@ -96,6 +96,13 @@ impl Transfers {
         }
     }
 
+    /// The same for one that goes on where it was cut off.
+    pub(super) fn start_at(&self, path: &RelPath, upload: bool, total: u64, at: u64) -> Progress {
+        let progress = self.start(path.clone(), upload, total);
+        progress.advance(at);
+        progress
+    }
+
     /// How many bytes all transfers moved so far: while it grows, something is under way.
     pub(super) fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)

@@ -76,12 +76,10 @@ async fn fetch_once(
         true => Noted::begin(shared, session, path, size).await?,
         false => None,
     };
-    let file = match so_far.as_mut().and_then(|noted| noted.file.take()) {
+    let noted = so_far.as_mut().and_then(|noted| noted.file.take());
+    let file = match noted {
         Some(file) => file,
-        None => {
-            let staging = shared.replica.content().new_staging();
-            staging.map_err(|error| local(path, io::Error::other(error)))?
-        }
+        None => new_staging(shared, path)?,
     };
     let average = (size >= large.delta_from && session.features().copy_data)
         .then(|| average_for(large.chunk, size));
@@ -91,8 +89,7 @@ async fn fetch_once(
         .await
         .map_err(|source| local(path, source))?;
     let mut content = InOrder::new(digest, start);
-    let progress = shared.transfers.start(path.clone(), false, size);
-    progress.advance(start);
+    let progress = shared.transfers.start_at(path, false, size, start);
     let mut note_at = start + large.note_every;
     let mut sink = |offset: u64, data: bytes::Bytes| {
         file.file.write_all_at(&data, offset)?;
@@ -116,11 +113,9 @@ async fn fetch_once(
             return Err(error);
         }
     };
-    let as_noted = so_far.as_ref().is_none_or(|noted| noted.is_of(&stat));
-    if let Some(noted) = so_far {
-        noted.forget(shared);
-    }
-    if !as_noted {
+    if let Some(noted) = so_far
+        && !noted.end(shared, &stat)
+    {
         return Err(TransferError::Changed {
             path: path.clone(),
             now: stat,
@@ -143,6 +138,11 @@ async fn fetch_once(
         chunks,
         went_on: start > 0,
     })
+}
+
+fn new_staging(shared: &Shared, path: &RelPath) -> Result<StagingFile, TransferError> {
+    let staging = shared.replica.content().new_staging();
+    staging.map_err(|error| local(path, io::Error::other(error)))
 }
 
 fn local(path: &RelPath, source: io::Error) -> TransferError {
@@ -262,9 +262,11 @@ impl Noted {
         Ok(true)
     }
 
-    /// Whether this is the version that was shown when it began.
-    fn is_of(&self, stat: &remote::Stat) -> bool {
-        stat.mtime == self.note.mtime && stat.size == self.note.size
+    /// It came to its end; whether it is the version that was shown when it began.
+    fn end(self, shared: &Shared, stat: &remote::Stat) -> bool {
+        let same = stat.mtime == self.note.mtime && stat.size == self.note.size;
+        self.forget(shared);
+        same
     }
 
     fn note(&self, shared: &Shared, content: &InOrder) {

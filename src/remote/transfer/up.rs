@@ -55,7 +55,7 @@ pub struct Parts<'a> {
     pub list: &'a [Part],
     /// The old file, open for reading in the same session, and what it has to look like before and after.
     pub old: Option<(&'a FileHandle, Stat)>,
-    /// The server is asked to make durable what it has at each multiple of so many bytes.
+    /// The server is asked to make durable what it has at multiples of so many bytes, if much was sent since.
     pub sync_every: u64,
 }
 
@@ -147,6 +147,7 @@ async fn fill(
     let mut cursor = Cursor::new(&parts, upload.resume_at, chunk);
     let mut steps: FuturesOrdered<Step<'_>> = FuturesOrdered::new();
     let syncs = upload.fsync && session.features().fsync;
+    let mut sent = 0;
     let mut failed = None;
     loop {
         while steps.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW
@@ -160,7 +161,11 @@ async fn fill(
                 }
             });
             let end = part.offset + part.len;
-            if syncs && end % parts.sync_every.max(1) == 0 && end < upload.size {
+            sent += if part.from.is_none() { part.len } else { 0 };
+            // What was copied costs nothing to copy again.
+            let is_mark = end % parts.sync_every.max(1) == 0 && end < upload.size;
+            if syncs && is_mark && sent >= parts.sync_every / 4 {
+                sent = 0;
                 steps.push_back(sync(session, handle, parts.old, end));
             }
         }
