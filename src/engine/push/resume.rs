@@ -2,9 +2,9 @@
 //!
 //! A note on this machine says which file in the server's staging holds how many bytes of what, by their hash, that
 //! the server has on its disk. Whoever goes on compares: the bytes that were noted with what is here, by the hash,
-//! and all that is staged behind them by reading it back. What differs anywhere is thrown away. Only the same content,
-//! by its `data_seq`, goes on: requests of a session that broke may still reach the server, and write the very bytes
-//! that are there.
+//! and all that is staged behind them by reading it back; from the first difference on, all is sent again. Only the same
+//! content, by its `data_seq`, goes on: requests of a session that broke may still reach the server, and write the very
+//! bytes that are there.
 
 use std::fs::File;
 
@@ -171,7 +171,8 @@ async fn compared(
     };
     let range = (at, stat.size);
     let same = remote::matching(session, staged, range, &mut expected).await?;
-    Ok(if same == stat.size { same } else { 0 })
+    // What was under way over several channels leaves holes: from the first on all is written again.
+    Ok(same)
 }
 
 /// Where a whole upload goes that may have been about to get its name when the link broke; `None` if it is not worth

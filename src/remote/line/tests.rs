@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Limits, Line, Rate};
-use crate::remote::wire::{PROTOCOL_VERSION, Reply, Request, Status, Version};
+use crate::remote::wire::{PROTOCOL_VERSION, Reply, Request, Status, Version, extension};
 use crate::remote::{FileHandle, Remote, Session, SftpConfig, SftpSession, Upload};
 use crate::tree::RelPath;
 
@@ -70,7 +70,8 @@ async fn serve(stream: DuplexStream, number: usize, line: mpsc::UnboundedSender<
     reader.read_exact(&mut hello).await.unwrap();
     let version = Version {
         version: PROTOCOL_VERSION,
-        extensions: Vec::new(),
+        // Its word counts.
+        extensions: vec![(extension::FSYNC.0.into(), extension::FSYNC.1.into())],
     };
     writer.write_all(&packet(version.encode())).await.unwrap();
     let (back, mut answers) = mpsc::unbounded_channel::<Vec<u8>>();

@@ -17,6 +17,8 @@ use crate::tree::RelPath;
 
 /// Bytes of one write. Small enough for slow uplinks to show progress before a dead link is assumed.
 const WRITE_CHUNK: u32 = 64 * 1024;
+/// Requests under way at once, for servers that take small pieces and hold all that they are asked in memory.
+const REQUESTS_MAX: usize = 128;
 /// Bytes of one copy on the server: it answers nothing else in the meantime.
 const COPY_CHUNK: u64 = 16 * 1024 * 1024;
 /// The mode of a file that is put together.
@@ -150,7 +152,8 @@ async fn fill(
     let mut sent = 0;
     let mut failed = None;
     loop {
-        while steps.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW
+        while steps.len() < REQUESTS_MAX
+            && steps.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW
             && let Some(part) = cursor.next()
         {
             steps.push_back(match (part.from, parts.old) {
