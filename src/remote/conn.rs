@@ -97,6 +97,23 @@ impl State {
     }
 }
 
+/// A conversation that ends with the last of the sessions that ask over it.
+pub(super) struct Owned(pub(super) Arc<Conn>);
+
+impl std::ops::Deref for Owned {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.end(Fault::disconnected("the session was ended"));
+    }
+}
+
 /// A reply on its way to a caller. A handle whose caller is gone is closed, or it would stay open on the
 /// server as long as the session.
 struct Delivery {

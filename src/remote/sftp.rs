@@ -19,7 +19,7 @@ use self::convert::{
 };
 use self::stripe::Stripes;
 use super::StatVfs;
-use super::conn::{Conn, Fault};
+use super::conn::{Conn, Fault, Owned};
 use super::guard::Guard;
 use super::line::Class;
 use super::wire::{
@@ -56,23 +56,6 @@ pub struct SftpSession {
     /// Whether the server tells its limits: a question that costs it nothing.
     asks_limits: bool,
     stripes: Stripes,
-}
-
-/// A conversation that ends with the last of the sessions that ask over it.
-struct Owned(Arc<Conn>);
-
-impl std::ops::Deref for Owned {
-    type Target = Conn;
-
-    fn deref(&self) -> &Conn {
-        &self.0
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.0.end(Fault::disconnected("the session was ended"));
-    }
 }
 
 impl SftpSession {
