@@ -1,5 +1,6 @@
 """The measurements of the link: large files, many files, who waits while others fill the line, and scans."""
 
+import getpass
 import os
 import pathlib
 import resource
@@ -80,11 +81,13 @@ class LinkParts:
                     file.write(os.urandom(1 << 20))
         return path
 
-    def large(self):
-        """One large file up and down, near and far."""
-        near = self.stage.line_without_delay()
-        for rtt, port in [(0, near), (self.rtt, self.far)]:
-            self.large_at(rtt, port)
+    def large_near(self):
+        """One large file up and down, without the line."""
+        self.large_at(0, self.stage.line_without_delay())
+
+    def large_far(self):
+        """The same, far away."""
+        self.large_at(self.rtt, self.far)
 
     def large_at(self, rtt, port):
         source = self.large_file()
@@ -243,7 +246,9 @@ class LinkParts:
             print(f"{program} is missing: build it with `cargo build --release --example idle-clients`")
             return
         sshd = self.stage.children[0].pid
-        said = run(program, self.stage.sshd_port, self.stage.identity, self.stage.known_hosts, self.stage.new("idle"), sshd)
+        port, keys = self.stage.line_without_delay(), (self.stage.identity, self.stage.known_hosts)
+        environment = os.environ | {"USER": getpass.getuser()}
+        said = run(program, port, *keys, self.stage.new("idle"), sshd, env=environment)
         for line in said.strip().splitlines():
             what, value = line.split(": ", 1)
             self.fact(what, value, "—")
