@@ -162,8 +162,13 @@ async fn published(
         .as_ref()
         .map_or(Since::Same, |node| node.since(intent.data_seq));
     let is_unsent = |node: &Node| node.kind == Kind::File && node.data_changed;
+    // Whatever somebody did to its mode since, its content is whole.
+    let is_there = unstaged.is_err()
+        && seen
+            .as_ref()
+            .is_some_and(|seen| intent.version.same_content(seen));
     match (seen, since) {
-        (Some(sent), Since::Torn) if ours => {
+        (Some(sent), Since::Torn) if is_there => {
             let seq = node.map_or(intent.data_seq, |node| node.data_seq);
             take_back(shared, place, (intent.node, seq), sent)
         }

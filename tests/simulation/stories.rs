@@ -372,6 +372,21 @@ fn nothing_is_done_where_it_is_not_known_whether_a_rename_was() {
 }
 
 #[test]
+fn what_a_power_loss_tore_does_not_replace_the_whole_that_got_another_mode() {
+    let story = [
+        write(0, "a"),
+        Op::Sync(0),
+        Op::Advance(100),
+        write(0, "a"),
+        Op::Push(0),
+        meddle(Meddle::Chmod("a".into(), 0o700)),
+        POWER,
+        Op::Sync(0),
+    ];
+    plays_in(meddled(), 60, &story);
+}
+
+#[test]
 fn what_is_gone_from_both_of_its_places_was_not_renamed() {
     let refused = |kind| Op::Refuse("p".into(), kind);
     let story = [
