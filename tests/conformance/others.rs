@@ -40,6 +40,7 @@ async fn openssh_in_a_chroot_keeps_all_claims() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "ProFTPD hangs up now and then when much is under way; see doc/SERVERS.md"]
 async fn proftpd_keeps_what_is_promised_of_it() {
     let deviates = [
         "posix_rename_replaces",

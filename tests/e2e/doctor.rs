@@ -154,15 +154,24 @@ fn a_disk_is_examined_as_well() {
     assert_eq!(names(&site.home()), Vec::<String>::new());
 }
 
-/// What the doctor says of each server, as `doc/SERVERS.md` has it.
+#[test]
+#[ignore = "ProFTPD hangs up now and then when much is under way; see doc/SERVERS.md"]
+fn proftpd_is_examined() {
+    examine([("proftpd", Server::proftpd())]);
+}
+
 #[test]
 fn each_server_is_examined() {
-    for (name, server) in [
-        ("proftpd", Server::proftpd()),
+    examine([
         ("rclone", Server::rclone()),
         ("paramiko", Server::paramiko()),
         ("asyncssh", Server::asyncssh()),
-    ] {
+    ]);
+}
+
+/// What the doctor says of each server, as `doc/SERVERS.md` has it.
+fn examine<const N: usize>(servers: [(&str, Server); N]) {
+    for (name, server) in servers {
         let site = Site::new();
         let home = server.root.join("home");
         fs::create_dir(&home).unwrap();
