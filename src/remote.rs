@@ -44,5 +44,5 @@ pub use ssh::{
 pub use target::{SSH_PORT, Target, TargetError};
 pub use transfer::{
     Heard, Part, Parts, TRANSFER_WINDOW, TransferError, Upload, assemble, download, matching,
-    requests_at_once, upload,
+    upload,
 };

@@ -16,7 +16,7 @@ use crate::tree::RelPath;
 
 mod up;
 
-pub use up::{Heard, Part, Parts, Upload, assemble, requests_at_once, upload};
+pub use up::{Heard, Part, Parts, Upload, assemble, upload};
 
 /// Bytes under way at once in one transfer.
 pub const TRANSFER_WINDOW: u64 = 8 * 1024 * 1024;
@@ -78,14 +78,10 @@ pub async fn download(
     let file = Guard::new(session, session.open_read(path).await?);
     let before = session.fstat(file.get()).await?;
     check(path, size, before, before)?;
-    let requests_max = requests_at_once(session.features());
     let mut reads = FuturesOrdered::new();
     let mut next = from;
     loop {
-        while next < size
-            && reads.len() < requests_max
-            && reads.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW
-        {
+        while next < size && reads.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW {
             let len = (size - next).min(u64::from(chunk)) as u32;
             reads.push_back(read_fully(session, file.get(), next, len));
             next += u64::from(len);

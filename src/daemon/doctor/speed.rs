@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::remote::{Remote, RemoteError, requests_at_once};
+use crate::remote::{Remote, RemoteError};
 use crate::tree::RelPath;
 
 /// Questions that are asked one after the other.
@@ -14,8 +14,6 @@ const ASKED: usize = 21;
 /// The first piece of content that is tried, and the largest.
 const FIRST_BYTES: u64 = 256 * 1024;
 const LAST_BYTES: u64 = 32 * 1024 * 1024;
-/// The largest for servers that do not say what they take: ProFTPD hangs up now and then when much comes fast.
-const LAST_CAREFUL: u64 = 1024 * 1024;
 /// What took so long is measured well enough.
 const ENOUGH: Duration = Duration::from_millis(700);
 /// Bytes under way.
@@ -75,10 +73,6 @@ pub(super) async fn throughput(
     path: &RelPath,
     free: u64,
 ) -> Result<Option<Throughput>, RemoteError> {
-    let last = match remote.features().max_write < 64 * 1024 {
-        true => LAST_CAREFUL,
-        false => LAST_BYTES,
-    };
     let mut bytes = FIRST_BYTES;
     loop {
         if bytes > free / 4 {
@@ -89,10 +83,10 @@ pub(super) async fn throughput(
         drop(remote.bulk().remove(path).await);
         match tried {
             Ok((measured, time)) => {
-                if time >= ENOUGH || bytes >= last {
+                if time >= ENOUGH || bytes >= LAST_BYTES {
                     return Ok(Some(measured));
                 }
-                bytes = (bytes * 4).min(last);
+                bytes = (bytes * 4).min(LAST_BYTES);
             }
             Err(error) if error.is_link_loss() => return Err(error),
             Err(_) => return Ok(None),
@@ -116,7 +110,7 @@ async fn once(
         let data = content.slice(..piece.min(bytes - at) as usize);
         session.write(&handle, at, data)
     });
-    let in_flight = ((WINDOW / piece).max(1) as usize).min(requests_at_once(features));
+    let in_flight = (WINDOW / piece).max(1) as usize;
     let sent: Result<Vec<()>, _> = stream::iter(writes).buffered(in_flight).try_collect().await;
     let up = start.elapsed();
     let mut fsync_ms = None;
@@ -131,7 +125,7 @@ async fn once(
     let piece = u64::from(features.max_read.min(64 * 1024));
     let start = Instant::now();
     let reads = offsets(piece).map(|at| session.read(&handle, at, piece as u32));
-    let in_flight = ((WINDOW / piece).max(1) as usize).min(requests_at_once(features));
+    let in_flight = (WINDOW / piece).max(1) as usize;
     let got: Result<Vec<Bytes>, _> = stream::iter(reads).buffered(in_flight).try_collect().await;
     let down = start.elapsed();
     session.close(handle).await?;

@@ -11,16 +11,14 @@ use futures_util::future::try_join;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 
 use super::super::guard::Guard;
-use super::super::{Features, FileHandle, RemoteError, Session, SetStat, Stat};
+use super::super::{FileHandle, RemoteError, Session, SetStat, Stat};
 use super::{TRANSFER_WINDOW, TransferError};
 use crate::tree::RelPath;
 
 /// Bytes of one write. Small enough for slow uplinks to show progress before a dead link is assumed.
 const WRITE_CHUNK: u32 = 64 * 1024;
-/// Requests under way at once.
+/// Requests under way at once, for servers that take small pieces and hold all that they are asked in memory.
 const REQUESTS_MAX: usize = 128;
-/// The same for servers that do not say what they take: ProFTPD hangs up on who asks for too much at once.
-const REQUESTS_CAREFUL: usize = 32;
 /// Bytes of one copy on the server: it answers nothing else in the meantime.
 const COPY_CHUNK: u64 = 16 * 1024 * 1024;
 /// The mode of a file that is put together.
@@ -132,14 +130,6 @@ pub async fn assemble(
     Ok(written_at)
 }
 
-/// So many requests a transfer may have under way at once.
-pub fn requests_at_once(features: Features) -> usize {
-    match features.max_write < WRITE_CHUNK {
-        true => REQUESTS_CAREFUL,
-        false => REQUESTS_MAX,
-    }
-}
-
 async fn fill(
     session: &dyn Session,
     path: &RelPath,
@@ -156,14 +146,13 @@ async fn fill(
     let mut file = Some(Guard::new(session, opened.clone()));
     let handle = &opened;
     let chunk = session.features().max_write.min(WRITE_CHUNK);
-    let requests_max = requests_at_once(session.features());
     let mut cursor = Cursor::new(&parts, upload.resume_at, chunk);
     let mut steps: FuturesOrdered<Step<'_>> = FuturesOrdered::new();
     let syncs = upload.fsync && session.features().fsync;
     let mut sent = 0;
     let mut failed = None;
     loop {
-        while steps.len() < requests_max
+        while steps.len() < REQUESTS_MAX
             && steps.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW
             && let Some(part) = cursor.next()
         {
