@@ -88,11 +88,14 @@ async fn resolve_one(
     };
     let session = remote.bulk().as_ref();
     let came = match &intent.from {
-        Some(from) => moved(shared, session, from, &target, &intent).await,
+        Some(from) => moved(shared, session, from, &target, &intent)
+            .await
+            .map(Some),
         None => published(shared, session, &place, &target, &intent).await,
     };
     let (action, outcome) = match came {
-        Ok(known) => known,
+        Ok(Some(known)) => known,
+        Ok(None) => return Ok(()),
         Err(ScanError::Remote(error)) if !error.is_link_loss() => {
             return Ok(note(shared, place, target, error.to_string())?);
         }
@@ -119,14 +122,14 @@ const DONE: Outcome = Outcome::Done {
     node: None,
 };
 
-/// What came of giving something of ours the name `target`.
+/// What came of giving something of ours the name `target`; `None` if that has to wait for a program.
 async fn published(
     shared: &Shared,
     session: &dyn Session,
     place: &Place,
     target: &RelPath,
     intent: &Intent,
-) -> Result<(Action, Outcome), ScanError> {
+) -> Result<Option<(Action, Outcome)>, ScanError> {
     let staged = keep::staging_path(shared, intent.node, intent.number);
     let aside = rescue(shared, session, intent)?;
     // In this order: a rename that the server has not carried out yet finds nothing to rename any more.
@@ -162,25 +165,25 @@ async fn published(
         .as_ref()
         .map_or(Since::Same, |node| node.since(intent.data_seq));
     let is_unsent = |node: &Node| node.kind == Kind::File && node.data_changed;
-    // Whatever somebody did to its mode since, its content is whole.
-    let is_there = unstaged.is_err()
-        && seen
-            .as_ref()
-            .is_some_and(|seen| intent.version.same_content(seen));
-    match (seen, since) {
+    // It got its name, and what stands there now came after it, whatever somebody did to that.
+    let is_there = unstaged.is_err() && seen.as_ref().is_some_and(|seen| seen.kind == Kind::File);
+    let known = match (seen, since) {
         (Some(sent), Since::Torn) if is_there => {
+            // Forgotten, it would be a change of what the whole was, and win over it.
+            if shared.replica.opens().writers(intent.node) > 0 {
+                return Ok(None);
+            }
             let seq = node.map_or(intent.data_seq, |node| node.data_seq);
-            take_back(shared, place, (intent.node, seq), sent)
+            take_back(shared, place, (intent.node, seq), sent)?
         }
-        (_, Since::Same | Since::Written) if ours => Ok((Action::Agree { entry }, DONE)),
+        (_, Since::Same | Since::Written) if ours => (Action::Agree { entry }, DONE),
         // It has changes here that beat a removal, whoever removed it: to make room, we may have moved aside what
         // stood there. Nothing to wait for.
-        (None, _) if node.as_ref().is_some_and(is_unsent) => {
-            Ok((Action::Agree { entry: None }, DONE))
-        }
+        (None, _) if node.as_ref().is_some_and(is_unsent) => (Action::Agree { entry: None }, DONE),
         // What was written to the rest of it must not count as a change of the whole.
-        (seen, _) => Ok((Action::Agree { entry }, Outcome::Saw(seen))),
-    }
+        (seen, _) => (Action::Agree { entry }, Outcome::Saw(seen)),
+    };
+    Ok(Some(known))
 }
 
 /// Whether base knows the directory at another place.
@@ -195,7 +198,7 @@ fn stands_elsewhere(shared: &Shared, place: &Place, intent: &Intent) -> Result<b
             .any(|other| other != place))
 }
 
-/// A power loss took part of the content here after it was sent: what the server has is all of it.
+/// A power loss took part of the content here after it was sent: what the server has is that, or came after it.
 fn take_back(
     shared: &Shared,
     place: &Place,

@@ -107,6 +107,8 @@ pub(super) async fn observe(
     };
     let entries = match session.list(&path).await {
         Ok(entries) => entries,
+        // It is made when something is to wait there, and removed when nothing does.
+        Err(error) if error.kind == ErrorKind::NotFound && dir == NodeId::STAGING => Vec::new(),
         Err(error) if error.kind == ErrorKind::NotFound && !path.is_root() => {
             return Ok(observe_gone(shared, dir)?);
         }

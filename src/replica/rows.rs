@@ -81,7 +81,7 @@ impl Node {
     pub fn since(&self, seq: u64) -> Since {
         match self.data_seq.saturating_sub(seq) {
             0 => Since::Same,
-            TORN => Since::Torn,
+            more if more % TORN == 0 => Since::Torn,
             more if more > TORN => Since::TornAndWritten,
             _ => Since::Written,
         }

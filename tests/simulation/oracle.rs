@@ -71,24 +71,27 @@ async fn settle(world: &World) -> Result<(), String> {
             return machines.iter().try_for_each(clean);
         }
     }
-    Err(format!("it does not settle: {last:?}"))
+    let left: String = machines
+        .iter()
+        .filter_map(|machine| clean(machine).err())
+        .collect();
+    Err(format!("it does not settle: {last:?}{left}"))
 }
 
 fn clean(machine: &Rc<Machine>) -> Result<(), String> {
     let left = |view: &View<'_>| {
         let dirty = view.dirty(usize::MAX)?;
-        Ok::<_, ReplicaError>((dirty, view.observations()?, view.problems()?))
+        let seen = view.observations()?;
+        Ok::<_, ReplicaError>((dirty, seen, view.problems()?, view.intents()?))
     };
-    let left = machine.replica.view(left).unwrap();
-    match left {
-        (dirty, seen, problems) if dirty.is_empty() && seen.is_empty() && problems.is_empty() => {
-            Ok(())
-        }
-        (dirty, seen, problems) => Err(format!(
-            "{}: left: dirty {dirty:?}, seen {seen:?}, problems {problems:?}",
-            machine.disk.path().display()
-        )),
+    let (dirty, seen, problems, intents) = machine.replica.view(left).unwrap();
+    if dirty.is_empty() && seen.is_empty() && problems.is_empty() && intents.is_empty() {
+        return Ok(());
     }
+    Err(format!(
+        "\n{}: left: dirty {dirty:?}, seen {seen:?}, problems {problems:?}, intents {intents:?}",
+        machine.disk.path().display()
+    ))
 }
 
 async fn converged(world: &World) -> Result<(), String> {

@@ -387,6 +387,70 @@ fn what_a_power_loss_tore_does_not_replace_the_whole_that_got_another_mode() {
 }
 
 #[test]
+fn what_a_power_loss_tore_does_not_replace_the_whole_that_got_another_time() {
+    let story = [
+        write(0, "a"),
+        Op::Push(0),
+        meddle(Meddle::Touch("a".into(), 1000)),
+        POWER,
+        Op::Push(0),
+    ];
+    plays_in(meddled(), 60, &story);
+}
+
+#[test]
+fn what_a_power_loss_tore_does_not_replace_the_whole_while_a_program_has_it_open() {
+    let story = [
+        write(0, "a"),
+        Op::Sync(0),
+        Op::Advance(100),
+        append(0, "a"),
+        Op::Push(0),
+        POWER,
+        Op::On(0, Act::Open("a".into())),
+        Op::Sync(0),
+        POWER,
+        Op::Push(0),
+    ];
+    plays_with(60, 1, &story);
+}
+
+#[test]
+fn what_was_written_to_the_rest_and_lost_again_does_not_replace_the_whole() {
+    let story = [
+        write(0, "a"),
+        Op::Sync(0),
+        Op::Advance(100),
+        append(0, "a"),
+        Op::Push(0),
+        POWER,
+        Op::On(0, Act::Open("a".into())),
+        Op::On(0, Act::WriteLate),
+        Op::Commit(0),
+        POWER,
+        Op::Push(0),
+    ];
+    plays_with(200, 1, &story);
+}
+
+#[test]
+fn what_a_move_left_on_its_way_is_looked_for_where_the_way_station_is_gone() {
+    for requests in 4..24 {
+        let story = [
+            meddle(Meddle::Write("a".into())),
+            meddle(Meddle::Write("c".into())),
+            Op::Sync(0),
+            Op::On(0, Act::Exchange("a".into(), "c".into())),
+            Op::Trip(requests, Trip::CutAfter),
+            Op::Push(0),
+            meddle(Meddle::Remove("c".into())),
+            Op::Push(0),
+        ];
+        plays_in(meddled(), 1, &story);
+    }
+}
+
+#[test]
 fn what_is_gone_from_both_of_its_places_was_not_renamed() {
     let refused = |kind| Op::Refuse("p".into(), kind);
     let story = [

@@ -27,6 +27,18 @@ impl BeingSent {
     fn of(&self, node: &Node) -> Option<&Intent> {
         self.0.get(&(node.id, node.data_seq))
     }
+
+    /// By how much its `data_seq` jumps when some of the content is lost, so that it says so, however often that
+    /// happens and whatever was written to the rest in between. `None` if it was written to since it was to be sent.
+    fn jump(&self, node: &Node) -> Option<u64> {
+        let mut before = self.0.range((node.id, 0)..=(node.id, node.data_seq));
+        let (&(_, sent), _) = before.next_back()?;
+        match node.data_seq - sent {
+            0 => Some(TORN),
+            since if since >= TORN => Some(since.next_multiple_of(TORN) - since),
+            _ => None,
+        }
+    }
 }
 
 /// Looks at all that was on its way to the disk; what is settled there is not looked at.
@@ -179,7 +191,7 @@ fn lost(tx: &mut Tx<'_>, being_sent: &BeingSent, node: Node, now: Time) -> Resul
                 ?place,
                 "what was written did not reach the disk; the server's version takes its place"
             );
-            let jump = being_sent.of(&node).map_or(0, |_| TORN);
+            let jump = being_sent.jump(&node).unwrap_or(0);
             return tx.put_node(Node {
                 data_seq: node.data_seq + jump,
                 size: version.size,
@@ -204,7 +216,7 @@ fn cut_short(
     state: (u64, Time),
     now: Time,
 ) -> Result<()> {
-    let jump = being_sent.of(&node).map_or(1, |_| TORN);
+    let jump = being_sent.jump(&node).unwrap_or(1);
     renew(tx, node.id, state, now)?;
     match tx.node(node.id)? {
         Some(renewed) => tx.put_node(Node {
