@@ -165,16 +165,15 @@ async fn published(
         .as_ref()
         .map_or(Since::Same, |node| node.since(intent.data_seq));
     let is_unsent = |node: &Node| node.kind == Kind::File && node.data_changed;
-    // It got its name, and what stands there now came after it, whatever somebody did to that.
-    let is_there = unstaged.is_err() && seen.as_ref().is_some_and(|seen| seen.kind == Kind::File);
     let known = match (seen, since) {
-        (Some(sent), Since::Torn) if is_there => {
+        // Ours, what came after it, or what it was to replace: all of them are whole.
+        (Some(whole), Since::Torn) if whole.kind == Kind::File => {
             // Forgotten, it would be a change of what the whole was, and win over it.
             if shared.replica.opens().writers(intent.node) > 0 {
                 return Ok(None);
             }
             let seq = node.map_or(intent.data_seq, |node| node.data_seq);
-            take_back(shared, place, (intent.node, seq), sent)?
+            take_back(shared, place, (intent.node, seq), whole)?
         }
         (_, Since::Same | Since::Written) if ours => (Action::Agree { entry }, DONE),
         // It has changes here that beat a removal, whoever removed it: to make room, we may have moved aside what
@@ -198,20 +197,20 @@ fn stands_elsewhere(shared: &Shared, place: &Place, intent: &Intent) -> Result<b
             .any(|other| other != place))
 }
 
-/// A power loss took part of the content here after it was sent: what the server has is that, or came after it.
+/// A power loss took part of the content here while it was sent: what the server has is whole, and takes its place.
 fn take_back(
     shared: &Shared,
     place: &Place,
     (id, seq): (NodeId, u64),
-    sent: Version,
+    whole: Version,
 ) -> Result<(Action, Outcome), ScanError> {
-    let refreshed = apply::refresh(shared, place, id, seq, &sent, Keep::Backup)?;
+    let refreshed = apply::refresh(shared, place, id, seq, &whole, Keep::Backup)?;
     let (entry, outcome) = match refreshed {
         Applied::Done(Some(node)) => {
-            let version = sent;
+            let version = whole;
             (Some(BaseEntry { node, version }), DONE)
         }
-        _ => (None, Outcome::Saw(Some(sent))),
+        _ => (None, Outcome::Saw(Some(whole))),
     };
     Ok((Action::Agree { entry }, outcome))
 }

@@ -184,25 +184,29 @@ fn lost(tx: &mut Tx<'_>, being_sent: &BeingSent, node: Node, now: Time) -> Resul
     // What it was itself before what stood in its place: it may have been renamed over something.
     let own = tx.base_places(node.id)?.into_iter();
     for place in own.chain(tx.places(node.id)?) {
-        let base = tx.base(&place)?;
-        if let Some(BaseEntry { version, .. }) = base.filter(|base| base.version.kind == Kind::File)
-        {
-            tracing::warn!(
-                ?place,
-                "what was written did not reach the disk; the server's version takes its place"
-            );
-            let jump = being_sent.jump(&node).unwrap_or(0);
-            return tx.put_node(Node {
-                data_seq: node.data_seq + jump,
-                size: version.size,
-                mtime: Time::new(version.mtime, 0),
-                ctime: now,
-                content: Content::Absent,
-                data_changed: false,
-                hash: version.hash,
-                ..node
-            });
+        let Some(BaseEntry { version, node: had }) = tx.base(&place)? else {
+            continue;
+        };
+        // What was renamed away from there has it already.
+        let is_elsewhere = had != node.id && !tx.places(had)?.is_empty();
+        if version.kind != Kind::File || is_elsewhere {
+            continue;
         }
+        tracing::warn!(
+            ?place,
+            "what was written did not reach the disk; the server's version takes its place"
+        );
+        let jump = being_sent.jump(&node).unwrap_or(0);
+        return tx.put_node(Node {
+            data_seq: node.data_seq + jump,
+            size: version.size,
+            mtime: Time::new(version.mtime, 0),
+            ctime: now,
+            content: Content::Absent,
+            data_changed: false,
+            hash: version.hash,
+            ..node
+        });
     }
     let mtime = node.mtime;
     cut_short(tx, being_sent, node, (0, mtime), now)
