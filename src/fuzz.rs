@@ -10,7 +10,7 @@ mod meter;
 use std::time::Instant;
 
 pub(crate) use meter::peak_of;
-pub(crate) use rng::Rng;
+pub(crate) use rng::{Rng, noise};
 
 /// Numbers that code trips over where they are lengths, counts or ids.
 const BAD_NUMBERS: [u32; 10] = [

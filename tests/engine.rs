@@ -12,32 +12,10 @@ use roamhome::fs::FsError;
 use roamhome::remote::{ErrorKind, Features, MemoryServer};
 use roamhome::tree::{Kind, RelPath};
 
-use crate::support::client::{Client, Clock};
-
-struct Field {
-    server: MemoryServer,
-    clock: Clock,
-    dir: tempfile::TempDir,
-}
+use crate::support::client::Client;
+use crate::support::field::{Field, path_of};
 
 impl Field {
-    fn new() -> Self {
-        let clock = Clock::new();
-        let server = {
-            let clock = clock.clone();
-            MemoryServer::new(move || clock.now())
-        };
-        Self {
-            server,
-            clock,
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn client(&self, name: &str) -> Client {
-        Client::start(self.dir.path().join(name), &self.server, &self.clock)
-    }
-
     /// What a plain SFTP client sees, without what is ours.
     fn server_tree(&self) -> Vec<String> {
         let ours = |path: &RelPath| path.to_string().starts_with(".roamhome");
@@ -47,14 +25,6 @@ impl Field {
             .map(ToString::to_string)
             .collect()
     }
-
-    fn on_server(&self, path: &str) -> Vec<u8> {
-        self.server.read_file(&path_of(path)).unwrap()
-    }
-}
-
-fn path_of(path: &str) -> RelPath {
-    RelPath::parse(path.as_bytes()).unwrap()
 }
 
 fn kept(client: &Client, which: KeptWhere, dir: &Path) -> Vec<(String, Vec<u8>)> {

@@ -1,49 +1,22 @@
 //! What large files cost: little is sent of what the server has, or had before the link broke. And what was put
 //! together there is what it had to be.
 
-use std::path::PathBuf;
-
 use roamhome::engine::Scope;
 use roamhome::remote::memory::Trip;
-use roamhome::remote::{Calls, ErrorKind, MemoryServer, SetStat};
+use roamhome::remote::{Calls, ErrorKind, SetStat};
 use roamhome::tree::RelPath;
 
-use crate::support::client::{Client, Clock};
+use crate::support::client::Client;
+use crate::support::field::{Field, path_of};
+use crate::support::rng::noise;
 
 const MIB: usize = 1 << 20;
 const SIZE: usize = 64 * MIB;
 
-struct Field {
-    server: MemoryServer,
-    clock: Clock,
-    dir: tempfile::TempDir,
-}
-
 impl Field {
-    fn new() -> Self {
-        let clock = Clock::new();
-        let server = {
-            let clock = clock.clone();
-            MemoryServer::new(move || clock.now())
-        };
-        Self {
-            server,
-            clock,
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("a")
-    }
-
-    fn client(&self) -> Client {
-        Client::start(self.state_dir(), &self.server, &self.clock)
-    }
-
     /// A machine whose server has `f` with this content for a while.
     fn with(&self, content: &[u8]) -> Client {
-        let client = self.client();
+        let client = self.client("a");
         client.write("f", content);
         self.send(&client);
         assert!(self.on_server("f") == content);
@@ -56,10 +29,6 @@ impl Field {
         let before = client.calls();
         assert_eq!(client.flush(), 0);
         client.calls().since(&before)
-    }
-
-    fn on_server(&self, path: &str) -> Vec<u8> {
-        self.server.read_file(&path_of(path)).unwrap()
     }
 
     /// Dates `f` on the server.
@@ -77,20 +46,6 @@ impl Field {
         let staged = |path: &&RelPath| path.to_string().starts_with(".roamhome/staging/");
         tree.keys().filter(staged).count()
     }
-}
-
-fn path_of(path: &str) -> RelPath {
-    RelPath::parse(path.as_bytes()).unwrap()
-}
-
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&seed.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut bytes);
-    bytes
 }
 
 #[test]
@@ -138,7 +93,7 @@ fn a_file_that_another_machine_wrote_is_changed_by_a_delta_too() {
     let mut content = noise(SIZE, 1);
     field.server.write_file(&path_of("f"), &content).unwrap();
     field.clock.advance(5);
-    let client = field.client();
+    let client = field.client("a");
     client.sync();
     assert!(client.read("f").unwrap() == content);
     content[MIB] ^= 1;
@@ -174,6 +129,15 @@ fn a_copy_and_a_move_by_copy_are_made_on_the_server() {
     assert!(field.on_server("back") == content);
 }
 
+/// Changes a byte, and has all of it sent for that.
+fn all_is_sent(field: &Field, client: &Client, content: &mut [u8]) {
+    content[MIB] ^= 1;
+    client.write_at("f", MIB as u64, &content[MIB..=MIB]);
+    let took = field.send(client);
+    assert_eq!(took.bytes_written, content.len() as u64);
+    assert!(field.on_server("f") == content);
+}
+
 #[test]
 fn a_server_that_cannot_copy_gets_all_of_it() {
     let field = Field::new();
@@ -182,17 +146,13 @@ fn a_server_that_cannot_copy_gets_all_of_it() {
         .set_features(|features| features.copy_data = false);
     let mut content = noise(4 * MIB, 1);
     let client = field.with(&content);
-    content[MIB] ^= 1;
-    client.write_at("f", MIB as u64, &content[MIB..=MIB]);
-    let took = field.send(&client);
-    assert_eq!(took.bytes_written, content.len() as u64);
-    assert!(field.on_server("f") == content);
+    all_is_sent(&field, &client, &mut content);
 }
 
 #[test]
 fn a_file_that_could_have_changed_within_its_second_is_not_copied_from() {
     let field = Field::new();
-    let client = field.client();
+    let client = field.client("a");
     let mut content = noise(4 * MIB, 1);
     client.write("f", &content);
     // It stands there in the very second of its date.
@@ -202,11 +162,7 @@ fn a_file_that_could_have_changed_within_its_second_is_not_copied_from() {
     other[2 * MIB..].fill(7);
     field.server.write_file(&path_of("f"), &other).unwrap();
     assert_eq!(field.server.stat(&path_of("f")).unwrap(), looks);
-    content[MIB] ^= 1;
-    client.write_at("f", MIB as u64, &content[MIB..=MIB]);
-    let took = field.send(&client);
-    assert_eq!(took.bytes_written, content.len() as u64);
-    assert!(field.on_server("f") == content);
+    all_is_sent(&field, &client, &mut content);
 }
 
 #[test]
@@ -273,7 +229,7 @@ fn cut_off(field: &Field, client: &Client, skip: u64, trip: Trip) {
 fn an_upload_that_was_cut_off_goes_on() {
     for (n, skip) in [300, 700, 1000].into_iter().enumerate() {
         let field = Field::new();
-        let client = field.client();
+        let client = field.client("a");
         let content = noise(SIZE, n as u64);
         client.write("f", &content);
         let sent = sent_with_a_cut(&field, &client, skip, Trip::CutBefore);
@@ -314,7 +270,7 @@ fn an_upload_that_waits_for_its_name_when_the_link_breaks_is_not_sent_again() {
 fn an_upload_goes_on_after_a_restart_and_only_with_the_same_content() {
     for changed in [false, true] {
         let field = Field::new();
-        let client = field.client();
+        let client = field.client("a");
         let mut content = noise(SIZE, 1);
         client.write("f", &content);
         cut_off(&field, &client, 900, Trip::CutBefore);
@@ -324,7 +280,7 @@ fn an_upload_goes_on_after_a_restart_and_only_with_the_same_content() {
             client.write_at("f", SIZE as u64 - 1, &content[SIZE - 1..]);
         }
         drop(client);
-        let client = field.client();
+        let client = field.client("a");
         let rest = field.send(&client).bytes_written;
         match changed {
             false => assert!(first + rest <= (SIZE + 8 * MIB) as u64, "{first} {rest}"),
@@ -339,7 +295,7 @@ fn an_upload_goes_on_after_a_restart_and_only_with_the_same_content() {
 #[test]
 fn what_a_server_lost_of_an_upload_with_its_power_is_sent_again() {
     let field = Field::new();
-    let client = field.client();
+    let client = field.client("a");
     let content = noise(SIZE, 1);
     client.write("f", &content);
     cut_off(&field, &client, 900, Trip::CutBefore);
@@ -363,7 +319,7 @@ fn a_download_that_was_cut_off_goes_on() {
         let content = noise(SIZE, n as u64);
         field.server.write_file(&path_of("f"), &content).unwrap();
         field.clock.advance(5);
-        let mut client = field.client();
+        let mut client = field.client("a");
         client.sync();
         field.server.trip(150, Trip::CutBefore);
         assert!(client.read("f").is_err());
@@ -371,7 +327,7 @@ fn a_download_that_was_cut_off_goes_on() {
         let mut before = first;
         if restart {
             drop(client);
-            client = field.client();
+            client = field.client("a");
             before = 0;
         } else {
             client.reconnect();
@@ -391,7 +347,7 @@ fn a_download_goes_on_only_with_the_same_version() {
         field.server.write_file(&path_of("f"), &content).unwrap();
         field.clock.advance(5);
         let stat = field.server.stat(&path_of("f")).unwrap();
-        let client = field.client();
+        let client = field.client("a");
         client.sync();
         field.server.trip(150, Trip::CutBefore);
         assert!(client.read("f").is_err());
@@ -410,7 +366,7 @@ fn a_download_goes_on_only_with_the_same_version() {
 #[test]
 fn a_renamed_directory_of_many_files_is_a_few_requests() {
     let field = Field::new();
-    let client = field.client();
+    let client = field.client("a");
     client.mkdir("d");
     for n in 0..2000 {
         client.write(&format!("d/{n}"), &noise(100_000, n));

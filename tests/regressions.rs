@@ -2,41 +2,18 @@
 
 use roamhome::engine::Scope;
 use roamhome::remote::memory::Trip;
-use roamhome::remote::{ErrorKind, MemoryServer, layout};
+use roamhome::remote::{ErrorKind, layout};
 use roamhome::tree::RelPath;
 
-use crate::support::client::{Client, Clock};
-
-struct Field {
-    server: MemoryServer,
-    clock: Clock,
-    dir: tempfile::TempDir,
-}
+use crate::support::client::Client;
+use crate::support::field::{Field, path_of};
 
 impl Field {
-    fn new() -> Self {
-        let clock = Clock::new();
-        let server = {
-            let clock = clock.clone();
-            MemoryServer::new(move || clock.now())
-        };
-        let dir = tempfile::tempdir().unwrap();
-        Self { server, clock, dir }
-    }
-
-    fn client(&self, name: &str) -> Client {
-        Client::start(self.dir.path().join(name), &self.server, &self.clock)
-    }
-
     fn below(&self, dir: &RelPath) -> usize {
         let tree = self.server.tree();
         let inside = |path: &&RelPath| *path != dir && path.names().starts_with(dir.names());
         tree.keys().filter(inside).count()
     }
-}
-
-fn path_of(path: &str) -> RelPath {
-    RelPath::parse(path.as_bytes()).unwrap()
 }
 
 const LOOK: Scope = Scope::Full {

@@ -4,6 +4,7 @@ pub(crate) mod chance;
 pub(crate) mod client;
 #[path = "../src/fs/tests/fake.rs"]
 pub(crate) mod fake;
+pub(crate) mod field;
 pub(crate) mod machine;
 pub(crate) mod mounted;
 pub(crate) mod passwords;

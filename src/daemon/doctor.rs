@@ -153,7 +153,10 @@ async fn examine(access: &Access, state_dir: &Path, create: bool) -> Result<Repo
             host_key: about.host_key.clone(),
         }),
         connect_ms,
-        sessions_wanted: usize::from(access.config.channels),
+        sessions_wanted: match about.one_session {
+            true => 1,
+            false => usize::from(access.config.channels),
+        },
         sessions: remote.session_count(),
         fewer_sessions: about.fewer_sessions.clone(),
         extensions: remote.interactive().extensions(),

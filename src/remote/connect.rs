@@ -188,6 +188,14 @@ pub(super) async fn settle_root(
     Ok(root)
 }
 
+/// Why a server gets one session, if it does. ProFTPD serves all channels of a connection in one process, which puts the
+/// parts of a request together in one buffer, whichever channel they come from: what is sent on two channels at once gets
+/// mixed up, bytes of one request become content of another, and at the first length that makes no sense it gives up.
+pub(super) fn only_session(first: &SftpSession, ident: &[u8]) -> Option<&'static str> {
+    let is_proftpd = first.is_proftpd() || ident.starts_with(b"SSH-2.0-mod_sftp");
+    is_proftpd.then_some("ProFTPD mixes up what comes over several at once")
+}
+
 fn root_error(error: RemoteError, host: &str, shown: &str) -> ConnectError {
     let path = shown.to_owned();
     match error.kind {

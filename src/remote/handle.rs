@@ -28,6 +28,8 @@ pub struct About {
     pub host_key: String,
     /// Why there are fewer sessions than were asked for.
     pub fewer_sessions: String,
+    /// Whether no more than one was asked for, since the server cannot have more; then that is why.
+    pub one_session: bool,
 }
 
 struct Inner {

@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
-use super::connect::{no_sftp, settle_root, start_error, unreachable};
+use super::connect::{no_sftp, only_session, settle_root, start_error, unreachable};
 use super::{About, ConnectError, Limits, Line, Remote, RemoteError, SftpConfig, SftpSession};
 
 pub use self::askpass::answer as answer_ssh;
@@ -218,12 +218,17 @@ async fn open(
     })?;
     let mut config = config.clone();
     config.root = settle_root(&mut session, host, &path).await?;
+    // Several programs may share one connection (`ControlMaster`).
+    let only = only_session(&session, b"");
     let about = About {
         transport,
+        one_session: only.is_some(),
+        fewer_sessions: only.unwrap_or_default().to_owned(),
         ..About::default()
     };
     let others = others();
-    let rest = (1..sessions).map(|_| start(&others, &config, greeting));
+    let wanted = only.map_or(sessions, |_| 1);
+    let rest = (1..wanted).map(|_| start(&others, &config, greeting));
     let mut processes = vec![process];
     let mut bulk = Vec::new();
     for started in join_all(rest).await {

@@ -18,6 +18,8 @@ pub struct Calls {
     pub bytes_read: u64,
     /// Bytes of content that were written.
     pub bytes_written: u64,
+    /// Bytes of notes that were written: what machines tell each other in `.roamhome/feed/`.
+    pub bytes_noted: u64,
 }
 
 impl Calls {
@@ -41,6 +43,7 @@ impl Calls {
             by_verb: by_verb.filter(|(_, n)| *n > 0).collect(),
             bytes_read: self.bytes_read - earlier.bytes_read,
             bytes_written: self.bytes_written - earlier.bytes_written,
+            bytes_noted: self.bytes_noted - earlier.bytes_noted,
         }
     }
 }
@@ -190,11 +193,13 @@ impl Session for Recorded {
         data: Bytes,
     ) -> Result<(), RemoteError> {
         self.counters.count("write");
-        // What clients tell each other is no content.
-        if !handle.path.names().starts_with(layout::feed().names()) {
-            self.counters
-                .with(|calls| calls.bytes_written += data.len() as u64);
-        }
+        let is_note = handle.path.names().starts_with(layout::feed().names());
+        self.counters.with(|calls| {
+            *match is_note {
+                true => &mut calls.bytes_noted,
+                false => &mut calls.bytes_written,
+            } += data.len() as u64;
+        });
         self.session.write(handle, offset, data).await
     }
 

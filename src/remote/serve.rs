@@ -32,6 +32,7 @@ where
     let mut writer = BufWriter::with_capacity(64 * 1024, writer);
     let mut server = Server {
         session,
+        files: HashMap::new(),
         listings: HashMap::new(),
         next_listing: 0,
     };
@@ -85,6 +86,8 @@ fn failure(error: RemoteError) -> Reply {
 
 struct Server {
     session: Arc<dyn Session>,
+    /// Open files, by what the client calls them.
+    files: HashMap<Bytes, FileHandle>,
     /// Open directories: what is still to be sent.
     listings: HashMap<Bytes, Vec<DirEntry>>,
     next_listing: u64,
@@ -128,18 +131,26 @@ impl Server {
         match request {
             Request::Open { path, flags, attrs } => {
                 let handle = self.open(&rel(&path)?, flags, attrs).await?;
-                Ok(Reply::Handle([b"f", &handle.id[..]].concat().into()))
+                let id = Bytes::from([b"f", &handle.id[..]].concat());
+                self.files.insert(id.clone(), handle);
+                Ok(Reply::Handle(id))
             }
             Request::Close(id) => match self.listings.remove(&id) {
                 Some(_) => Ok(Reply::status(Status::Ok)),
-                None => s.close(file(&id)?).await.map(done),
+                None => {
+                    let handle = self.file(&id)?;
+                    self.files.remove(&id);
+                    s.close(handle).await.map(done)
+                }
             },
             Request::Read {
                 handle,
                 offset,
                 len,
             } => {
-                let data = s.read(&file(&handle)?, offset, len.min(MAX_DATA)).await?;
+                let data = s
+                    .read(&self.file(&handle)?, offset, len.min(MAX_DATA))
+                    .await?;
                 Ok(match data.is_empty() {
                     true => Reply::status(Status::Eof),
                     false => Reply::Data(data),
@@ -149,12 +160,14 @@ impl Server {
                 handle,
                 offset,
                 data,
-            } => s.write(&file(&handle)?, offset, data).await.map(done),
+            } => s.write(&self.file(&handle)?, offset, data).await.map(done),
             Request::Lstat(path) => s.lstat(&rel(&path)?).await.map(told),
             Request::Stat(path) => self.stat(rel(&path)?).await.map(told),
-            Request::Fstat(id) => s.fstat(&file(&id)?).await.map(told),
+            Request::Fstat(id) => s.fstat(&self.file(&id)?).await.map(told),
             Request::Setstat(path, attrs) => s.setstat(&rel(&path)?, set(attrs)).await.map(done),
-            Request::Fsetstat(id, attrs) => s.fsetstat(&file(&id)?, set(attrs)).await.map(done),
+            Request::Fsetstat(id, attrs) => {
+                s.fsetstat(&self.file(&id)?, set(attrs)).await.map(done)
+            }
             Request::Opendir(path) => self.opendir(&rel(&path)?).await,
             Request::Readdir(id) => self.readdir(&id),
             Request::Remove(path) => s.remove(&rel(&path)?).await.map(done),
@@ -181,7 +194,7 @@ impl Server {
                 s.posix_rename(&rel(&from)?, &rel(&to)?).await.map(done)
             }
             Extended::Hardlink { from, to } => s.hardlink(&rel(&from)?, &rel(&to)?).await.map(done),
-            Extended::Fsync(id) => s.fsync(&file(&id)?).await.map(done),
+            Extended::Fsync(id) => s.fsync(&self.file(&id)?).await.map(done),
             Extended::Lsetstat(path, attrs) => s.lsetstat(&rel(&path)?, set(attrs)).await.map(done),
             Extended::Statvfs(_) => {
                 let vfs = s.statvfs().await?;
@@ -202,12 +215,20 @@ impl Server {
                 to,
                 to_offset,
             } => {
-                let (from, to) = (file(&from)?, file(&to)?);
+                let (from, to) = (self.file(&from)?, self.file(&to)?);
                 let copied = s.copy_data(&from, from_offset, len, &to, to_offset);
                 copied.await.map(done)
             }
             Extended::Other(_) => Ok(Reply::status(Status::OpUnsupported)),
         }
+    }
+
+    /// With the path that it was opened as, which tells content from notes.
+    fn file(&self, id: &Bytes) -> Result<FileHandle, RemoteError> {
+        self.files.get(id).cloned().ok_or_else(|| {
+            let root = RelPath::root();
+            RemoteError::new(ErrorKind::Failure, "handle", &root, "no such open file")
+        })
     }
 
     fn limits(&self, features: Features) -> Limits {
@@ -316,21 +337,6 @@ fn rel(path: &[u8]) -> Result<RelPath, RemoteError> {
         }
     }
     Ok(names.into_iter().collect())
-}
-
-fn file(id: &Bytes) -> Result<FileHandle, RemoteError> {
-    match id.split_first() {
-        Some((b'f', _)) => Ok(FileHandle {
-            id: id.slice(1..),
-            path: RelPath::root(),
-        }),
-        _ => Err(RemoteError::new(
-            ErrorKind::Failure,
-            "handle",
-            &RelPath::root(),
-            "no such open file",
-        )),
-    }
 }
 
 fn set(attrs: Attrs) -> SetStat {

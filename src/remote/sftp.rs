@@ -15,7 +15,8 @@ use tokio::sync::Mutex;
 use self::ask::failed;
 pub use self::config::SftpConfig;
 use self::convert::{
-    attrs, data_limit, extended, features, mode_attrs, names, offered, offers, set_attrs,
+    attrs, data_limit, extended, features, is_proftpd, mode_attrs, names, offered, offers,
+    set_attrs,
 };
 use self::stripe::Stripes;
 use super::StatVfs;
@@ -55,6 +56,7 @@ pub struct SftpSession {
     entries_max: usize,
     /// Whether the server tells its limits: a question that costs it nothing.
     asks_limits: bool,
+    is_proftpd: bool,
     stripes: Stripes,
 }
 
@@ -92,6 +94,7 @@ impl SftpSession {
             root: config.root,
             entries_max: config.entries_max,
             asks_limits: offers(&version, extension::LIMITS),
+            is_proftpd: is_proftpd(&version),
             stripes: Stripes::default(),
         };
         if session.asks_limits {
@@ -114,8 +117,14 @@ impl SftpSession {
             root: self.root.clone(),
             entries_max: self.entries_max,
             asks_limits: self.asks_limits,
+            is_proftpd: self.is_proftpd,
             stripes: Stripes::default(),
         }
+    }
+
+    /// Whether the server, by what it offers, is ProFTPD.
+    pub(super) fn is_proftpd(&self) -> bool {
+        self.is_proftpd
     }
 
     /// The root as an absolute path without links, as the server resolves it.

@@ -24,7 +24,7 @@ pub use self::auth::{SecretRequest, locked_identity};
 use self::hostkey::{Checker, Verdict};
 pub use self::identity::generate_identity;
 pub(super) use self::identity::random_key;
-use super::connect::{no_sftp, settle_root, start_error, unreachable};
+use super::connect::{no_sftp, only_session, settle_root, start_error, unreachable};
 use super::line::{Limits, Line};
 use super::target::Target;
 use super::{ConnectError, Remote, SftpConfig, SftpSession};
@@ -205,14 +205,20 @@ async fn open_sessions(
     .await;
     let mut first = first.map_err(|_| unreachable(host, "no answer in time"))??;
     config.root = settle_root(&mut first, host, &target.path).await?;
+    let mut about = verdict.agreed();
+    let mut wanted = options.channels;
+    if let Some(why) = only_session(&first, &verdict.ident()) {
+        wanted = 1;
+        about.one_session = true;
+        about.fewer_sessions = why.to_owned();
+    }
     // The others start side by side. A server may allow fewer than asked for; one is enough.
-    let rest = (1..options.channels).map(|_| start_session(&handle, &config, host));
+    let rest = (1..wanted).map(|_| start_session(&handle, &config, host));
     let rest = timeout(
         options.connect_timeout,
         futures_util::future::join_all(rest),
     )
     .await;
-    let mut about = verdict.agreed();
     let mut bulk = Vec::new();
     for started in rest.unwrap_or_default() {
         match started {

@@ -40,7 +40,6 @@ async fn openssh_in_a_chroot_keeps_all_claims() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "ProFTPD hangs up now and then when much is under way; see doc/SERVERS.md"]
 async fn proftpd_keeps_what_is_promised_of_it() {
     let deviates = [
         "posix_rename_replaces",
@@ -48,6 +47,21 @@ async fn proftpd_keeps_what_is_promised_of_it() {
         "failures_are_told_apart_as_far_as_they_can_be",
     ];
     run_claims(&Server::proftpd(), &deviates).await;
+}
+
+/// It would mix up what comes over several.
+#[tokio::test(flavor = "multi_thread")]
+async fn proftpd_gets_one_session_whatever_it_tells_of_itself() {
+    for tells in [
+        "",
+        "ServerIdent on \"Files\"",
+        "SFTPExtensions -versionSelect",
+    ] {
+        let server = Server::proftpd_with(tells);
+        fs::create_dir(server.root.join("home")).unwrap();
+        let remote = server.open("home").await;
+        assert_eq!(remote.session_count(), 1, "{tells}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,7 +119,6 @@ fn two_machines_share_a_home_on_asyncssh() {
 }
 
 #[test]
-#[ignore = "ProFTPD hangs up now and then when much is under way; see doc/SERVERS.md"]
 fn two_machines_share_a_home_on_proftpd() {
     two_machines(&Server::proftpd(), false);
 }

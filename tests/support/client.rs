@@ -151,6 +151,7 @@ impl Client {
             let calls = remote.calls();
             all.bytes_read += calls.bytes_read;
             all.bytes_written += calls.bytes_written;
+            all.bytes_noted += calls.bytes_noted;
             for (verb, count) in calls.by_verb {
                 *all.by_verb.entry(verb).or_default() += count;
             }

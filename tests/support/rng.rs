@@ -29,3 +29,14 @@ impl Rng {
         of[self.below(of.len() as u64) as usize].clone()
     }
 }
+
+/// Bytes that no compression makes fewer, the same for the same seed, and much of them in no time.
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}

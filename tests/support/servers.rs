@@ -137,6 +137,11 @@ impl Server {
 
     /// ProFTPD with `mod_sftp`.
     pub(crate) fn proftpd() -> Self {
+        Self::proftpd_with("")
+    }
+
+    /// The same, with more lines of configuration.
+    pub(crate) fn proftpd_with(more: &str) -> Self {
         let setting = Setting::new(&std::env::temp_dir());
         let at = |name: &str| setting.path(name).display().to_string();
         let keys = Command::new("ssh-keygen")
@@ -161,7 +166,7 @@ impl Server {
              DelayEngine off\nWtmpLog off\nSystemLog {log}\nModulePath /usr/lib/proftpd\n\
              LoadModule mod_sftp.c\nAllowOverwrite on\nAllowStoreRestart on\n<Limit SITE_CHMOD>\nAllowAll\n</Limit>\n\
              SFTPEngine on\nSFTPLog {sftp_log}\nSFTPHostKey {host_key}\n\
-             SFTPAuthMethods publickey\nSFTPAuthorizedUserKeys file:{authorized}\n",
+             SFTPAuthMethods publickey\nSFTPAuthorizedUserKeys file:{authorized}\n{more}\n",
             port = setting.port,
             passwd = at("passwd"),
             pid = at("pid"),

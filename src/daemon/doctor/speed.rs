@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::remote::{Remote, RemoteError};
+use crate::remote::{Remote, RemoteError, TransferError, Upload, download, upload};
 use crate::tree::RelPath;
 
 /// Questions that are asked one after the other.
@@ -16,8 +15,8 @@ const FIRST_BYTES: u64 = 256 * 1024;
 const LAST_BYTES: u64 = 32 * 1024 * 1024;
 /// What took so long is measured well enough.
 const ENOUGH: Duration = Duration::from_millis(700);
-/// Bytes under way.
-const WINDOW: u64 = 4 * 1024 * 1024;
+/// As long as any piece that is sent at once.
+const PIECE: usize = 64 * 1024;
 
 /// The time from a question to its answer, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
@@ -88,7 +87,7 @@ pub(super) async fn throughput(
                 }
                 bytes = (bytes * 4).min(LAST_BYTES);
             }
-            Err(error) if error.is_link_loss() => return Err(error),
+            Err(TransferError::Remote(error)) if error.is_link_loss() => return Err(error),
             Err(_) => return Ok(None),
         }
     }
@@ -98,51 +97,45 @@ async fn once(
     remote: &Remote,
     path: &RelPath,
     bytes: u64,
-) -> Result<(Throughput, Duration), RemoteError> {
-    let features = remote.features();
-    let session = remote.bulk();
-    let content = noise(u64::from(features.max_write.min(64 * 1024)));
-    let piece = content.len() as u64;
-    let offsets = |piece: u64| (0..bytes.div_ceil(piece)).map(move |i| i * piece);
-    let handle = session.open_write(path, 0o600, true).await?;
+) -> Result<(Throughput, Duration), TransferError> {
+    let session = &**remote.bulk();
+    let noise = noise();
+    let mut source = |_, len: u32| Ok(noise.slice(..len as usize));
+    let whole = Upload {
+        size: bytes,
+        resume_at: 0,
+        mode: 0o600,
+        mtime: 0,
+        fsync: false,
+    };
     let start = Instant::now();
-    let writes = offsets(piece).map(|at| {
-        let data = content.slice(..piece.min(bytes - at) as usize);
-        session.write(&handle, at, data)
-    });
-    let in_flight = (WINDOW / piece).max(1) as usize;
-    let sent: Result<Vec<()>, _> = stream::iter(writes).buffered(in_flight).try_collect().await;
+    upload(session, path, whole, &mut source, &mut |_| {}).await?;
     let up = start.elapsed();
     let mut fsync_ms = None;
-    if sent.is_ok() && features.fsync {
+    if remote.features().fsync {
+        let handle = session.open_write(path, 0o600, false).await?;
         let start = Instant::now();
-        session.fsync(&handle).await?;
+        let synced = session.fsync(&handle).await;
         fsync_ms = Some(millis(start.elapsed()));
+        session.close(handle).await?;
+        synced?;
     }
-    session.close(handle).await?;
-    sent?;
-    let handle = session.open_read(path).await?;
-    let piece = u64::from(features.max_read.min(64 * 1024));
     let start = Instant::now();
-    let reads = offsets(piece).map(|at| session.read(&handle, at, piece as u32));
-    let in_flight = (WINDOW / piece).max(1) as usize;
-    let got: Result<Vec<Bytes>, _> = stream::iter(reads).buffered(in_flight).try_collect().await;
+    download(session, path, bytes, 0, &mut |_, _| Ok(())).await?;
     let down = start.elapsed();
-    session.close(handle).await?;
-    let got: u64 = got?.iter().map(|data| data.len() as u64).sum();
     let rate = |bytes: u64, time: Duration| bytes as f64 / time.as_secs_f64().max(1e-6);
     let measured = Throughput {
         bytes,
         up_per_second: rate(bytes, up).round(),
-        down_per_second: rate(got, down).round(),
+        down_per_second: rate(bytes, down).round(),
         fsync_ms,
     };
     Ok((measured, up.max(down)))
 }
 
 /// Bytes that no compression makes fewer.
-fn noise(len: u64) -> Bytes {
-    let mut data = vec![0; len as usize];
+fn noise() -> Bytes {
+    let mut data = vec![0; PIECE];
     // Without randomness there are zeros, and the figure is too good.
     let _filled = getrandom::fill(&mut data);
     data.into()

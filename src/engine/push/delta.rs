@@ -329,22 +329,13 @@ fn samples(parts: &[Part], random: impl Fn(u64) -> u64) -> Vec<(u64, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::noise;
     use crate::replica::Digest;
 
     fn chunks(bytes: &[u8]) -> Chunks {
         let mut digest = Digest::new(Some(1024), u64::MAX);
         digest.add(bytes);
         digest.finish().chunks.unwrap()
-    }
-
-    fn noise(len: usize, seed: u64) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        let mut hasher = blake3::Hasher::new();
-        hasher
-            .update(&seed.to_le_bytes())
-            .finalize_xof()
-            .fill(&mut bytes);
-        bytes
     }
 
     fn put_together(parts: &[Part], new: &[u8], old: &[u8]) -> (Vec<u8>, u64) {

@@ -77,6 +77,16 @@ pub(super) fn offers(version: &Version, (name, number): (&[u8], &[u8])) -> bool 
     version.offers(name, number)
 }
 
+/// Whether this is ProFTPD, whose name may be hidden in the greeting of SSH. No other speaks OpenSSH's extensions and
+/// lets its client choose among the versions of the drafts.
+pub(super) fn is_proftpd(version: &Version) -> bool {
+    let chooses = version
+        .extensions
+        .iter()
+        .any(|(name, _)| name == "versions");
+    chooses && offers(version, extension::POSIX_RENAME)
+}
+
 /// So much is shown of what a server offers.
 const SHOWN_MAX: usize = 64;
 

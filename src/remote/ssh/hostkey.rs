@@ -23,6 +23,8 @@ use crate::remote::{About, ConnectError, Target};
 pub(super) struct Verdict {
     /// What both sides agreed on.
     agreed: Mutex<About>,
+    /// What the server calls itself.
+    ident: Mutex<Vec<u8>>,
     refusal: Mutex<Option<ConnectError>>,
     lost: AtomicBool,
 }
@@ -43,6 +45,14 @@ impl Verdict {
     /// What both sides agreed on.
     pub(super) fn agreed(&self) -> About {
         self.about(|about| about.clone())
+    }
+
+    /// What the server calls itself.
+    pub(super) fn ident(&self) -> Vec<u8> {
+        self.ident
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn about<T>(&self, with: impl FnOnce(&mut About) -> T) -> T {
@@ -215,8 +225,14 @@ impl Handler for Checker {
         &mut self,
         _shared_secret: Option<&[u8]>,
         names: &Names,
-        _session: &mut Session,
+        session: &mut Session,
     ) -> Result<(), russh::Error> {
+        let ident = session.remote_sshid().to_vec();
+        *self
+            .verdict
+            .ident
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = ident;
         self.verdict.about(|about| {
             about.transport = "russh";
             about.cipher = names.cipher.as_ref().to_owned();
