@@ -306,6 +306,7 @@ impl Server {
         let batch = left.split_off(left.len().saturating_sub(ENTRIES_PER_REPLY));
         let entry = |entry: DirEntry| NameEntry {
             name: Bytes::copy_from_slice(entry.name.as_bytes()),
+            links: entry.links,
             attrs: attrs(entry.stat),
         };
         Ok(Reply::Names(batch.into_iter().rev().map(entry).collect()))
@@ -315,6 +316,7 @@ impl Server {
 fn one_name(name: Vec<u8>) -> Reply {
     Reply::Names(vec![NameEntry {
         name: name.into(),
+        links: None,
         attrs: Attrs::default(),
     }])
 }

@@ -39,6 +39,8 @@ pub struct SetStat {
 pub struct DirEntry {
     /// Its name.
     pub name: Name,
+    /// How many names it has, where the server tells: OpenSSH does in the line that `ls -l` shows. A hint.
+    pub links: Option<u32>,
     /// Its attributes, not following links.
     pub stat: Stat,
 }

@@ -222,11 +222,17 @@ impl Checker {
         const FILES: &str = "FROM node WHERE kind = 0";
         const UNSENT: &str = "AND data_changed AND NOT scoped AND nlink > 0";
         let queries = [
-            (Counter::Nodes, "SELECT count(*) FROM node".to_owned()),
-            (Counter::Files, format!("SELECT count(*) {FILES}")),
+            (
+                Counter::Nodes,
+                "SELECT count(*) FROM node WHERE nlink > 0".to_owned(),
+            ),
+            (
+                Counter::Files,
+                format!("SELECT count(*) {FILES} AND nlink > 0"),
+            ),
             (
                 Counter::Dirs,
-                "SELECT count(*) FROM node WHERE kind = 1".to_owned(),
+                "SELECT count(*) FROM node WHERE kind = 1 AND nlink > 0".to_owned(),
             ),
             (
                 Counter::UnsentFiles,

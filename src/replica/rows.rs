@@ -225,11 +225,11 @@ pub(super) enum Counter {
     Backups,
     /// Journals up to this number are in the database.
     AppliedJournal,
-    /// All nodes.
+    /// All nodes that have a name.
     Nodes,
-    /// Regular files.
+    /// Regular files that have one.
     Files,
-    /// Directories.
+    /// Directories that have one.
     Dirs,
     /// Files that travel and whose content the server does not have.
     UnsentFiles,
@@ -287,9 +287,15 @@ impl Counter {
         let unsent = count(Node::is_unsent);
         let whole = count(|node| node.kind == Kind::File && node.content == Content::Whole);
         [
-            (Self::Nodes, count(|_| true)),
-            (Self::Files, count(|node| node.kind == Kind::File)),
-            (Self::Dirs, count(|node| node.kind == Kind::Dir)),
+            (Self::Nodes, count(|node| node.nlink > 0)),
+            (
+                Self::Files,
+                count(|node| node.kind == Kind::File && node.nlink > 0),
+            ),
+            (
+                Self::Dirs,
+                count(|node| node.kind == Kind::Dir && node.nlink > 0),
+            ),
             (Self::UnsentFiles, unsent),
             (Self::UnsentBytes, unsent * size),
             (Self::ContentBytes, whole * size),

@@ -434,6 +434,57 @@ fn what_was_written_to_the_rest_and_lost_again_does_not_replace_the_whole() {
 }
 
 #[test]
+fn a_new_file_that_a_power_loss_emptied_is_not_what_was_renamed_away_from_there() {
+    for events in (100..200).step_by(5) {
+        let story = [
+            write(0, "c"),
+            Op::Sync(0),
+            Op::DieAfter(0, events, Death::PowerLoss),
+            Op::On(0, Act::Rename("c".into(), "a".into())),
+            write(0, "c"),
+            Op::Sync(0),
+            append(0, "a"),
+            Op::Sync(0),
+        ];
+        plays_with(4, 1, &story);
+    }
+}
+
+#[test]
+fn what_was_opened_when_the_power_went_is_safe_from_the_next_loss() {
+    let story = [
+        write(0, "a"),
+        Op::Sync(0),
+        Op::Settle(0),
+        Op::Advance(100),
+        Op::On(0, Act::Open("a".into())),
+        POWER,
+        write(0, "a"),
+        Op::Commit(0),
+        POWER,
+        Op::Push(0),
+    ];
+    plays_with(100, 1, &story);
+}
+
+#[test]
+fn what_was_written_anew_in_part_does_not_replace_the_whole() {
+    for events in (20..140).step_by(4) {
+        let story = [
+            write(0, "a"),
+            Op::Sync(0),
+            Op::Settle(0),
+            Op::Advance(100),
+            Op::DieAfter(0, events, Death::PowerLoss),
+            write(0, "a"),
+            Op::Push(0),
+            Op::Push(0),
+        ];
+        plays_with(8, 1, &story);
+    }
+}
+
+#[test]
 fn what_a_move_left_on_its_way_is_looked_for_where_the_way_station_is_gone() {
     for requests in 4..24 {
         let story = [

@@ -1,5 +1,6 @@
 //! The end of what is kept: retention, second names that have done their duty, and what a dead upload left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::deeds;
@@ -12,13 +13,16 @@ use crate::remote::layout::{self, Aside, Reason};
 use crate::remote::{ErrorKind, Remote, RemoteError, Session};
 use crate::replica::{Observation, ReplicaError};
 use crate::sync::Keep;
-use crate::tree::{NodeId, RelPath, Time};
+use crate::tree::{Name, NodeId, RelPath, Time};
 
 /// What is kept is looked through for what may go so often: its lists can be long.
 const EXPIRE_EVERY_SECS: i64 = 86_400;
 
 /// What is kept for less than this does not go for want of room.
 const YOUNG_SECS: i64 = 86_400;
+
+/// What is in staging, each with the number of its names where the server tells.
+type Staged = BTreeMap<Name, Option<u32>>;
 
 /// After a full pass: second names are no longer needed where our version was seen in place, what a dead
 /// upload left is removed, and once a day what is too old, too many
@@ -28,9 +32,14 @@ pub(in crate::engine) async fn tidy(
     remote: &Remote,
 ) -> Result<(), RemoteError> {
     push::forget_gone(shared);
-    release_second_names(shared, remote).await?;
+    let listed = remote.bulk().list(&layout::staging()).await?;
+    let mut staged = listed
+        .into_iter()
+        .map(|entry| (entry.name, entry.links))
+        .collect();
+    release_second_names(shared, remote, &mut staged).await?;
     futures_util::try_join!(
-        clear_staging(shared, remote),
+        clear_staging(shared, remote, staged),
         home::clear_counters(shared, remote)
     )?;
     let now = shared.server_now().secs();
@@ -127,8 +136,13 @@ fn expire_here(shared: &Shared) -> Result<(), ReplicaError> {
 }
 
 /// A second name whose version is the one that a later look found in place has done its duty. If something
-/// else is in place, it holds what a racing client destroyed: it becomes a backup.
-async fn release_second_names(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
+/// else is in place, it holds what a racing client destroyed: it becomes a backup. That may look the same, if somebody
+/// else saved as much in the same second: then this is the only name left, and what is in place is compared.
+async fn release_second_names(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    staged: &mut Staged,
+) -> Result<(), RemoteError> {
     let names: Vec<_> = std::mem::take(&mut *lock(&shared.second_names))
         .into_iter()
         .collect();
@@ -143,10 +157,22 @@ async fn release_second_names(shared: &Arc<Shared>, remote: &Remote) -> Result<(
         let Ok((seen, Some(path))) = seen else {
             continue;
         };
-        if seen.is_some_and(|seen| seen.same_content(&second.version)) {
+        let looks_right = seen.is_some_and(|seen| seen.same_content(&second.version));
+        let links = second
+            .path
+            .names()
+            .last()
+            .and_then(|name| staged.remove(name));
+        let is_last = links == Some(Some(1));
+        if looks_right && !is_last {
             home::remove_if_there(remote, &second.path).await?;
-        } else {
-            keep_second_name(shared, session, &second.path, &path).await?;
+            continue;
+        }
+        keep_second_name(shared, session, &second.path, &path).await?;
+        if looks_right
+            && let Err(error) = (shared.replica).update::<_, ReplicaError>(|tx| tx.mark_racy(place))
+        {
+            tracing::warn!(%error, %path, "it is not compared with what another machine sent");
         }
     }
     Ok(())
@@ -168,13 +194,17 @@ async fn keep_second_name(
 
 /// What this client left in staging when it died or lost its link: a second name becomes a backup, an upload
 /// goes, whatever its times say, unless it is to go on. Passes do not overlap, so nothing of this moment is there.
-async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), RemoteError> {
+async fn clear_staging(
+    shared: &Arc<Shared>,
+    remote: &Remote,
+    staged: Staged,
+) -> Result<(), RemoteError> {
     let session = remote.bulk().as_ref();
     let moves = shared
         .replica
         .view::<_, ReplicaError>(|view| view.base_path(NodeId::STAGING));
-    for entry in session.list(&layout::staging()).await? {
-        let path = layout::staging().join(&entry.name);
+    for name in staged.into_keys() {
+        let path = layout::staging().join(&name);
         if moves
             .as_ref()
             .is_ok_and(|moves| moves.as_ref() == Some(&path))
@@ -185,7 +215,7 @@ async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), Remo
                 _ => continue,
             }
         }
-        let Some((client, node, number)) = layout::parse_staging_name(&entry.name) else {
+        let Some((client, node, number)) = layout::parse_staging_name(&name) else {
             continue;
         };
         if client != shared.client {
@@ -198,7 +228,7 @@ async fn clear_staging(shared: &Arc<Shared>, remote: &Remote) -> Result<(), Remo
             let origin = origin
                 .ok()
                 .flatten()
-                .unwrap_or_else(|| std::iter::once(entry.name).collect());
+                .unwrap_or_else(|| std::iter::once(name).collect());
             keep_second_name(shared, session, &path, &origin).await?;
         } else if !push::is_wanted(shared, node, number).unwrap_or_default() {
             home::remove_if_there(remote, &path).await?;

@@ -86,6 +86,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
         };
         entries.push(DirEntry {
             name,
+            links: u32::try_from(meta.nlink()).ok(),
             stat: stat(&meta),
         });
     }

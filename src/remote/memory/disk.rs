@@ -367,12 +367,13 @@ impl Disk {
         })
     }
 
-    pub(super) fn list(&self, id: u64) -> Result<Vec<(Name, Stat)>> {
+    pub(super) fn list(&self, id: u64) -> Result<Vec<(Name, u32, Stat)>> {
         let inode = self.inode(id)?;
         if inode.kind != Kind::Dir {
             return Err(Errno::NotDir);
         }
-        let entry = |(name, id): (&Name, &u64)| Ok((name.clone(), self.stat(*id)?));
+        let entry =
+            |(name, id): (&Name, &u64)| Ok((name.clone(), self.inode(*id)?.links, self.stat(*id)?));
         inode.children.iter().map(entry).collect()
     }
 

@@ -87,7 +87,7 @@ impl MemoryServer {
             return self.meddle("unlink", path, |disk, now| disk.unlink(path, now));
         }
         let entries = self.meddle("list", path, |disk, _| disk.list(disk.lookup(path, false)?))?;
-        for (name, _) in entries {
+        for (name, ..) in entries {
             self.remove(&path.join(&name))?;
         }
         match path.is_root() {

@@ -233,7 +233,11 @@ impl Session for MemorySession {
         });
         let entries = entries.await?.into_iter();
         Ok(entries
-            .map(|(name, stat)| DirEntry { name, stat })
+            .map(|(name, links, stat)| DirEntry {
+                name,
+                links: Some(links),
+                stat,
+            })
             .collect())
     }
 

@@ -65,6 +65,7 @@ fn entries(rng: &mut Rng) -> Vec<NameEntry> {
     };
     let entry = |_| NameEntry {
         name: some(rng),
+        links: rng.one_in(2).then(|| rng.below(3) as u32),
         attrs: some_attrs(rng),
     };
     (0..count).map(entry).collect()

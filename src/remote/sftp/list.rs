@@ -48,6 +48,7 @@ impl SftpSession {
                 match Name::new(&entry.name) {
                     Ok(name) => entries.push(DirEntry {
                         name,
+                        links: entry.links,
                         stat: stat(&entry.attrs),
                     }),
                     Err(NameError::Dots) => {}

@@ -61,6 +61,7 @@ fn reply(reply: Reply) -> impl Fn(u32, Request) -> Option<Vec<u8>> + Send {
 fn names(names: &[&[u8]]) -> Reply {
     let entry = |name: &&[u8]| NameEntry {
         name: Bytes::copy_from_slice(name),
+        links: None,
         attrs: Attrs::default(),
     };
     Reply::Names(names.iter().map(entry).collect())

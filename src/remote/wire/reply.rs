@@ -46,10 +46,12 @@ impl Status {
     }
 }
 
-/// One entry of a name list, not yet checked to be a name. The `ls -l` line beside it is dropped.
+/// One entry of a name list, not yet checked to be a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NameEntry {
     pub(crate) name: Bytes,
+    /// How many names the file has: all that is read of the `ls -l` line, which no standard describes.
+    pub(crate) links: Option<u32>,
     pub(crate) attrs: Attrs,
 }
 
@@ -84,7 +86,11 @@ impl Reply {
             Self::Names(names) => names
                 .iter()
                 .fold(start(NAME).u32(names.len() as u32), |to, entry| {
-                    entry.attrs.encode(to.string(&entry.name).string(b""))
+                    let line = entry.links.map(|links| format!("?????????? {links}"));
+                    let line = line.unwrap_or_default();
+                    entry
+                        .attrs
+                        .encode(to.string(&entry.name).string(line.as_bytes()))
                 })
                 .finish(),
             Self::Attrs(attrs) => attrs.encode(start(ATTRS)).finish(),
@@ -126,11 +132,19 @@ fn decode_names(from: &mut Decoder) -> Result<Vec<NameEntry>, WireError> {
     let mut names = Vec::with_capacity(count);
     for _ in 0..count {
         let name = from.string()?;
-        from.string()?;
+        let links = links_of(&from.string()?);
         let attrs = Attrs::decode(from)?;
-        names.push(NameEntry { name, attrs });
+        names.push(NameEntry { name, links, attrs });
     }
     Ok(names)
+}
+
+/// The second word of a line like `-rw-r--r--    2 ann      users ...`.
+fn links_of(line: &[u8]) -> Option<u32> {
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    std::str::from_utf8(words.nth(1)?).ok()?.parse().ok()
 }
 
 /// A server's first packet.

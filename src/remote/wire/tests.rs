@@ -74,7 +74,9 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn reply() -> impl Strategy<Value = Reply> {
-    let entry = (bytes(), attrs()).prop_map(|(name, attrs)| NameEntry { name, attrs });
+    let links = proptest::option::of(any::<u32>());
+    let entry =
+        (bytes(), links, attrs()).prop_map(|(name, links, attrs)| NameEntry { name, links, attrs });
     prop_oneof![
         bytes().prop_map(|m| Reply::Status(Status::NoSuchFile, m)),
         bytes().prop_map(Reply::Handle),

@@ -28,6 +28,11 @@ impl BeingSent {
         self.0.get(&(node.id, node.data_seq))
     }
 
+    /// Whether anything of it was to be sent.
+    fn has(&self, node: NodeId) -> bool {
+        self.0.range((node, 0)..=(node, u64::MAX)).next().is_some()
+    }
+
     /// By how much its `data_seq` jumps when some of the content is lost, so that it says so, however often that
     /// happens and whatever was written to the rest in between. `None` if it was written to since it was to be sent.
     fn jump(&self, node: &Node) -> Option<u64> {
@@ -126,6 +131,11 @@ pub(super) fn in_flight(
 
 /// What is here is not what the server has, and nobody synced it: it is kept, and the server's counts.
 fn put_aside(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Result<()> {
+    keep_rest(tx, content, &node, now)?;
+    absent(tx, content, node)
+}
+
+fn keep_rest(tx: &mut Tx<'_>, content: &ContentStore, node: &Node, now: Time) -> Result<()> {
     let (id, path) = (tx.alloc_backup()?, tx.local_path(node.id)?);
     content.link_to_backup(node.id, id)?;
     content.sync_backup(id)?;
@@ -136,8 +146,7 @@ fn put_aside(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> 
         why: "what a power loss left of it".into(),
         id,
         unsent: true,
-    })?;
-    absent(tx, content, node)
+    })
 }
 
 fn absent(tx: &mut Tx<'_>, content: &ContentStore, node: Node) -> Result<()> {
@@ -166,16 +175,60 @@ fn changed(
         content.follow(node.id, true, || hint);
     }
     match found {
-        Some((size, mtime)) if size == node.size => {
-            let sent = being_sent.of(&node).and_then(|sent| sent.version.hash);
-            match sent.is_some() && content.hash(node.id, true, size)? != sent {
-                true => cut_short(tx, being_sent, node, (size, mtime), now),
-                false => Ok(()),
-            }
-        }
+        Some(state) if state.0 == node.size => as_long(tx, content, being_sent, node, state, now),
         None if node.size == 0 => Ok(()),
+        Some((size, _)) if size > 0 && is_patchwork(tx, content, &node, size)? => {
+            keep_rest(tx, content, &node, now)?;
+            content.remove(node.id)?;
+            lost(tx, being_sent, node, now)
+        }
         Some(state) if state.0 > 0 => cut_short(tx, being_sent, node, state, now),
         _ => lost(tx, being_sent, node, now),
+    }
+}
+
+/// Whether the file, which is not as long as its row says, has the length that the server's has, and other bytes: it
+/// was emptied and written anew, and of that only some of the bytes came to the disk.
+fn is_patchwork(tx: &Tx<'_>, content: &ContentStore, node: &Node, size: u64) -> Result<bool> {
+    for place in tx.base_places(node.id)? {
+        let Some(BaseEntry { version, .. }) = tx.base(&place)? else {
+            continue;
+        };
+        if version.kind == Kind::File && version.size == size && version.hash.is_some() {
+            return Ok(content.hash(node.id, true, size)? != version.hash);
+        }
+    }
+    Ok(false)
+}
+
+/// As much is left of a change as its row says.
+fn as_long(
+    tx: &mut Tx<'_>,
+    content: &ContentStore,
+    being_sent: &BeingSent,
+    node: Node,
+    state: (u64, Time),
+    now: Time,
+) -> Result<()> {
+    let sent = being_sent.of(&node).and_then(|sent| sent.version.hash);
+    let agreed = tx.agreed_hash(&node)?;
+    // What base says of what is on its way may be old.
+    let Some(known) = sent.or(agreed.filter(|_| !being_sent.has(node.id))) else {
+        return Ok(());
+    };
+    let is_known = content.hash(node.id, true, node.size)? == Some(known);
+    match (sent.is_some(), is_known) {
+        (true, false) => cut_short(tx, being_sent, node, state, now),
+        (false, true) => {
+            // Nothing was written yet: whoever writes next says so on the disk first.
+            content.follow(node.id, false, || None);
+            tx.put_node(Node {
+                data_changed: false,
+                hash: Some(known),
+                ..node
+            })
+        }
+        _ => Ok(()),
     }
 }
 
