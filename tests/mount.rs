@@ -4,4 +4,5 @@ mod cold;
 mod faults;
 mod model;
 mod programs;
+mod requests;
 pub(crate) mod running;
