@@ -2,6 +2,7 @@
 
 mod cold;
 mod faults;
+mod listing;
 mod model;
 mod programs;
 mod requests;
