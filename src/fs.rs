@@ -19,7 +19,7 @@ mod step;
 mod xattr;
 
 pub use attr::{Attr, SetAttr, SetTime};
-pub use dir::{DirEntry, Listing};
+pub use dir::{DirEntry, Entries, Listing};
 pub use error::FsError;
 pub use file::{OpenOptions, Opened};
 pub use handle::Handle;
@@ -37,6 +37,7 @@ use crate::engine::Fetch;
 use crate::replica::Replica;
 use crate::tree::{Name, NodeId, Time};
 
+use dir::Begun;
 use handle::Handles;
 
 /// Our own directory at the root of the server's home; never shown.
@@ -70,6 +71,7 @@ pub struct Home {
     scope: HostScope,
     now: Box<dyn Fn() -> Time + Send + Sync>,
     handles: Handles,
+    begun: Begun,
     read_only: AtomicBool,
 }
 
@@ -92,6 +94,7 @@ impl Home {
             scope,
             now,
             handles: Handles::default(),
+            begun: Begun::default(),
             read_only: AtomicBool::new(false),
         };
         home.own_root(uid, gid)?;

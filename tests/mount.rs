@@ -2,6 +2,8 @@
 
 mod cold;
 mod faults;
+mod listing;
 mod model;
 mod programs;
+mod requests;
 pub(crate) mod running;

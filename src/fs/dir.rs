@@ -1,14 +1,16 @@
 //! Making, removing and reading directories.
 //!
-//! Offsets of entries come from hashes of their names, as in ext4: they mean the same in every handle and
-//! after any change, which the kernel's cache of listings and `seekdir` rely on. A handle lists what was
-//! there when it was last at the beginning, without what is gone since.
+//! Offsets of entries come from hashes of their names, as in ext4: they mean the same to whoever lists and
+//! after any change, which the kernel's cache of listings and `seekdir` rely on. So nobody has to open a directory:
+//! what was there when somebody last began to list it is remembered for those who are in the midst of it, and is as
+//! good as what is there now: entries that came since may be missing, those that are gone are left out.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::change::NewNode;
 use super::handle::lock;
-use super::{Attr, Caller, FsError, Handle, Home, Need, Stop, is_reserved};
+use super::{Attr, Caller, FsError, Home, Need, Stop, is_reserved};
 use crate::replica::View;
 use crate::tree::{Kind, Name, NodeId};
 
@@ -18,15 +20,36 @@ const BATCH: usize = 1024;
 /// Offsets behind `.` and `..`.
 const BEHIND_DOTS: u64 = 2;
 
-/// One `opendir`.
-pub(super) struct OpenDir {
-    node: NodeId,
-    /// Taken by the first read: the kernel may know the entries already.
-    listing: Mutex<Option<Arc<Vec<Listed>>>>,
+/// The most entries that are remembered for those who are in the midst of a directory: 100 bytes each.
+const REMEMBERED_MAX: usize = 200_000;
+
+/// What was in the directories that were listed last, the oldest first.
+#[derive(Default)]
+pub(super) struct Begun {
+    listings: Mutex<VecDeque<(NodeId, Arc<Vec<Listed>>)>>,
+}
+
+impl Begun {
+    fn of(&self, dir: NodeId) -> Option<Arc<Vec<Listed>>> {
+        let listings = lock(&self.listings);
+        let mut begun = listings.iter().filter(|(begun, _)| *begun == dir);
+        begun.next().map(|(_, entries)| Arc::clone(entries))
+    }
+
+    /// Remembers the latest listing, whatever its size, and as many of those before it as there is room for.
+    fn put(&self, dir: NodeId, entries: &Arc<Vec<Listed>>) {
+        let mut listings = lock(&self.listings);
+        listings.retain(|(begun, _)| *begun != dir);
+        listings.push_back((dir, Arc::clone(entries)));
+        let mut entries: usize = listings.iter().map(|(_, entries)| entries.len() + 1).sum();
+        while entries > REMEMBERED_MAX && listings.len() > 1 {
+            entries -= listings.pop_front().map_or(0, |(_, gone)| gone.len() + 1);
+        }
+    }
 }
 
 /// An entry of a snapshot.
-struct Listed {
+pub(super) struct Listed {
     /// The offset behind it; ascending.
     offset: u64,
     name: Name,
@@ -44,14 +67,19 @@ pub struct DirEntry {
     pub attr: Attr,
 }
 
-/// The entries behind an offset, one after the other.
-pub struct Listing<'a> {
-    home: &'a Home,
+/// The entries behind an offset.
+pub struct Listing {
     dir: NodeId,
     entries: Arc<Vec<Listed>>,
     /// The offset behind the last entry told.
     offset: u64,
     index: usize,
+}
+
+/// They, one after the other, as they are in a home.
+pub struct Entries<'a> {
+    home: &'a Home,
+    listing: Listing,
 }
 
 impl Home {
@@ -88,36 +116,23 @@ impl Home {
         })
     }
 
-    /// Opens a directory whose entries are known.
-    pub fn open_dir(&self, id: NodeId) -> Result<Handle, Stop> {
-        self.replica.view(|view| expect_listed(view, id))?;
-        let listing = Mutex::default();
-        Ok(self.handles.insert_dir(OpenDir { node: id, listing }))
-    }
-
-    /// The entries behind `offset`; 0 is the beginning, and starts anew.
-    pub fn read_dir(&self, handle: Handle, offset: u64) -> Result<Listing<'_>, Stop> {
-        let dir = self.handles.dir(handle)?;
-        let old = lock(&dir.listing).clone().filter(|_| offset != 0);
-        let entries = match old {
+    /// The entries of a directory behind `offset`; 0 is the beginning, and starts anew.
+    pub fn read_dir(&self, id: NodeId, offset: u64) -> Result<Listing, Stop> {
+        let begun = (offset != 0).then(|| self.begun.of(id)).flatten();
+        let entries = match begun {
             Some(entries) => entries,
             None => {
-                let fresh = Arc::new(self.snapshot(dir.node)?);
-                lock(&dir.listing).insert(fresh).clone()
+                let fresh = Arc::new(self.snapshot(id)?);
+                self.begun.put(id, &fresh);
+                fresh
             }
         };
         Ok(Listing {
-            home: self,
-            dir: dir.node,
+            dir: id,
             index: entries.partition_point(|entry| entry.offset <= offset),
             entries,
             offset,
         })
-    }
-
-    /// Closes a directory.
-    pub fn release_dir(&self, handle: Handle) {
-        self.handles.remove_dir(handle);
     }
 
     fn snapshot(&self, id: NodeId) -> Result<Vec<Listed>, Stop> {
@@ -189,24 +204,35 @@ fn hash(name: &Name) -> u64 {
     (u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> 2) + BEHIND_DOTS + 1
 }
 
-impl Iterator for Listing<'_> {
+impl Listing {
+    /// The entries, as they are in `home`.
+    pub fn entries(self, home: &Home) -> Entries<'_> {
+        Entries {
+            home,
+            listing: self,
+        }
+    }
+}
+
+impl Iterator for Entries<'_> {
     type Item = DirEntry;
 
     fn next(&mut self) -> Option<DirEntry> {
-        if self.offset < BEHIND_DOTS {
-            let entry = self.home.dots(self.dir, self.offset)?;
-            self.offset = entry.offset;
+        let Self { home, listing } = self;
+        if listing.offset < BEHIND_DOTS {
+            let entry = home.dots(listing.dir, listing.offset)?;
+            listing.offset = entry.offset;
             return Some(entry);
         }
         loop {
-            let entry = self.entries.get(self.index)?;
-            self.index += 1;
-            if is_reserved(self.dir, &entry.name) {
+            let entry = listing.entries.get(listing.index)?;
+            listing.index += 1;
+            if is_reserved(listing.dir, &entry.name) {
                 continue;
             }
             // The snapshot may be old: what it names must still be there, for the kernel remembers it.
-            let node = self.home.replica.view(|view| {
-                match view.child(self.dir, &entry.name)? == Some(entry.node) {
+            let node = home.replica.view(|view| {
+                match view.child(listing.dir, &entry.name)? == Some(entry.node) {
                     true => view.node(entry.node),
                     false => Ok(None),
                 }
@@ -214,7 +240,7 @@ impl Iterator for Listing<'_> {
             if let Ok(Some(node)) = node
                 && node.kind != Kind::Other
             {
-                self.offset = entry.offset;
+                listing.offset = entry.offset;
                 return Some(DirEntry {
                     offset: entry.offset,
                     name: entry.name.as_bytes().to_vec(),

@@ -9,11 +9,10 @@ use std::sync::{
 };
 
 use super::FsError;
-use super::dir::OpenDir;
 use crate::replica::Node;
 use crate::tree::NodeId;
 
-/// An open file or directory.
+/// An open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle(pub u64);
 
@@ -87,7 +86,6 @@ impl OpenContent {
 pub(super) struct Handles {
     last: AtomicU64,
     files: RwLock<HashMap<Handle, Arc<OpenFile>>>,
-    dirs: RwLock<HashMap<Handle, Arc<OpenDir>>>,
     contents: Mutex<HashMap<NodeId, Weak<OpenContent>>>,
     /// Nodes that are gone from the replica, until the kernel forgets them: a pipe without a name, or the
     /// directory that a shell stands in, still has attributes.
@@ -144,23 +142,6 @@ impl Handles {
 
     pub(super) fn remove_file(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {
         write(&self.files).remove(&handle).ok_or(FsError::BadHandle)
-    }
-
-    pub(super) fn insert_dir(&self, dir: OpenDir) -> Handle {
-        let handle = self.new_handle();
-        write(&self.dirs).insert(handle, Arc::new(dir));
-        handle
-    }
-
-    pub(super) fn dir(&self, handle: Handle) -> Result<Arc<OpenDir>, FsError> {
-        read(&self.dirs)
-            .get(&handle)
-            .cloned()
-            .ok_or(FsError::BadHandle)
-    }
-
-    pub(super) fn remove_dir(&self, handle: Handle) {
-        write(&self.dirs).remove(&handle);
     }
 
     pub(super) fn remember_ghost(&self, node: Node) {

@@ -357,7 +357,7 @@ fn only_what_needs_content_waits_for_it() {
     assert_eq!(need(home.open(file, OpenOptions::default(), ME)), content);
     assert_eq!(need(home.set_attr(file, size(3), ME)), content);
     assert_eq!(need(home.lookup(dir, &n)), listing);
-    assert_eq!(need(home.open_dir(dir)), listing);
+    assert_eq!(need(home.read_dir(dir, 0).map(drop)), listing);
     assert_eq!(need(home.mkdir(dir, &n, 0o755, ME)), listing);
     assert_eq!(need(home.unlink(dir, &n)), listing);
     assert_eq!(need(home.rmdir(ROOT, &d)), listing);
@@ -463,13 +463,13 @@ fn a_listing_loses_and_doubles_nothing_while_entries_come_and_go() {
     let mut seen = Vec::new();
     let mut offset = 0;
     loop {
-        // A new handle each time, as after the kernel dropped its cache of the listing.
-        let handle = done(fix.home.open_dir(ROOT)).unwrap();
-        let batch: Vec<_> = done(fix.home.read_dir(handle, offset))
+        let batch: Vec<_> = done(fix.home.read_dir(ROOT, offset))
             .unwrap()
+            .entries(&fix.home)
             .take(7)
             .collect();
-        fix.home.release_dir(handle);
+        // Somebody else begins to list it.
+        drop(done(fix.home.read_dir(ROOT, 0)).unwrap());
         let Some(last) = batch.last() else {
             break;
         };
@@ -508,11 +508,8 @@ fn looking_and_reading_write_nothing_to_the_index() {
 }
 
 fn listed(fix: &Fixture, dir: NodeId) -> Vec<String> {
-    let handle = done(fix.home.open_dir(dir)).unwrap();
-    let entries = done(fix.home.read_dir(handle, 0)).unwrap();
-    let names = entries
-        .map(|entry| String::from_utf8(entry.name).unwrap())
-        .collect();
-    fix.home.release_dir(handle);
-    names
+    let listing = done(fix.home.read_dir(dir, 0)).unwrap();
+    let names = listing.entries(&fix.home);
+    let names = names.map(|entry| String::from_utf8(entry.name).unwrap());
+    names.collect()
 }

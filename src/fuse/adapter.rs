@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::answer;
@@ -24,7 +24,7 @@ use super::translate::{
     caller, errno, handle, name, node, open_options, rename_mode, set_time, special_kind,
     xattr_mode,
 };
-use crate::fs::{FsError, Home, RenameMode, SetAttr, contain};
+use crate::fs::{FsError, Home, SetAttr, contain};
 
 mod operation;
 
@@ -32,17 +32,23 @@ mod operation;
 pub(super) struct Adapter {
     home: Arc<Home>,
     board: Arc<Board>,
+    /// What was agreed on with the kernel.
+    agreed: InitFlags,
 }
 
 impl Adapter {
     pub(super) fn new(home: Arc<Home>, board: Arc<Board>) -> Self {
-        Self { home, board }
+        Self {
+            home,
+            board,
+            agreed: InitFlags::empty(),
+        }
     }
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config);
+        self.agreed = negotiate(config);
         Ok(())
     }
 
@@ -174,16 +180,8 @@ impl Filesystem for Adapter {
         };
         let place = |dir, bytes| Ok((node(dir), name(bytes)?));
         let places = place(from_dir, from).and_then(|from| Ok((from, place(to_dir, to)?)));
-        let board = Arc::clone(&self.board);
         match places {
-            Ok((from, to)) => self.action(reply, move |home| {
-                home.rename((from.0, &from.1), (to.0, &to.1), mode)?;
-                board.renamed(&from, &to);
-                if mode == RenameMode::Exchange {
-                    board.renamed(&to, &from);
-                }
-                Ok(())
-            }),
+            Ok((from, to)) => self.renamed(from, to, mode, reply),
             Err(error) => reply.error(errno(&error)),
         }
     }
@@ -277,31 +275,31 @@ impl Filesystem for Adapter {
         contain(|| answer::done(reply, self.home.fsync(handle(fh))));
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.home.run(
-            move |home| home.open_dir(node(ino)),
-            |done| answer::opened_dir(reply, done),
-        );
+    /// A directory is read without being opened, and the kernel that knows how asks only once.
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        answer::opened_dir(reply, self.agreed);
     }
 
-    fn readdir(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
-        contain(|| answer::entries(reply, self.home.read_dir(handle(fh), offset)));
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        self.listing(ino, offset, |done| answer::entries(reply, done));
     }
 
     fn readdirplus(
         &self,
         _: &Request,
-        _: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        contain(|| answer::entries_plus(reply, self.home.read_dir(handle(fh), offset)));
-    }
-
-    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        contain(|| self.home.release_dir(handle(fh)));
-        reply.ok();
+        self.listing(ino, offset, |done| answer::entries_plus(reply, done));
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

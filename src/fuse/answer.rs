@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use fuser::{
-    Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr,
+    Errno, FileHandle, FopenFlags, INodeNo, InitFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr,
 };
 
 use super::translate::{FOREVER, GENERATION, errno, file_attr, file_type, nothing};
-use crate::fs::{Attr, FsError, Handle, Listing, Opened, Room, Stop};
+use crate::fs::{Attr, Entries, FsError, Opened, Room};
 
 /// Block size in `statfs`.
 const STATFS_BLOCK: u32 = 4096;
@@ -86,18 +86,19 @@ pub(super) fn created(reply: ReplyCreate, opened: Result<Opened>) {
     }
 }
 
-pub(super) fn opened_dir(reply: ReplyOpen, opened: Result<Handle>) {
-    match opened {
-        Ok(opened) => reply.opened(
-            FileHandle(opened.0),
+/// That a directory need not be opened, to a kernel that knows what this means.
+pub(super) fn opened_dir(reply: ReplyOpen, agreed: InitFlags) {
+    match agreed.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
+        true => reply.error(Errno::ENOSYS),
+        false => reply.opened(
+            FileHandle(0),
             FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
         ),
-        Err(error) => reply.error(errno(&error)),
     }
 }
 
 /// As many entries as the reply has room for.
-pub(super) fn entries(mut reply: ReplyDirectory, entries: std::result::Result<Listing<'_>, Stop>) {
+pub(super) fn entries(mut reply: ReplyDirectory, entries: Result<Entries<'_>>) {
     match entries {
         Ok(mut entries) => {
             while let Some(entry) = entries.next()
@@ -110,15 +111,12 @@ pub(super) fn entries(mut reply: ReplyDirectory, entries: std::result::Result<Li
             {}
             reply.ok();
         }
-        Err(stop) => reply.error(stopped(stop)),
+        Err(error) => reply.error(unlisted(&error)),
     }
 }
 
 /// The same with attributes.
-pub(super) fn entries_plus(
-    mut reply: ReplyDirectoryPlus,
-    entries: std::result::Result<Listing<'_>, Stop>,
-) {
+pub(super) fn entries_plus(mut reply: ReplyDirectoryPlus, entries: Result<Entries<'_>>) {
     match entries {
         Ok(mut entries) => {
             while let Some(entry) = entries.next()
@@ -133,15 +131,15 @@ pub(super) fn entries_plus(
             {}
             reply.ok();
         }
-        Err(stop) => reply.error(stopped(stop)),
+        Err(error) => reply.error(unlisted(&error)),
     }
 }
 
-/// A directory that was listed when it was opened stays so; if not, there is nothing to wait for.
-fn stopped(stop: Stop) -> Errno {
-    match stop {
-        Stop::Failed(error) => errno(&error),
-        Stop::Needs(_) => Errno::EIO,
+/// Why a directory cannot be listed. The C library takes ENOENT for its end: it would look empty.
+fn unlisted(error: &FsError) -> Errno {
+    match errno(error) {
+        gone if gone.code() == libc::ENOENT => Errno::ESTALE,
+        errno => errno,
     }
 }
 

@@ -6,7 +6,7 @@ use fuser::{InitFlags, KernelConfig};
 const MAX_WRITE: u32 = 1 << 20;
 
 /// What is asked of the kernel, if it has it.
-const WANTED: [InitFlags; 11] = [
+const WANTED: [InitFlags; 12] = [
     // A truncating open needs no content, and is one operation.
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // Pages never go by themselves: only what the kernel lets programs do changes a file's content. What the
@@ -16,6 +16,8 @@ const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
+    // Listing a directory is one request less, and closing it, too.
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     // Else the kernel asks for an attribute before each write.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_ASYNC_DIO,
@@ -24,14 +26,17 @@ const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_SPLICE_MOVE,
 ];
 
-/// Asks for what is wanted, and takes what there is.
-pub(super) fn negotiate(config: &mut KernelConfig) {
+/// Asks for what is wanted, and takes what there is, which it returns.
+pub(super) fn negotiate(config: &mut KernelConfig) -> InitFlags {
+    let mut agreed = InitFlags::empty();
     for flag in WANTED {
-        if config.add_capabilities(flag).is_err() {
-            tracing::debug!(?flag, "the kernel does not offer this");
+        match config.add_capabilities(flag) {
+            Ok(()) => agreed |= flag,
+            Err(_) => tracing::debug!(?flag, "the kernel does not offer this"),
         }
     }
     // Each returns the nearest value that works, which is as good.
     config.set_max_write(MAX_WRITE).ok();
     config.set_max_readahead(MAX_WRITE).ok();
+    agreed
 }

@@ -1,8 +1,10 @@
 //! What is not cached, and what the engine changes behind the kernel's back.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
@@ -64,15 +66,27 @@ fn each_failure_to_fetch_has_its_errno() {
         for error in [
             File::open(mount.join("far")).unwrap_err(),
             fs::metadata(mount.join("d/one")).unwrap_err(),
-            fs::read_dir(mount.join("d")).unwrap_err(),
             File::create(mount.join("d/new")).unwrap_err(),
         ] {
             assert_eq!(error.raw_os_error(), Some(errno), "{failure}");
         }
+        let error = listed(&mount.join("d")).unwrap_err();
+        let listing = if errno == libc::ENOENT {
+            libc::ESTALE
+        } else {
+            errno
+        };
+        assert_eq!(error.raw_os_error(), Some(listing), "{failure}");
     }
     *mount.server.failure.lock().unwrap() = None;
     assert_eq!(fs::read(mount.join("far")).unwrap(), b"hello");
     assert!(fs::metadata(mount.join("d/one")).is_ok());
+}
+
+/// Names what is in `dir`, which opening alone does not look for.
+fn listed(dir: &Path) -> std::io::Result<Vec<OsString>> {
+    let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name()));
+    names.collect()
 }
 
 #[test]

@@ -277,10 +277,9 @@ impl Machine {
         let mut all = BTreeMap::new();
         let mut todo = vec![(NodeId::ROOT, String::new())];
         while let Some((dir, prefix)) = todo.pop() {
-            let handle = self.run(move |home| home.open_dir(dir)).await?;
+            drop(self.run(move |home| home.read_dir(dir, 0)).await?);
             let children = |view: &View<'_>| view.children(dir, None, 100_000);
             let children = self.replica.view::<_, ReplicaError>(children)?;
-            self.home.release_dir(handle);
             for (name, id) in children {
                 let path = format!("{prefix}{name}");
                 let attr = self.home.attr(id)?;

@@ -352,13 +352,12 @@ impl Client {
         let mut all = Vec::new();
         let mut todo = vec![(NodeId::ROOT, String::new())];
         while let Some((dir, prefix)) = todo.pop() {
-            let handle = self.run(move |home| home.open_dir(dir)).unwrap();
+            drop(self.run(move |home| home.read_dir(dir, 0)).unwrap());
             let view = |view: &roamhome::replica::View<'_>| view.children(dir, None, 100_000);
             let children = self
                 .replica
                 .view::<_, roamhome::replica::ReplicaError>(view)
                 .unwrap();
-            self.home.release_dir(handle);
             for (name, id) in children {
                 let path = format!("{prefix}{name}");
                 let attr = self.home.attr(id).unwrap();

@@ -1,14 +1,15 @@
 //! Operations that may need the network, with the kind of reply that they have.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
-use fuser::{ReplyEmpty, ReplyEntry};
+use fuser::{INodeNo, ReplyEmpty, ReplyEntry};
 
 use super::super::answer;
-use super::super::translate::{errno, name};
+use super::super::translate::{errno, name, node};
 use super::Adapter;
-use crate::fs::{Attr, Home, Stop};
-use crate::tree::Name;
+use crate::fs::{Attr, Entries, FsError, Home, RenameMode, Stop};
+use crate::tree::{Name, NodeId};
 
 impl Adapter {
     /// Lets the home do something with a name, which may need the network, and answers with an entry.
@@ -48,5 +49,38 @@ impl Adapter {
         operation: impl Fn(&Home) -> Result<(), Stop> + Send + 'static,
     ) {
         self.home.run(operation, |done| answer::done(reply, done));
+    }
+
+    /// Renames; what the kernel was not told yet of the old name, it is told of the new one.
+    pub(super) fn renamed(
+        &self,
+        from: (NodeId, Name),
+        to: (NodeId, Name),
+        mode: RenameMode,
+        reply: ReplyEmpty,
+    ) {
+        let board = Arc::clone(&self.board);
+        self.action(reply, move |home| {
+            home.rename((from.0, &from.1), (to.0, &to.1), mode)?;
+            board.renamed(&from, &to);
+            if mode == RenameMode::Exchange {
+                board.renamed(&to, &from);
+            }
+            Ok(())
+        });
+    }
+
+    /// Looks for the entries of a directory behind `offset`, which may need the network.
+    pub(super) fn listing(
+        &self,
+        dir: INodeNo,
+        offset: u64,
+        answer: impl FnOnce(Result<Entries<'_>, FsError>) + Send + 'static,
+    ) {
+        let home = Arc::clone(&self.home);
+        self.home.run(
+            move |home| home.read_dir(node(dir), offset),
+            move |done| answer(done.map(|listing| listing.entries(&home))),
+        );
     }
 }
