@@ -165,9 +165,15 @@ async fn published(
         .as_ref()
         .map_or(Since::Same, |node| node.since(intent.data_seq));
     let is_unsent = |node: &Node| node.kind == Kind::File && node.data_changed;
+    // It got its name, whatever somebody did to its mode and time since. What did not get it may be less than a program
+    // has synced here.
+    let (kind, size) = (Kind::File, intent.version.size);
+    let is_there = unstaged.is_err()
+        && seen
+            .as_ref()
+            .is_some_and(|seen| (seen.kind, seen.size) == (kind, size));
     let known = match (seen, since) {
-        // Ours, what came after it, or what it was to replace: all of them are whole.
-        (Some(whole), Since::Torn) if whole.kind == Kind::File => {
+        (Some(whole), Since::Torn) if is_there => {
             // Forgotten, it would be a change of what the whole was, and win over it.
             if shared.replica.opens().writers(intent.node) > 0 {
                 return Ok(None);
@@ -197,7 +203,7 @@ fn stands_elsewhere(shared: &Shared, place: &Place, intent: &Intent) -> Result<b
             .any(|other| other != place))
 }
 
-/// A power loss took part of the content here while it was sent: what the server has is whole, and takes its place.
+/// A power loss took part of the content here after it was sent: what the server has is whole, and takes its place.
 fn take_back(
     shared: &Shared,
     place: &Place,

@@ -318,6 +318,7 @@ mod tests {
                 tx.mark_dirty(here, NOW)?;
                 tx.put_node(Node {
                     data_changed: true,
+                    hash: None,
                     ..node
                 })
             });

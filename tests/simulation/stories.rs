@@ -468,23 +468,6 @@ fn what_was_opened_when_the_power_went_is_safe_from_the_next_loss() {
 }
 
 #[test]
-fn what_was_written_anew_in_part_does_not_replace_the_whole() {
-    for events in (20..140).step_by(4) {
-        let story = [
-            write(0, "a"),
-            Op::Sync(0),
-            Op::Settle(0),
-            Op::Advance(100),
-            Op::DieAfter(0, events, Death::PowerLoss),
-            write(0, "a"),
-            Op::Push(0),
-            Op::Push(0),
-        ];
-        plays_with(8, 1, &story);
-    }
-}
-
-#[test]
 fn what_a_move_left_on_its_way_is_looked_for_where_the_way_station_is_gone() {
     for requests in 4..24 {
         let story = [

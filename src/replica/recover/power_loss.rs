@@ -11,7 +11,7 @@ use super::super::rows::{Content, Intent, LocalBackup, Node, TORN};
 use super::super::tx::Tx;
 use super::super::view::View;
 use super::{Result, renew};
-use crate::tree::{BaseEntry, Kind, NodeId, Time};
+use crate::tree::{BaseEntry, Hash, Kind, NodeId, Time};
 
 /// What was about to be sent, by node and `data_seq`: its place may have another name by now.
 pub(super) struct BeingSent(BTreeMap<(NodeId, u64), Intent>);
@@ -131,11 +131,6 @@ pub(super) fn in_flight(
 
 /// What is here is not what the server has, and nobody synced it: it is kept, and the server's counts.
 fn put_aside(tx: &mut Tx<'_>, content: &ContentStore, node: Node, now: Time) -> Result<()> {
-    keep_rest(tx, content, &node, now)?;
-    absent(tx, content, node)
-}
-
-fn keep_rest(tx: &mut Tx<'_>, content: &ContentStore, node: &Node, now: Time) -> Result<()> {
     let (id, path) = (tx.alloc_backup()?, tx.local_path(node.id)?);
     content.link_to_backup(node.id, id)?;
     content.sync_backup(id)?;
@@ -146,7 +141,8 @@ fn keep_rest(tx: &mut Tx<'_>, content: &ContentStore, node: &Node, now: Time) ->
         why: "what a power loss left of it".into(),
         id,
         unsent: true,
-    })
+    })?;
+    absent(tx, content, node)
 }
 
 fn absent(tx: &mut Tx<'_>, content: &ContentStore, node: Node) -> Result<()> {
@@ -177,28 +173,9 @@ fn changed(
     match found {
         Some(state) if state.0 == node.size => as_long(tx, content, being_sent, node, state, now),
         None if node.size == 0 => Ok(()),
-        Some((size, _)) if size > 0 && is_patchwork(tx, content, &node, size)? => {
-            keep_rest(tx, content, &node, now)?;
-            content.remove(node.id)?;
-            lost(tx, being_sent, node, now)
-        }
         Some(state) if state.0 > 0 => cut_short(tx, being_sent, node, state, now),
         _ => lost(tx, being_sent, node, now),
     }
-}
-
-/// Whether the file, which is not as long as its row says, has the length that the server's has, and other bytes: it
-/// was emptied and written anew, and of that only some of the bytes came to the disk.
-fn is_patchwork(tx: &Tx<'_>, content: &ContentStore, node: &Node, size: u64) -> Result<bool> {
-    for place in tx.base_places(node.id)? {
-        let Some(BaseEntry { version, .. }) = tx.base(&place)? else {
-            continue;
-        };
-        if version.kind == Kind::File && version.size == size && version.hash.is_some() {
-            return Ok(content.hash(node.id, true, size)? != version.hash);
-        }
-    }
-    Ok(false)
 }
 
 /// As much is left of a change as its row says.
@@ -211,7 +188,7 @@ fn as_long(
     now: Time,
 ) -> Result<()> {
     let sent = being_sent.of(&node).and_then(|sent| sent.version.hash);
-    let agreed = tx.agreed_hash(&node)?;
+    let agreed = base_hash(tx, &node)?;
     // What base says of what is on its way may be old.
     let Some(known) = sent.or(agreed.filter(|_| !being_sent.has(node.id))) else {
         return Ok(());
@@ -230,6 +207,15 @@ fn as_long(
         }
         _ => Ok(()),
     }
+}
+
+/// The hash of what base has of the node, if it is as long.
+fn base_hash(tx: &Tx<'_>, node: &Node) -> Result<Option<Hash>> {
+    let place = tx.base_places(node.id)?.into_iter().next();
+    let base = place.map(|place| tx.base(&place)).transpose()?.flatten();
+    let version = base.map(|base| base.version);
+    let version = version.filter(|version| version.kind == Kind::File && version.size == node.size);
+    Ok(version.and_then(|version| version.hash))
 }
 
 /// Nothing of a change is left. What the server has is more.
