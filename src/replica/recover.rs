@@ -305,13 +305,13 @@ mod tests {
     fn unsent_content_that_power_loss_moved_cut_or_took_is_what_its_row_says() {
         let dir = tempfile::tempdir().unwrap();
         let replica = open(&dir);
-        let on_disk = [Some("data"), Some("da"), None, None];
-        let ids = [0, 1, 2, 3].map(|nth: usize| {
+        let on_disk = [Some("data"), Some("da"), None, None, Some("data")];
+        let ids = [0, 1, 2, 3, 4].map(|nth: usize| {
             let id = fetched(&replica, &format!("{nth}"), on_disk[nth]);
             let here = place(NodeId::ROOT, &format!("{nth}"));
             update(&replica, |tx| {
                 let node = tx.node(id)?.unwrap();
-                if nth == 3 {
+                if nth >= 3 {
                     let version = node.version();
                     tx.set_base(here.clone(), Some(BaseEntry { node: id, version }))?;
                 }
@@ -331,10 +331,11 @@ mod tests {
         let copy = without_power(&replica);
         let replica = open(&copy);
         let rows = ids.map(|id| view(&replica, |view| view.node(id)).unwrap());
-        assert_eq!(rows.each_ref().map(|row| row.size), [4, 2, 0, 4]);
+        assert_eq!(rows.each_ref().map(|row| row.size), [4, 2, 0, 4, 4]);
         let unsent = rows.each_ref().map(|row| row.data_changed);
-        assert_eq!(unsent, [true, true, true, false]);
+        assert_eq!(unsent, [true, true, true, false, false]);
         assert_eq!(rows[3].content, Content::Absent, "the server has it");
+        assert_eq!(rows[4].content, Content::Whole, "so has this machine");
         let files = replica.content().list(Which::Unsent).unwrap();
         assert_eq!(files.len(), 2);
     }

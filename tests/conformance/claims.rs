@@ -28,6 +28,7 @@ claims![
     rename_never_replaces,
     posix_rename_replaces,
     a_hard_link_keeps_the_file,
+    listings_tell_how_many_names_a_file_has,
     a_handle_survives_replacement,
     attributes_are_set_exactly,
     links_are_not_followed_where_it_matters,
@@ -178,6 +179,20 @@ async fn a_hard_link_keeps_the_file(remote: Remote) {
     s.remove(&a).await.unwrap();
     assert_eq!(read(s, &b).await, b"kept");
     assert_eq!(kind(s.hardlink(&a, &path("c")).await), ErrorKind::NotFound);
+}
+
+async fn listings_tell_how_many_names_a_file_has(remote: Remote) {
+    let s = &**remote.interactive();
+    let (a, b) = (path("a"), path("b"));
+    write(s, &a, b"of two names").await;
+    s.hardlink(&a, &b).await.unwrap();
+    let links = async || {
+        let entries = s.list(&RelPath::root()).await.unwrap().into_iter();
+        entries.map(|entry| entry.links).collect::<Vec<_>>()
+    };
+    assert_eq!(links().await, [Some(2), Some(2)]);
+    s.remove(&b).await.unwrap();
+    assert_eq!(links().await, [Some(1)]);
 }
 
 async fn a_handle_survives_replacement(remote: Remote) {

@@ -29,6 +29,11 @@ fn plays_in(mix: Mix, lots: u64, story: &[Op]) {
     }
 }
 
+/// What a seed found, with the lots that it drew.
+fn replays(seed: u64, story: &[Op]) {
+    assert_eq!(run(seed, Mix::of(seed), story).verdict, Ok(()));
+}
+
 /// The answer to one of the requests is lost with which a pass sends what `before` wrote; then comes `after`.
 fn plays_cut(before: &[Op], after: &[Op]) {
     for requests in 12..24 {
@@ -435,53 +440,70 @@ fn what_was_written_to_the_rest_and_lost_again_does_not_replace_the_whole() {
 
 #[test]
 fn a_new_file_that_a_power_loss_emptied_is_not_what_was_renamed_away_from_there() {
-    for events in (100..200).step_by(5) {
-        let story = [
-            write(0, "c"),
-            Op::Sync(0),
-            Op::DieAfter(0, events, Death::PowerLoss),
-            Op::On(0, Act::Rename("c".into(), "a".into())),
-            write(0, "c"),
-            Op::Sync(0),
-            append(0, "a"),
-            Op::Sync(0),
-        ];
-        plays_with(4, 1, &story);
-    }
+    let rename = |from: &str, to: &str| Op::On(0, Act::Rename(from.into(), to.into()));
+    let mkdir = |path: &str| Op::On(0, Act::Mkdir(path.into()));
+    let story = [
+        mkdir("a"),
+        mkdir("b"),
+        mkdir("a/a"),
+        write(0, "b/c"),
+        Op::Sync(0),
+        Op::DieAfter(0, 145, Death::PowerLoss),
+        write(0, "a/c"),
+        rename("b/c", "a/b"),
+        rename("a/b", "b/a"),
+        Op::Settle(0),
+        Op::Together(vec![(20, write(0, "b/c")), (0, Op::Sync(0))]),
+        append(0, "b/a"),
+    ];
+    replays(2_105_874, &story);
 }
 
 #[test]
-fn what_was_opened_when_the_power_went_is_safe_from_the_next_loss() {
+fn what_two_machines_sent_at_once_is_told_apart_though_it_looks_the_same() {
+    let rewrite = |who| Op::On(who, Act::Rewrite("b".into()));
     let story = [
-        write(0, "a"),
-        Op::Sync(0),
-        Op::Settle(0),
-        Op::Advance(100),
-        Op::On(0, Act::Open("a".into())),
-        POWER,
-        write(0, "a"),
-        Op::Commit(0),
-        POWER,
+        meddle(Meddle::Write("b".into())),
+        Op::Advance(10_000),
+        Op::Crash,
+        Op::Push(1),
         Op::Push(0),
+        Op::Together(vec![(9, rewrite(2)), (29, Op::Cut), (0, Op::Sync(1))]),
+        Op::Full(true),
+        Op::Together(vec![(31, Op::Online(0)), (5, rewrite(1))]),
+        Op::Advance(10_000),
+        Op::Cut,
     ];
-    plays_with(100, 1, &story);
+    replays(2_113_577, &story);
 }
 
 #[test]
 fn what_a_move_left_on_its_way_is_looked_for_where_the_way_station_is_gone() {
-    for requests in 4..24 {
-        let story = [
-            meddle(Meddle::Write("a".into())),
-            meddle(Meddle::Write("c".into())),
-            Op::Sync(0),
-            Op::On(0, Act::Exchange("a".into(), "c".into())),
-            Op::Trip(requests, Trip::CutAfter),
-            Op::Push(0),
-            meddle(Meddle::Remove("c".into())),
-            Op::Push(0),
-        ];
-        plays_in(meddled(), 1, &story);
-    }
+    let power = |who| Op::Die(who, Death::PowerLoss);
+    let rename = |from: &str, to: &str| meddle(Meddle::Rename(from.into(), to.into()));
+    let story = [
+        Op::DieAfter(0, 30, Death::PowerLoss),
+        Op::Commit(0),
+        Op::On(2, Act::Mkdir("b/b".into())),
+        Op::Together(vec![
+            (13, Op::Sync(0)),
+            (0, rename("b/b", "b/a/c")),
+            (0, Op::Sync(3)),
+        ]),
+        Op::Together(vec![(2, Op::Sync(2)), (15, write(3, "a"))]),
+        Op::Together(vec![(0, Op::Sync(3))]),
+        meddle(Meddle::Write("c".into())),
+        power(2),
+        power(1),
+        Op::On(1, Act::Exchange("a".into(), "c".into())),
+        Op::Together(vec![(13, Op::Push(1))]),
+        power(1),
+        meddle(Meddle::Remove("c".into())),
+        Op::Together(vec![(15, rename("c", "c/c/c")), (37, append(1, "a/c"))]),
+        write(1, "b/a/a"),
+        power(1),
+    ];
+    replays(2_001_320, &story);
 }
 
 #[test]
