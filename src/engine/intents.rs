@@ -167,11 +167,10 @@ async fn published(
     let is_unsent = |node: &Node| node.kind == Kind::File && node.data_changed;
     // It got its name, whatever somebody did to its mode and time since. What did not get it may be less than a program
     // has synced here.
-    let (kind, size) = (Kind::File, intent.version.size);
     let is_there = unstaged.is_err()
         && seen
             .as_ref()
-            .is_some_and(|seen| (seen.kind, seen.size) == (kind, size));
+            .is_some_and(|seen| seen.kind == Kind::File && seen.size == intent.version.size);
     let known = match (seen, since) {
         (Some(whole), Since::Torn) if is_there => {
             // Forgotten, it would be a change of what the whole was, and win over it.

@@ -355,9 +355,14 @@ impl<'a> View<'a> {
         if node.hash.is_some() {
             return Ok(node.hash);
         }
-        let place = self.base_places(node.id)?.into_iter().next();
+        Ok(self.base_version(node.id)?.and_then(|version| version.hash))
+    }
+
+    /// What base has of the node, at the first of its places.
+    pub(super) fn base_version(&self, node: NodeId) -> Result<Option<Version>> {
+        let place = self.base_places(node)?.into_iter().next();
         let base = place.map(|place| self.base(&place)).transpose()?.flatten();
-        Ok(base.and_then(|base| base.version.hash))
+        Ok(base.map(|base| base.version))
     }
 
     /// This replica's own directory in the server's staging area, for moves that need a way station.

@@ -46,6 +46,20 @@ fn plays_cut(before: &[Op], after: &[Op]) {
     }
 }
 
+/// A file is sent, the power goes, a program opens what is left of it; then comes `after`.
+fn plays_torn_and_open(lots: u64, after: &[Op]) {
+    let before = [
+        write(0, "a"),
+        Op::Sync(0),
+        Op::Advance(100),
+        append(0, "a"),
+        Op::Push(0),
+        POWER,
+        Op::On(0, Act::Open("a".into())),
+    ];
+    plays_with(lots, 1, &[&before, after].concat());
+}
+
 fn write(who: usize, path: &str) -> Op {
     Op::On(who, Act::Write(path.into(), 0))
 }
@@ -405,37 +419,13 @@ fn what_a_power_loss_tore_does_not_replace_the_whole_that_got_another_time() {
 
 #[test]
 fn what_a_power_loss_tore_does_not_replace_the_whole_while_a_program_has_it_open() {
-    let story = [
-        write(0, "a"),
-        Op::Sync(0),
-        Op::Advance(100),
-        append(0, "a"),
-        Op::Push(0),
-        POWER,
-        Op::On(0, Act::Open("a".into())),
-        Op::Sync(0),
-        POWER,
-        Op::Push(0),
-    ];
-    plays_with(60, 1, &story);
+    plays_torn_and_open(60, &[Op::Sync(0), POWER, Op::Push(0)]);
 }
 
 #[test]
 fn what_was_written_to_the_rest_and_lost_again_does_not_replace_the_whole() {
-    let story = [
-        write(0, "a"),
-        Op::Sync(0),
-        Op::Advance(100),
-        append(0, "a"),
-        Op::Push(0),
-        POWER,
-        Op::On(0, Act::Open("a".into())),
-        Op::On(0, Act::WriteLate),
-        Op::Commit(0),
-        POWER,
-        Op::Push(0),
-    ];
-    plays_with(200, 1, &story);
+    let late = Op::On(0, Act::WriteLate);
+    plays_torn_and_open(200, &[late, Op::Commit(0), POWER, Op::Push(0)]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::super::rows::{Content, Intent, LocalBackup, Node, TORN};
 use super::super::tx::Tx;
 use super::super::view::View;
 use super::{Result, renew};
-use crate::tree::{BaseEntry, Hash, Kind, NodeId, Time};
+use crate::tree::{BaseEntry, Kind, NodeId, Time};
 
 /// What was about to be sent, by node and `data_seq`: its place may have another name by now.
 pub(super) struct BeingSent(BTreeMap<(NodeId, u64), Intent>);
@@ -188,7 +188,9 @@ fn as_long(
     now: Time,
 ) -> Result<()> {
     let sent = being_sent.of(&node).and_then(|sent| sent.version.hash);
-    let agreed = base_hash(tx, &node)?;
+    let base = tx.base_version(node.id)?;
+    let base = base.filter(|base| base.kind == Kind::File && base.size == node.size);
+    let agreed = base.and_then(|base| base.hash);
     // What base says of what is on its way may be old.
     let Some(known) = sent.or(agreed.filter(|_| !being_sent.has(node.id))) else {
         return Ok(());
@@ -207,15 +209,6 @@ fn as_long(
         }
         _ => Ok(()),
     }
-}
-
-/// The hash of what base has of the node, if it is as long.
-fn base_hash(tx: &Tx<'_>, node: &Node) -> Result<Option<Hash>> {
-    let place = tx.base_places(node.id)?.into_iter().next();
-    let base = place.map(|place| tx.base(&place)).transpose()?.flatten();
-    let version = base.map(|base| base.version);
-    let version = version.filter(|version| version.kind == Kind::File && version.size == node.size);
-    Ok(version.and_then(|version| version.hash))
 }
 
 /// Nothing of a change is left. What the server has is more.
