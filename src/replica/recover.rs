@@ -16,7 +16,7 @@ use crate::tree::{Kind, NodeId, Place, Time};
 
 mod power_loss;
 
-use power_loss::BeingSent;
+use power_loss::{BeingSent, Look};
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -39,12 +39,13 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
     let opened_in = View::new(&state).meta(OPENED_IN)?;
     let lost_power = opened_in.is_some_and(|opened_in| opened_in != boot);
     let being_sent = BeingSent::read(&View::new(&state))?;
+    let mut look = Look::new(content, being_sent, now);
     if lost_power {
         shared.update_locked(&mut state, |tx| power_loss::skip_kept(tx, content))?;
     }
     for id in View::new(&state).in_flight()? {
         shared.update_locked(&mut state, |tx| match lost_power {
-            true => power_loss::in_flight(tx, content, &being_sent, id, now),
+            true => look.in_flight(tx, id),
             false => settle_in_flight(tx, content, id, now),
         })?;
     }
@@ -52,9 +53,8 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
         tracing::warn!(
             "the machine went down while the home was open; looking at what was on its way"
         );
-        shared.update_locked(&mut state, |tx| {
-            power_loss::look(tx, content, &being_sent, now)
-        })?;
+        shared.update_locked(&mut state, |tx| look.all(tx))?;
+        look.end()?;
     }
     shared.update_locked(&mut state, |tx| {
         tx.set_meta(OPENED_IN, Some(boot))?;

@@ -136,6 +136,30 @@ fn a_file_that_is_being_emptied_when_the_power_goes_can_be_compared() {
 }
 
 #[test]
+fn what_one_power_loss_left_and_was_removed_does_not_come_back_with_the_next() {
+    replays(
+        2_062_006,
+        &[
+            Op::On(0, Act::Mkdir("a".into())),
+            Op::On(0, Act::Mkdir("b".into())),
+            write(0, "a/a"),
+            write(0, "a/b"),
+            write(0, "b/c"),
+            Op::Sync(0),
+            append(0, "a/a"),
+            Op::Push(0),
+            POWER,
+            Op::Offline(0),
+            Op::DieAfter(0, 129, Death::PowerLoss),
+            Op::On(0, Act::Write("b/c".into(), 5)),
+            Op::Online(0),
+            Op::Push(0),
+            Op::Push(0),
+        ],
+    );
+}
+
+#[test]
 fn what_was_open_when_the_power_went_never_takes_the_place_of_the_whole() {
     plays(
         1,

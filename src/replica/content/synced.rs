@@ -1,5 +1,6 @@
 //! What power loss leaves of content: making it stay, and looking at what stayed.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 
@@ -25,6 +26,21 @@ impl ContentStore {
             };
         }
         Ok(())
+    }
+
+    /// Makes sure that content of these nodes that was removed does not come back with a power loss.
+    pub(in crate::replica) fn sync_removals(
+        &self,
+        nodes: impl IntoIterator<Item = NodeId>,
+    ) -> Result<()> {
+        let paths = |node| [&self.clean, &self.unsent].map(|dir| path_in(dir, node));
+        let files = nodes.into_iter().flat_map(paths);
+        let dirs: BTreeSet<_> = files
+            .filter_map(|path| Some(path.parent()?.to_owned()))
+            .collect();
+        dirs.iter()
+            .filter(|dir| dir.exists())
+            .try_for_each(|dir| sync_dir(dir))
     }
 
     /// The hash of the content of `node`; `None` if it is missing or of another size. Sought first where a row with
