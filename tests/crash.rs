@@ -95,19 +95,9 @@ impl Story {
         let mut command = None;
         thread::scope(|scope| {
             scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let step = writer.choose(&mut steps);
-                    ledger.begin(&step);
-                    if writer.act(&home, step.clone()).is_err() {
-                        break;
-                    }
-                    // The kernel has acknowledged syncs of a disk that had just lost its power (a commit of the log
-                    // that failed is no longer waited for by who comes a moment later): nobody hears of those.
-                    if off.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    ledger.done(&step);
-                }
+                while !over.load(Ordering::Relaxed)
+                    && try_step(writer, ledger, &home, &mut steps, &off)
+                {}
             });
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
@@ -224,6 +214,25 @@ impl Story {
         assert!(lost.is_empty(), "{context}: {lost:?} are lost");
         self.writer.files = found;
     }
+}
+
+/// Does a step and takes note of it; whether there may be another one.
+fn try_step(
+    writer: &mut Writer,
+    ledger: &mut Ledger,
+    home: &Path,
+    rng: &mut Rng,
+    off: &AtomicBool,
+) -> bool {
+    let step = writer.choose(rng);
+    ledger.begin(&step);
+    // The kernel has acknowledged syncs of a disk that had just lost its power (a commit of the log that failed is no
+    // longer waited for by who comes a moment later): nobody hears of those.
+    if writer.act(home, step.clone()).is_err() || off.load(Ordering::SeqCst) {
+        return false;
+    }
+    ledger.done(&step);
+    true
 }
 
 /// The writer's files that are here, and the names of those whose content the server alone has.

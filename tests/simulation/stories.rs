@@ -492,6 +492,29 @@ fn what_two_machines_sent_at_once_is_told_apart_though_it_looks_the_same() {
 }
 
 #[test]
+fn who_was_replaced_by_what_looks_the_same_hears_of_it_from_who_kept_it() {
+    let rewrite = |who| Op::On(who, Act::Rewrite("b".into()));
+    let mix = Mix {
+        machines: 2,
+        alike: true,
+        ..Mix::default()
+    };
+    for later in 0..40 {
+        let story = [
+            write(0, "b"),
+            Op::Sync(0),
+            Op::Sync(1),
+            Op::On(1, Act::Read("b".into())),
+            Op::Advance(100),
+            rewrite(0),
+            rewrite(1),
+            Op::Together(vec![(later, Op::Push(0)), (0, Op::Push(1))]),
+        ];
+        plays_in(mix, 1, &story);
+    }
+}
+
+#[test]
 fn what_a_move_left_on_its_way_is_looked_for_where_the_way_station_is_gone() {
     let power = |who| Op::Die(who, Death::PowerLoss);
     let rename = |from: &str, to: &str| meddle(Meddle::Rename(from.into(), to.into()));

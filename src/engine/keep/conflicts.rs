@@ -12,8 +12,8 @@ use crate::engine::reconcile::PassError;
 use crate::engine::scan::ScanError;
 use crate::engine::shared::{Shared, lock};
 use crate::remote::layout::{self, Aside, Origin, Reason};
-use crate::remote::{ErrorKind, Remote, RemoteError};
-use crate::replica::{LocalBackup, ReplicaError, View};
+use crate::remote::{ErrorKind, Remote};
+use crate::replica::{LocalBackup, ReplicaError, Tx, View};
 use crate::tree::{Kind, RelPath, Time, Version};
 
 /// Why a backup of this machine is kept that lost: the row has no other mark of it.
@@ -75,7 +75,7 @@ pub struct Conflicts {
 }
 
 /// What lost on the server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) struct Loser {
     aside: Aside,
     size: u64,
@@ -86,7 +86,7 @@ pub(in crate::engine) struct Loser {
 pub(in crate::engine) async fn look(
     shared: &Arc<Shared>,
     remote: &Remote,
-) -> Result<(), RemoteError> {
+) -> Result<(), ScanError> {
     let entries = match remote.interactive().list(&layout::backups()).await {
         // A home that is not ours yet, or no longer.
         Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
@@ -100,7 +100,12 @@ pub(in crate::engine) async fn look(
             mtime: entry.stat.mtime,
         })
     });
-    *lock(&shared.losers) = losers.collect();
+    let losers: Vec<Loser> = losers.collect();
+    let before = std::mem::replace(&mut *lock(&shared.losers), losers.clone());
+    let mut heard = losers.iter().filter(|loser| !before.contains(loser));
+    shared
+        .replica
+        .update(|tx| heard.try_for_each(|loser| doubt_raced(tx, loser)))?;
     if !known(shared).is_ok_and(|known| known.is_empty()) {
         *lock(&shared.publishers) = feed::publishers(shared, remote).await?;
     }
@@ -108,11 +113,29 @@ pub(in crate::engine) async fn look(
     Ok(())
 }
 
+/// What lost while it was being replaced may be what this machine sent, by somebody who saved as much in the same
+/// second: then what is in place only looks like ours, and is compared.
+fn doubt_raced(tx: &mut Tx<'_>, loser: &Loser) -> Result<(), ReplicaError> {
+    let Aside {
+        at, number, reason, ..
+    } = loser.aside;
+    if reason != Reason::Race {
+        return Ok(());
+    }
+    for (place, _) in tx.base_files_like(&Version::file(loser.size, loser.mtime, 0))? {
+        let path = tx.base_path_of(&place)?;
+        if path.is_some_and(|path| Aside::new(at, number, reason, &path) == loser.aside) {
+            tx.mark_racy(place)?;
+        }
+    }
+    Ok(())
+}
+
 /// What nobody has decided about, after a look at the server if there is a link.
 pub(in crate::engine) async fn list(shared: &Arc<Shared>) -> Result<Conflicts, PassError> {
     let remote = shared.online();
     if let Some(remote) = &remote {
-        look(shared, remote).await.map_err(ScanError::from)?;
+        look(shared, remote).await?;
     }
     Ok(Conflicts {
         conflicts: known(shared)?,
