@@ -95,9 +95,11 @@ impl Story {
         let mut command = None;
         thread::scope(|scope| {
             scope.spawn(|| {
-                while !over.load(Ordering::Relaxed)
-                    && try_step(writer, ledger, &home, &mut steps, &off)
-                {}
+                while !over.load(Ordering::Relaxed) {
+                    if !try_step(writer, ledger, &home, &mut steps, &off) {
+                        break;
+                    }
+                }
             });
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {

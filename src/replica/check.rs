@@ -9,14 +9,14 @@ mod rebuild;
 mod salvage;
 mod tree;
 
-use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::error::{AtPath, ReplicaError};
+use super::error::ReplicaError;
 use super::index::Replica;
-use super::open::{self, Opening};
+use super::open::{self, Lock, Opening};
 use super::rows::Counter;
 use super::schema;
 use super::table;
@@ -64,22 +64,21 @@ pub fn check_content(state_dir: &Path, repair: bool, now: Time) -> Result<CheckR
 }
 
 fn run(state_dir: &Path, repair: bool, read_content: bool, now: Time) -> Result<CheckReport> {
-    let lock = open::take_directory(state_dir)?;
-    let again = || lock.try_clone().at(state_dir);
-    let look = |lock| look(lock, state_dir, repair, read_content, now);
-    match look(again()?) {
+    let lock = Arc::new(open::take_directory(state_dir)?);
+    let look = || look(Arc::clone(&lock), state_dir, repair, read_content, now);
+    match look() {
         Err(ReplicaError::Damaged { .. }) if repair => {}
         looked => return looked,
     }
     let what = rebuild::rebuild(state_dir, now)?;
-    let mut report = look(again()?)?;
+    let mut report = look()?;
     let repaired = true;
     report.findings.insert(0, Finding { what, repaired });
     Ok(report)
 }
 
 fn look(
-    lock: File,
+    lock: Arc<Lock>,
     state_dir: &Path,
     repair: bool,
     read_content: bool,

@@ -4,7 +4,6 @@
 //! (`writer`) takes what is pending into SQLite without holding the mutex while it does.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,6 +12,7 @@ use std::thread::JoinHandle;
 use super::content::ContentStore;
 use super::error::ReplicaError;
 use super::journal::Journal;
+use super::open::Lock;
 use super::opens::Opens;
 use super::recover;
 use super::rows::{Counter, Counts};
@@ -34,7 +34,7 @@ pub struct Replica {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Mutex<Seat>,
     /// Locked as long as it is open.
-    pub(super) _lock: File,
+    pub(super) _lock: Arc<Lock>,
 }
 
 /// Where the writer works.

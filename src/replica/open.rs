@@ -95,11 +95,11 @@ impl Replica {
     /// Opens the replica in `state_dir`, or makes one there with a root directory. Takes what a killed
     /// daemon had acknowledged out of its journals, and looks at the content of files it was writing.
     pub fn open_as(state_dir: &Path, opening: Opening) -> Result<Self> {
-        Self::open_locked(take_directory(state_dir)?, state_dir, opening)
+        Self::open_locked(Arc::new(take_directory(state_dir)?), state_dir, opening)
     }
 
     /// The same for who has the lock already.
-    pub(super) fn open_locked(lock: File, state_dir: &Path, opening: Opening) -> Result<Self> {
+    pub(super) fn open_locked(lock: Arc<Lock>, state_dir: &Path, opening: Opening) -> Result<Self> {
         let store = ContentStore::open(state_dir, opening.now)?;
         let index = index_path(state_dir);
         let (db, state) = load(state_dir)?;
@@ -147,8 +147,21 @@ impl Replica {
     }
 }
 
-/// Makes sure that the directory is there and ours, and locks it until the file is closed.
-pub(super) fn take_directory(state_dir: &Path) -> Result<File> {
+/// Nobody else has the replica as long as this lives.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a command that another thread is starting has a copy of the descriptor for a moment.
+        if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the state directory stays locked until this process ends");
+        }
+    }
+}
+
+/// Makes sure that the directory is there and ours, and locks it.
+pub(super) fn take_directory(state_dir: &Path) -> Result<Lock> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(state_dir).at(state_dir)?;
@@ -183,7 +196,7 @@ pub(super) fn take_directory(state_dir: &Path) -> Result<File> {
     // On a full disk a lock without a number is good enough.
     match writeln!(lock, "{}", std::process::id()) {
         Err(e) if e.kind() != ErrorKind::StorageFull => Err(ReplicaError::io(&path, e)),
-        _ => Ok(lock),
+        _ => Ok(Lock(lock)),
     }
 }
 
@@ -301,6 +314,15 @@ mod tests {
         assert_eq!(Replica::holder(dir.path()), Some(std::process::id()));
         drop(replica);
         assert_eq!(Replica::holder(dir.path()), None);
+        open(&dir);
+    }
+
+    #[test]
+    fn a_replica_is_free_once_it_is_closed_whoever_inherited_its_descriptors() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(&dir);
+        let _inherited = replica._lock.0.try_clone().unwrap();
+        drop(replica);
         open(&dir);
     }
 

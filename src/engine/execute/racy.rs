@@ -36,8 +36,8 @@ pub(in crate::engine) async fn recheck_racy(
             shared.replica.update(|tx| tx.clear_racy(&place))?;
             continue;
         };
-        match same_as_server(shared, remote, &place, &node, &version).await {
-            Ok(Some(changed)) => {
+        match compare(shared, remote, &place, &node, &version).await {
+            Ok(Compared::Other(changed)) => {
                 apply::refresh(
                     shared,
                     &place,
@@ -47,7 +47,8 @@ pub(in crate::engine) async fn recheck_racy(
                     Keep::Replaced,
                 )?;
             }
-            Ok(None) => {}
+            Ok(Compared::Same) => {}
+            Ok(Compared::Changing) => continue,
             Err(ScanError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
             // Gone by now: the listing tells.
             Err(ScanError::Remote(error)) if error.kind == ErrorKind::NotFound => {}
@@ -65,25 +66,36 @@ pub(in crate::engine) async fn recheck_racy(
     Ok(())
 }
 
-/// `None` if the server's content is the node's; else the server's version.
-async fn same_as_server(
+/// What the server's content is to the node's.
+enum Compared {
+    /// The same, as far as listings do not tell the difference.
+    Same,
+    /// Another version.
+    Other(Version),
+    /// Somebody goes on changing it.
+    Changing,
+}
+
+async fn compare(
     shared: &Arc<Shared>,
     remote: &Remote,
     place: &Place,
     node: &Node,
     version: &Version,
-) -> Result<Option<Version>, ScanError> {
+) -> Result<Compared, ScanError> {
     let Some(path) = push::server_path(shared, place)? else {
-        return Ok(None);
+        return Ok(Compared::Same);
     };
     let session = remote.bulk().as_ref();
     let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
-        return Ok(None);
+        return Ok(Compared::Changing);
     };
     // Another size or time is a change that listings show.
     let shown = fetched.version.size == version.size && fetched.version.mtime == version.mtime;
-    let equal = !shown || shared.replica.content().equals(node.id, &fetched.file)?;
-    Ok((!equal).then_some(Version {
+    if !shown || shared.replica.content().equals(node.id, &fetched.file)? {
+        return Ok(Compared::Same);
+    }
+    Ok(Compared::Other(Version {
         mode: version.mode,
         ..fetched.version
     }))

@@ -49,6 +49,15 @@ impl Undecided {
     }
 
     fn concerns(&self, view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
+        // They give what is in one directory of base to another one, and intents name their places by the first.
+        let split = match &step.action {
+            Action::Split { node, .. } => Some(*node),
+            Action::Unite { from, .. } => Some(*from),
+            _ => None,
+        };
+        if split.is_some_and(|dir| self.names_in(dir).next().is_some()) {
+            return Ok(true);
+        }
         let from = match &step.action {
             Action::Move { from, .. } | Action::Moved { from, .. } | Action::Split { from, .. } => {
                 Some(from)
@@ -93,5 +102,49 @@ impl Undecided {
         places
             .filter(move |place| place.parent == dir)
             .map(|place| &place.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Intent, Replica};
+    use crate::sync::Why;
+    use crate::tree::{Time, Version};
+
+    #[test]
+    fn what_gives_the_places_of_a_directory_to_another_waits_for_what_is_on_its_way_into_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path(), Time(0)).unwrap();
+        let place = |parent, name: &[u8]| Place::new(NodeId(parent), Name::new(name).unwrap());
+        let (old, new, third) = (100, 101, 102);
+        let intent = Intent {
+            node: NodeId(third),
+            data_seq: 0,
+            number: 0,
+            version: Version::file(1, 1, 0o600),
+            from: None,
+        };
+        let intend = replica.update(|tx| tx.intend(place(old, b"f"), Some(intent)));
+        intend.unwrap_or_else(|error: ReplicaError| panic!("{error}"));
+        let waits = |action| {
+            let step = Step {
+                place: place(1, b"d"),
+                action,
+                why: Why::LocalChange,
+            };
+            let waits = replica.view(|view| Undecided::now(view)?.concern(view, &[&step]));
+            waits.unwrap()
+        };
+        let unite = |from| Action::Unite {
+            from: NodeId(from),
+            node: NodeId(new),
+        };
+        let split = |node| Action::Split {
+            node: NodeId(node),
+            from: place(1, b"before"),
+        };
+        let waiting = [unite(old), unite(third), split(old), split(third)].map(waits);
+        assert_eq!(waiting, [true, false, true, false]);
     }
 }
