@@ -248,6 +248,14 @@ async fn links_are_not_followed_where_it_matters(remote: Remote) {
     s.lsetstat(&link, set).await.unwrap();
     assert_eq!(s.lstat(&link).await.unwrap().mtime, 1_000_000_000);
     assert_ne!(s.lstat(&file).await.unwrap().mtime, 1_000_000_000);
+    // A link has no mode of its own that could be set.
+    let before = s.lstat(&link).await.unwrap().mode;
+    let set = SetStat {
+        mode: Some(0o640),
+        ..SetStat::default()
+    };
+    assert!(s.lsetstat(&link, set).await.is_err());
+    assert_eq!(s.lstat(&link).await.unwrap().mode, before);
     s.remove(&link).await.unwrap();
     assert_eq!(read(s, &file).await, b"data");
 }

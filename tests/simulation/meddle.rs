@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use roamhome::engine::Publish;
 use roamhome::remote::layout::{self, HomeToml};
+use roamhome::remote::memory::Item;
 use roamhome::remote::{RemoteError, SetStat};
 
 use super::history::Sight;
 use super::op::{Away, Meddle};
-use super::programs::path_of;
+use super::programs::{Looks, path_of};
 use super::world::{World, seen};
 
 impl World {
@@ -28,7 +29,34 @@ impl World {
         // What cannot be done is not done.
         let _done = self.try_meddle(meddle);
         let after = self.server_files();
-        self.history.borrow_mut().out_of_sight(&before, &after);
+        let replaced = self.being_replaced();
+        let mut history = self.history.borrow_mut();
+        history.out_of_sight(&before, &after);
+        // Who wrote over one of two copies had the other in sight; who removes that one now has the first.
+        let left = |length| after.get(length).copied().unwrap_or_default();
+        let thinned = before
+            .iter()
+            .filter(|(length, count)| left(length) < **count);
+        let gone = thinned.filter(|(length, _)| {
+            let replaced = replaced.get(length).copied().unwrap_or_default();
+            left(length) <= replaced
+        });
+        history.give_up_lengths(gone.map(|(length, _)| *length));
+    }
+
+    /// What is on the server where a machine shows something else by now.
+    fn being_replaced(&self) -> Sight {
+        let machines = self.machines.borrow();
+        let all: Vec<_> = machines.iter().map(|machine| machine.looks()).collect();
+        let looks = |item: &Item| (item.stat.kind, item.data.len() as u64);
+        let tree = self.server.tree();
+        let replaced = tree.iter().filter(|(path, item)| {
+            let path = path.to_string();
+            let is_another =
+                |shown: &Looks| shown.get(&path).is_some_and(|shown| *shown != looks(item));
+            all.iter().any(is_another)
+        });
+        seen(replaced.map(|(_, item)| looks(item)))
     }
 
     /// Whether what stands there was linked into the backups, and its successor may be about to take its name: whoever

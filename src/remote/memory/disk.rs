@@ -343,11 +343,15 @@ impl Disk {
             }
         }
         let inode = self.inode_mut(id)?;
-        inode.mode = set.mode.map_or(inode.mode, |mode| mode & 0o7777);
         inode.mtime = set
             .mtime
             .unwrap_or(inode.mtime)
             .clamp(0, i64::from(u32::MAX));
+        // Linux knows no mode of a link; OpenSSH sets the time all the same.
+        if set.mode.is_some() && inode.kind == Kind::Symlink {
+            return Err(Errno::NotSupported);
+        }
+        inode.mode = set.mode.map_or(inode.mode, |mode| mode & 0o7777);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ pub(super) enum Errno {
     IsDir,
     NoSpace,
     ReadOnly,
+    NotSupported,
 }
 
 impl From<Errno> for Status {
@@ -27,9 +28,12 @@ impl From<Errno> for Status {
             Errno::NoEnt | Errno::NotDir | Errno::Loop | Errno::BadHandle => Self::NoSuchFile,
             Errno::Perm => Self::PermissionDenied,
             Errno::Inval => Self::BadMessage,
-            Errno::Exist | Errno::NotEmpty | Errno::IsDir | Errno::NoSpace | Errno::ReadOnly => {
-                Self::Failure
-            }
+            Errno::Exist
+            | Errno::NotEmpty
+            | Errno::IsDir
+            | Errno::NoSpace
+            | Errno::ReadOnly
+            | Errno::NotSupported => Self::Failure,
         }
     }
 }
