@@ -60,8 +60,13 @@ pub(super) fn is_removal_here(guard: &Guard) -> bool {
 fn renamed(shared: &Shared, removed: BTreeSet<Place>) -> Result<BTreeSet<Place>, ReplicaError> {
     let mut sought: BTreeMap<Looks, Vec<Place>> = BTreeMap::new();
     for place in &removed {
-        let base = |view: &View<'_>| view.base(place);
-        if let Some(entry) = shared.replica.view::<_, ReplicaError>(base)? {
+        // What stands here may be another than base has there: it was moved to the place.
+        let base = |view: &View<'_>| {
+            let here = view.child(place.parent, &place.name)?;
+            let base = view.base(place)?;
+            Ok::<_, ReplicaError>(base.filter(|base| here == Some(base.node)))
+        };
+        if let Some(entry) = shared.replica.view(base)? {
             let alike = sought.entry(looks(&place.name, &entry)).or_default();
             alike.push(place.clone());
         }
