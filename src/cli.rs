@@ -21,6 +21,7 @@ use crate::{
 
 mod background;
 mod conflicts;
+mod content;
 mod dead;
 mod demo;
 mod doctor;
@@ -137,6 +138,16 @@ enum Command {
         #[command(flatten)]
         which: MountOption,
     },
+    /// List a directory, and where each file's content is: local, remote, dirty, host-scoped
+    Ls(content::ListArgs),
+    /// Keep content on this machine, and fetch what is missing
+    Pin(content::PinArgs),
+    /// Let content go again when there is no room for it
+    Unpin(content::Paths),
+    /// Fetch content, so that it can be read without the server
+    Prefetch(content::Paths),
+    /// Let content go that the server has: it is fetched again when it is opened
+    Evict(content::Paths),
     /// Verify a state directory that no daemon uses
     Check {
         /// The state directory; may be left out when there is exactly one
@@ -243,6 +254,11 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
             dry_run,
         } => passes::undo(which.mount.as_deref(), pass, dry_run),
         Command::Trash { action, which } => kept::trash(action, which.mount.as_deref()),
+        Command::Ls(args) => content::list(&args),
+        Command::Pin(args) => content::pin(&args),
+        Command::Unpin(paths) => content::unpin(&paths),
+        Command::Prefetch(paths) => content::prefetch(&paths),
+        Command::Evict(paths) => content::evict(&paths),
         Command::Check {
             state,
             repair,

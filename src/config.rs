@@ -112,6 +112,12 @@ pub struct Config {
     pub retention_size: u64,
     /// How many versions of one file are kept, on each side.
     pub kept_per_file: usize,
+    /// How much room content may take on this machine's disk; `None`: as much as there is.
+    #[serde(deserialize_with = "size::deserialize_limit")]
+    pub cache_size: Option<u64>,
+    /// How much room stays free there.
+    #[serde(deserialize_with = "size::deserialize")]
+    pub cache_min_free: u64,
     /// Who wins where times do not tell.
     pub prefer: Prefer,
     /// Whether what lost a conflict is put beside what won.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod conflicts;
+mod content;
 pub mod doctor;
 mod failure;
 mod fresh;

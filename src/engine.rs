@@ -6,6 +6,7 @@
 
 mod apply;
 mod base;
+mod cache;
 mod deeds;
 mod execute;
 mod feed;
@@ -30,6 +31,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use cache::list::{Entry, Pin};
+pub use cache::{Evicted, Fetched, Fetching};
 pub use deeds::PassDeeds;
 pub use flush::Left;
 pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
@@ -72,6 +75,7 @@ impl Engine {
         let shared = Arc::new(shared);
         runtime.spawn(linker::run(Arc::clone(&shared)));
         runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));
+        runtime.spawn(cache::run(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
@@ -225,6 +229,43 @@ impl Engine {
     /// Returns how many entries.
     pub async fn empty_trash(&self, older_than: Option<Duration>) -> Result<u64, PassError> {
         keep::empty_trash(&self.shared, older_than).await
+    }
+
+    /// Keeps the content of `nodes` here from now on, and of all that is in them, also of what comes later; or no longer.
+    /// What is missing is fetched in the background.
+    pub fn set_pins(&self, nodes: &[NodeId], pinned: bool) -> Result<(), ReplicaError> {
+        let set = self
+            .shared
+            .replica
+            .update(|tx| nodes.iter().try_for_each(|node| tx.set_pin(*node, pinned)));
+        self.shared.pins_wanted.notify_one();
+        set
+    }
+
+    /// What is pinned.
+    pub fn pins(&self) -> Result<Vec<Pin>, ReplicaError> {
+        cache::list::pins(&self.shared)
+    }
+
+    /// Brings all content of `nodes` here, and of all that is in them.
+    pub async fn prefetch(
+        &self,
+        nodes: &[NodeId],
+        progress: &Fetching,
+    ) -> Result<Fetched, ReplicaError> {
+        cache::prefetch(&self.shared, nodes, progress).await
+    }
+
+    /// Lets the content of `nodes` go, and of all that is in them, as far as the server has it and nobody needs it.
+    /// Needs a link: the server is asked first whether it still has it.
+    pub async fn evict(&self, nodes: &[NodeId]) -> Result<Evicted, PassError> {
+        Ok(cache::evict(&self.shared, nodes).await?)
+    }
+
+    /// What is in a directory, and where its content is.
+    pub async fn entries(&self, dir: NodeId) -> Result<Vec<Entry>, PassError> {
+        let entries = cache::list::entries(&self.shared, dir).await;
+        Ok(entries?)
     }
 
     /// Ends the tasks and the link. What is dirty stays in the replica.

@@ -1,11 +1,13 @@
 //! What this machine has: the index (SQLite and a journal in front of it) and the content store.
 
+mod cache;
 mod check;
 mod chunks;
 mod clone;
 mod columns;
 mod content;
 mod error;
+mod evict;
 mod hint;
 mod index;
 mod journal;
@@ -25,10 +27,12 @@ mod tx;
 mod view;
 mod writer;
 
+pub use cache::Residence;
 pub use check::{CheckReport, Finding, check, check_content};
 pub use chunks::{Chunk, Chunks, Digest, Digested, average_for, average_like};
 pub use content::{ContentStore, DownloadNote, StagingFile, UploadNote};
 pub use error::ReplicaError;
+pub use evict::{Cached, RoomLimits, oldest_first};
 pub use index::Replica;
 pub use moment::{Member, Moment};
 pub use open::{Commits, Opening};

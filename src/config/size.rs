@@ -47,6 +47,16 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D:
     }
 }
 
+/// The same, or `off` for none.
+pub(super) fn deserialize_limit<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Option<u64>, D::Error> {
+    match String::deserialize(input)?.trim() {
+        "off" => Ok(None),
+        text => parse(text).map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 
+mod content;
 mod kept;
 mod passes;
 
+pub use content::{Brought, ContentAction, Entries, Entry, LetGo, NODES_MAX, Pin, Pins};
 pub use kept::{
     BackupsAction, Conflict, ConflictVersion, Conflicts, ConflictsAction, Items, Keep, KeptItem,
     Location, Shown, Side, TrashAction,
@@ -82,6 +84,12 @@ pub enum Request {
         #[serde(flatten)]
         action: ConflictsAction,
     },
+    /// About the content that is on this machine.
+    Content {
+        /// What to do with it.
+        #[serde(flatten)]
+        action: ContentAction,
+    },
     /// What did passes do? Answered by `Passes`.
     Passes,
     /// Take back what a pass did. Answered by `Undone`.
@@ -133,6 +141,14 @@ pub enum Reply {
     Shown(Shown),
     /// To `Conflicts` with `List`.
     Conflicts(Conflicts),
+    /// To `Content` with `Prefetch`.
+    Brought(Brought),
+    /// To `Content` with `Evict`.
+    LetGo(LetGo),
+    /// To `Content` with `Pins`.
+    Pins(Pins),
+    /// To `Content` with `List`.
+    Entries(Entries),
     /// To `Passes`.
     Passes(Passes),
     /// To `Undo`.

@@ -22,9 +22,9 @@ use tokio::{
 use super::{
     Code, Failure,
     protocol::{
-        BackupsAction, Conflicts, ConflictsAction, Items, Keep, Left, Pass, Passes, PlanView, Pong,
-        Progress, REQUEST_MAX_BYTES, Reply, ReplyLine, Request, RequestLine, Shown, Status,
-        TrashAction, Undone, VERSION,
+        BackupsAction, Brought, Conflicts, ConflictsAction, ContentAction, Entries, Items, Keep,
+        Left, LetGo, Pass, Passes, Pins, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
+        ReplyLine, Request, RequestLine, Shown, Status, TrashAction, Undone, VERSION,
     },
 };
 
@@ -68,6 +68,16 @@ pub trait Control: Send + Sync + 'static {
     async fn conflicts(&self) -> Result<Conflicts, Failure>;
     /// Does what a person decided about a conflict; answers what it did.
     async fn resolve_conflict(&self, id: String, keep: Keep) -> Result<String, Failure>;
+    /// Keeps content here from now on, or no longer; answers what it did.
+    async fn pin(&self, nodes: Vec<u64>, pinned: bool) -> Result<String, Failure>;
+    /// Brings content here.
+    async fn prefetch(&self, nodes: Vec<u64>, progress: Reporter) -> Result<Brought, Failure>;
+    /// Lets content go.
+    async fn evict(&self, nodes: Vec<u64>) -> Result<LetGo, Failure>;
+    /// What is pinned.
+    async fn pins(&self) -> Result<Pins, Failure>;
+    /// What is in a directory, and where it is.
+    async fn entries(&self, node: u64) -> Result<Entries, Failure>;
     /// The passes that did something, the latest first.
     async fn passes(&self) -> Result<Passes, Failure>;
     /// Takes back what a pass did, as far as nothing changed since.
@@ -285,6 +295,15 @@ async fn answer(
             ConflictsAction::Resolve { id, keep } => {
                 done(control.resolve_conflict(id, keep).await?)
             }
+        },
+        Request::Content { action } => match action {
+            ContentAction::Pin { nodes, pinned } => done(control.pin(nodes, pinned).await?),
+            ContentAction::Prefetch { nodes } => {
+                Reply::Brought(control.prefetch(nodes, progress).await?)
+            }
+            ContentAction::Evict { nodes } => Reply::LetGo(control.evict(nodes).await?),
+            ContentAction::Pins => Reply::Pins(control.pins().await?),
+            ContentAction::List { node } => Reply::Entries(control.entries(node).await?),
         },
         Request::Passes => Reply::Passes(control.passes().await?),
         Request::Undo { pass, dry_run } => Reply::Undone(control.undo(pass, dry_run).await?),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::conflicts;
+use super::content;
 use super::failure;
 use super::lifecycle::{Daemon, Event};
 use super::{restore, undo};
@@ -277,6 +278,30 @@ impl Control for Answers {
 
     async fn resolve_conflict(&self, id: String, keep: protocol::Keep) -> Result<String, Failure> {
         conflicts::resolve(&self.daemon, &id, keep).await
+    }
+
+    async fn pin(&self, nodes: Vec<u64>, pinned: bool) -> Result<String, Failure> {
+        content::pin(&self.daemon, &nodes, pinned)
+    }
+
+    async fn prefetch(
+        &self,
+        nodes: Vec<u64>,
+        progress: Reporter,
+    ) -> Result<protocol::Brought, Failure> {
+        content::prefetch(&self.daemon, &nodes, &progress).await
+    }
+
+    async fn evict(&self, nodes: Vec<u64>) -> Result<protocol::LetGo, Failure> {
+        content::evict(&self.daemon, &nodes).await
+    }
+
+    async fn pins(&self) -> Result<protocol::Pins, Failure> {
+        content::pins(&self.daemon)
+    }
+
+    async fn entries(&self, node: u64) -> Result<protocol::Entries, Failure> {
+        content::entries(&self.daemon, node).await
     }
 
     async fn passes(&self) -> Result<protocol::Passes, Failure> {

@@ -20,7 +20,7 @@ use crate::control::{Code, Failure, server::Server};
 use crate::engine::{Engine, EngineOptions, FetchError, Large, LinkState, Publish};
 use crate::fs::{Home, HomeOptions, HostScope};
 use crate::fuse::{self, MountOptions, Mounted, Notices, Unmount};
-use crate::replica::Replica;
+use crate::replica::{Replica, RoomLimits};
 use crate::sync::GuardLimits;
 
 /// How long the end of the program may wait for tasks that will not end.
@@ -336,6 +336,10 @@ fn engine_options(config: &Config) -> EngineOptions {
             ..Large::default()
         },
         transfers_at_once: usize::from(config.uploads_in_flight),
+        room: RoomLimits {
+            size: config.cache_size,
+            min_free: config.cache_min_free,
+        },
         guard: GuardLimits {
             removed_count: config.guard_removed_count,
             removed_share: config.guard_removed_share,

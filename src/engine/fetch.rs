@@ -54,12 +54,14 @@ async fn reachable(shared: &Shared) -> Result<Remote, FetchError> {
         Ok(Ok(view)) if view.state == LinkState::Online => {}
         _ => return Err(FetchError::Unreachable),
     }
-    // What stands in the home's place has nothing of the home.
+    the_home(shared).ok_or(FetchError::Unreachable)
+}
+
+/// The connection, if there is one and what it leads to is the home: what stands in its place has nothing of it.
+pub(super) fn the_home(shared: &Shared) -> Option<Remote> {
     let another = |guard: &Guard| matches!(guard, Guard::Identity(_));
-    if lock(&shared.guards).iter().any(another) {
-        return Err(FetchError::Unreachable);
-    }
-    shared.online().ok_or(FetchError::Unreachable)
+    let is_another = lock(&shared.guards).iter().any(another);
+    shared.online().filter(|_| !is_another)
 }
 
 /// The mount waits for a file's content.
@@ -143,8 +145,7 @@ pub(super) async fn hydrate(
 
 /// The connection, or the error that says that there is none.
 fn connection(shared: &Shared, path: &RelPath) -> Result<Remote, RemoteError> {
-    shared
-        .online()
+    the_home(shared)
         .ok_or_else(|| RemoteError::new(ErrorKind::Disconnected, "read", path, "offline"))
 }
 
@@ -237,6 +238,7 @@ fn install(
         return Ok(false);
     };
     remember(shared, chunks);
+    shared.room_wanted.notify_one();
     for place in &changed {
         shared.entry_left(place, id, true);
     }

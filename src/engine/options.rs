@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::remote::Remote;
+use crate::replica::RoomLimits;
 use crate::sync::{GuardLimits, Prefer};
 use crate::tree::Time;
 
@@ -107,6 +108,8 @@ pub struct EngineOptions {
     pub transfers_at_once: usize,
     /// Directory listings at once.
     pub listings_at_once: usize,
+    /// How much room content may take on this machine's disk.
+    pub room: RoomLimits,
     /// When a pass must ask first.
     pub guard: GuardLimits,
     /// Owner of what the server brings.
@@ -136,6 +139,7 @@ impl EngineOptions {
             large: Large::default(),
             transfers_at_once: 768,
             listings_at_once: 192,
+            room: RoomLimits::default(),
             guard: GuardLimits::default(),
             uid,
             gid,

@@ -170,6 +170,7 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         keep::conflicts::look(shared, &remote).await?;
     }
     *lock(&shared.last_pass) = Some(report.clone());
+    shared.pins_wanted.notify_one();
     Ok(report)
 }
 

@@ -112,6 +112,12 @@ pub(super) struct Shared {
     pub(super) feed: Mutex<Option<FeedRecord>>,
     /// A conflict may be new.
     pub(super) conflicted: Notify,
+    /// Something pinned may be missing.
+    pub(super) pins_wanted: Notify,
+    /// Content may take more room than it may.
+    pub(super) room_wanted: Notify,
+    /// When too little could go the last time: each attempt looks at all content.
+    pub(super) no_room_at: Mutex<Option<Instant>>,
     /// When what is kept was last looked through, in seconds of the server's time.
     pub(super) expired_at: Mutex<Option<i64>>,
     /// The question that a guard asks, while it is unanswered.
@@ -200,6 +206,9 @@ impl Shared {
             publishers: Mutex::default(),
             feed: Mutex::default(),
             conflicted: Notify::new(),
+            pins_wanted: Notify::new(),
+            room_wanted: Notify::new(),
+            no_room_at: Mutex::default(),
             expired_at: Mutex::default(),
             guards: Mutex::default(),
             removed: Mutex::default(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::change::NewNode;
 use super::handle::{OpenContent, OpenFile};
 use super::{Attr, Caller, FsError, Handle, Home, Need, Stop};
-use crate::replica::{Content, Node, ReplicaError};
+use crate::replica::{Content, ContentStore, Node, ReplicaError};
 use crate::tree::{Kind, Name, NodeId};
 
 /// How to open a file.
@@ -202,6 +202,11 @@ impl Home {
             && file.metadata()?.len() != node.size
         {
             return Ok(false);
+        }
+        if let Some(file) = &file
+            && on_server
+        {
+            ContentStore::note_use(file, self.now());
         }
         content.set_file(file);
         Ok(true)

@@ -7,6 +7,9 @@ use crate::tree::NodeId;
 /// The longest name of an attribute that Linux takes.
 const LONGEST_NAME: usize = 255;
 
+/// Tells where a file is. It is not stored, and nobody sets it.
+const STATE: &[u8] = b"user.roamhome.state";
+
 /// What setting an attribute expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XattrMode {
@@ -22,13 +25,28 @@ impl Home {
     /// The value of an attribute.
     pub fn xattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>, FsError> {
         check_name(name)?;
+        if name == STATE {
+            return self.state(id);
+        }
         let value = self
             .replica
             .view(|view| Ok::<_, FsError>(view.xattr(id, name)?))?;
         value.ok_or(FsError::NoAttribute)
     }
 
-    /// The names of all attributes.
+    /// The words for where a file is, with commas between them.
+    fn state(&self, id: NodeId) -> Result<Vec<u8>, FsError> {
+        self.replica.view(|view| {
+            let node = view.node(id)?.ok_or_else(|| self.gone(id))?;
+            let mut words = view.residence(&node)?.word().to_owned();
+            if view.is_pinned(id)? {
+                words.push_str(",pinned");
+            }
+            Ok(words.into_bytes())
+        })
+    }
+
+    /// The names of all attributes but that which is not stored: programs that copy attributes leave it alone.
     pub fn xattrs(&self, id: NodeId) -> Result<Vec<Vec<u8>>, FsError> {
         let all = self
             .replica
@@ -44,7 +62,7 @@ impl Home {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), Stop> {
-        check_name(name)?;
+        check_stored(name)?;
         self.put_xattr(id, name, |is_there| match (mode, is_there) {
             (XattrMode::Create, true) => Err(FsError::Exists),
             (XattrMode::Replace, false) => Err(FsError::NoAttribute),
@@ -54,7 +72,7 @@ impl Home {
 
     /// Removes an attribute.
     pub fn remove_xattr(&self, id: NodeId, name: &[u8]) -> Result<(), Stop> {
-        check_name(name)?;
+        check_stored(name)?;
         self.put_xattr(id, name, |is_there| match is_there {
             true => Ok(None),
             false => Err(FsError::NoAttribute),
@@ -75,6 +93,13 @@ impl Home {
             change.mark_all(&node)?;
             Ok(change.tx.put_node(node)?)
         })
+    }
+}
+
+fn check_stored(name: &[u8]) -> Result<(), FsError> {
+    match name == STATE {
+        true => Err(FsError::NotPermitted),
+        false => check_name(name),
     }
 }
 

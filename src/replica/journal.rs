@@ -17,7 +17,7 @@ use super::table::Changes;
 
 /// Begins every journal; then a byte for the form of its records, which changes with any field of any row.
 const MAGIC: &[u8; 3] = b"RHJ";
-const FORM: u8 = b'5';
+const FORM: u8 = b'6';
 /// Magic, number, valid length of the journal before.
 const HEADER: usize = 4 + 8 + 8;
 /// Length and checksum before each record.

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::{AtPath, ReplicaError};
 
 /// The format written here, SQLite's `user_version`.
-pub(super) const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 5;
 
 /// A number beyond this was written by no version.
 const PLAUSIBLE: u32 = 1000;
@@ -94,6 +94,9 @@ const MIGRATIONS: [&str; FORMAT as usize] = [
     "
     CREATE INDEX base_looks ON base (size, mtime, parent, name);
     CREATE TABLE racy (parent INTEGER NOT NULL, name BLOB NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;
+",
+    "
+    CREATE TABLE pin (node INTEGER PRIMARY KEY);
 ",
 ];
 

@@ -9,12 +9,25 @@ use std::time::{Duration, Instant};
 
 use super::error::ReplicaError;
 use super::index::Shared;
+use super::table::Unsynced;
+use super::view::View;
 use crate::tree::NodeId;
 
 /// How long content is left to the kernel: as long as it leaves written pages in memory, and some.
 const SETTLE_AFTER: Duration = Duration::from_secs(40);
 /// Files that are synced before somebody else may want to commit.
 const SETTLE_AT_ONCE: usize = 32;
+
+impl View<'_> {
+    /// Nodes whose content may not be on the disk yet, each with the update that says so.
+    pub(super) fn unsynced(&self) -> Result<Vec<(NodeId, u64)>, ReplicaError> {
+        self.by_node::<Unsynced>(usize::MAX)
+    }
+
+    pub(super) fn unsynced_since(&self, node: NodeId) -> Result<Option<u64>, ReplicaError> {
+        self.get::<Unsynced>(&node)
+    }
+}
 
 /// Nodes whose content is not known to be on the disk, oldest first.
 pub(super) struct Settling {

@@ -199,6 +199,8 @@ tables! {
     in_flight: InFlight(NodeId => ()) = Sql::table("in_flight", &["node"], &[]);
     /// Nodes that are gone and whose content goes once that is durable.
     doomed: Doomed(NodeId => ()) = Sql::table("doomed", &["node"], &[]);
+    /// Nodes whose content stays here, and that of all that is in them.
+    pins: Pins(NodeId => ()) = Sql::table("pin", &["node"], &[]);
     /// Nodes whose content the server has, while power loss may still take it from here.
     unsynced: Unsynced(NodeId => u64) = Sql::table("unsynced", &["node"], &["since"]);
     /// Numbers kept beside the rows.

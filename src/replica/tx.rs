@@ -52,7 +52,7 @@ impl<'a> Tx<'a> {
         (self.view.own, self.moves)
     }
 
-    fn set<T: Table>(&mut self, key: T::Key, value: Option<T::Value>) {
+    pub(super) fn set<T: Table>(&mut self, key: T::Key, value: Option<T::Value>) {
         T::rows_mut(&mut self.view.own).insert(key, value);
     }
 
@@ -134,6 +134,7 @@ impl<'a> Tx<'a> {
         }
         self.set::<InFlight>(id, None);
         self.set::<Unsynced>(id, None);
+        self.set_pin(id, false)?;
         self.set::<Nodes>(id, None);
         if old.kind == Kind::File {
             self.moves.retain(|to_move| to_move.node != id);
@@ -144,6 +145,7 @@ impl<'a> Tx<'a> {
 
     /// Lets `place` name `node`. Rows only: the caller keeps `nlink` and times.
     pub fn link(&mut self, place: Place, node: NodeId) -> Result<()> {
+        self.inherit_pin(&place, node)?;
         self.unlink(&place)?;
         self.set::<LinksOf>((node, place.clone()), Some(()));
         self.set::<Links>(place, Some(node));

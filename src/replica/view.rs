@@ -8,7 +8,7 @@ use super::overlay::Layers;
 use super::rows::{Counter, Deed, Intent, LocalBackup, Node, Observation, Problem};
 use super::table::{
     Backups, Base, BaseLike, BaseOf, Changes, Counters, Deeds, Dirty, Doomed, InFlight, Intents,
-    Links, LinksOf, Meta, Nodes, Problems, Racy, Remote, Table, Unsynced, Xattrs,
+    Links, LinksOf, Meta, Nodes, Problems, Racy, Remote, Table, Xattrs,
 };
 use crate::tree::{BaseEntry, Hash, Kind, Name, NodeId, Place, RelPath, Time, Version};
 
@@ -100,7 +100,10 @@ impl<'a> View<'a> {
         Ok(rows.into_iter().map(|((_, place), ())| place).collect())
     }
 
-    fn by_node<T: Table<Key = NodeId>>(&self, limit: usize) -> Result<Vec<(NodeId, T::Value)>> {
+    pub(super) fn by_node<T: Table<Key = NodeId>>(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<(NodeId, T::Value)>> {
         self.range::<T>(Bound::Included(NodeId(0)), &BEYOND, limit)
     }
 
@@ -288,15 +291,6 @@ impl<'a> View<'a> {
     pub(super) fn in_flight(&self) -> Result<Vec<NodeId>> {
         let rows = self.by_node::<InFlight>(usize::MAX)?;
         Ok(rows.into_iter().map(|(node, ())| node).collect())
-    }
-
-    /// Nodes whose content may not be on the disk yet, each with the update that says so.
-    pub(super) fn unsynced(&self) -> Result<Vec<(NodeId, u64)>> {
-        self.by_node::<Unsynced>(usize::MAX)
-    }
-
-    pub(super) fn unsynced_since(&self, node: NodeId) -> Result<Option<u64>> {
-        self.get::<Unsynced>(&node)
     }
 
     /// The nodes that are gone and whose content is not. One that has a row is not gone, whatever is said of it: then the

@@ -10,6 +10,7 @@ use roamhome::tree::{Kind, Time};
 use super::history::Sight;
 use super::machine::Machine;
 use super::op::Act;
+use super::programs::path_of;
 use super::world::{World, seen};
 
 impl World {
@@ -93,6 +94,11 @@ impl World {
             }
             Act::Open(path) => machine.open(path).await?,
             Act::WriteLate | Act::Close => return self.use_open(machine, act),
+            Act::Pin(path, pinned) => {
+                let id = machine.find(path_of(path).names()).await?;
+                // Of a disk that is full nothing is asked.
+                drop(machine.engine.set_pins(&[id], *pinned));
+            }
             Act::Fsync(path) => {
                 if let Some(content) = machine.fsync(path).await? {
                     self.expect_known(&content, path);

@@ -36,6 +36,8 @@ pub(super) enum Act {
     Close,
     /// Makes a file survive a loss of power.
     Fsync(String),
+    /// Keeps content on the machine, or no longer.
+    Pin(String, bool),
 }
 
 /// What stands in the home's place.
@@ -77,6 +79,8 @@ pub(super) enum Op {
     Commit(usize),
     /// Content that came from the server is synced.
     Settle(usize),
+    /// All content that may go does.
+    Evict(usize),
     /// The machine dies and starts again.
     Die(usize, Death),
     /// The same after so many more system calls and requests of its own.
@@ -245,7 +249,8 @@ fn growth(rng: &mut Rng, mix: Mix) -> Vec<Op> {
 fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {
     let who = rng.below(mix.machines as u64) as usize;
     loop {
-        return match rng.below(47) {
+        return match rng.below(48) {
+            47 => Op::Evict(who),
             0..=16 => Op::On(who, act(rng, mix)),
             17..=20 if mix.meddle => Op::Meddle(meddle(rng, mix)),
             21..=23 => Op::Advance(rng.pick(&[1, 1, 2, 5, 100, 10_000])),
@@ -318,7 +323,8 @@ fn path(rng: &mut Rng) -> String {
 
 fn act(rng: &mut Rng, mix: Mix) -> Act {
     let (a, b) = (path(rng), path(rng));
-    match rng.below(47) {
+    match rng.below(48) {
+        47 => Act::Pin(a, rng.one_in(2)),
         40..=41 => Act::Open(a),
         42..=43 => Act::WriteLate,
         44 => Act::Close,

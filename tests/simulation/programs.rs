@@ -36,7 +36,7 @@ pub(crate) struct OpenFile {
 }
 
 impl Machine {
-    async fn find(&self, path: &[Name]) -> Result<NodeId, FsError> {
+    pub(crate) async fn find(&self, path: &[Name]) -> Result<NodeId, FsError> {
         let mut id = NodeId::ROOT;
         for name in path {
             let name = name.clone();

@@ -544,6 +544,68 @@ fn what_a_move_left_on_its_way_is_looked_for_where_the_way_station_is_gone() {
 }
 
 #[test]
+fn what_goes_with_a_directory_that_was_moved_is_asked_about() {
+    let story = [
+        meddle(Meddle::Write("a/a".into())),
+        meddle(Meddle::Write("b".into())),
+        Op::On(0, Act::Symlink("a/a".into(), "a/b".into())),
+        meddle(Meddle::Write("a/c".into())),
+        Op::Push(0),
+        Op::Answer(0),
+        Op::Die(0, Death::Kill),
+        meddle(Meddle::Remove("a".into())),
+        Op::Die(2, Death::PowerLoss),
+        meddle(Meddle::Write("c/b".into())),
+        Op::On(2, Act::Unlink("b".into())),
+        Op::Push(0),
+        POWER,
+        Op::Answer(2),
+        Op::On(0, Act::Mkdir("c/a".into())),
+        Op::On(0, Act::Exchange("b".into(), "a".into())),
+        Op::Push(0),
+    ];
+    replays(2_460_138, &story);
+}
+
+#[test]
+fn content_that_was_let_go_comes_back_whatever_happens_meanwhile() {
+    let read = Op::On(0, Act::Read("a".into()));
+    let meanwhile = [
+        POWER,
+        Op::Die(0, Death::Kill),
+        append(0, "a"),
+        write(0, "a"),
+        Op::On(0, Act::Rename("a".into(), "b".into())),
+        Op::On(0, Act::Chmod("a".into(), 0o600)),
+        Op::On(0, Act::Truncate("a".into())),
+        meddle(Meddle::Write("a".into())),
+        Op::Together(vec![
+            (0, read.clone()),
+            (0, Op::Evict(0)),
+            (1, append(0, "a")),
+        ]),
+    ];
+    for what in &meanwhile {
+        for events in [0, 3, 6, 9, 40] {
+            let story = [
+                write(0, "a"),
+                Op::Sync(0),
+                Op::Advance(100),
+                Op::Sync(0),
+                Op::DieAfter(0, events, Death::PowerLoss),
+                Op::Evict(0),
+                what.clone(),
+                read.clone(),
+                Op::Sync(0),
+                Op::Evict(0),
+                read.clone(),
+            ];
+            plays_in(meddled(), 2, &story[..]);
+        }
+    }
+}
+
+#[test]
 fn what_is_gone_from_both_of_its_places_was_not_renamed() {
     let refused = |kind| Op::Refuse("p".into(), kind);
     let story = [

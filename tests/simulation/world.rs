@@ -14,7 +14,7 @@ use roamhome::remote::memory::{Item, Snapshot, Trip};
 use roamhome::remote::{Features, MemoryServer, layout};
 use roamhome::replica::{Replica, ReplicaError};
 use roamhome::sync::GuardLimits;
-use roamhome::tree::{Kind, RelPath};
+use roamhome::tree::{Kind, NodeId, RelPath};
 
 use super::history::{Content, History, Id, Sight};
 use super::machine::{Machine, Setup, way_to};
@@ -240,6 +240,8 @@ impl World {
                 Op::Push(who) => self.pass(*who, Scope::Push { now: true }).await,
                 Op::Commit(who) => self.store(*who, Replica::commit),
                 Op::Settle(who) => self.store(*who, Replica::settle),
+                // Without a link nothing goes.
+                Op::Evict(who) => drop(self.machine(*who).engine.evict(&[NodeId::ROOT]).await),
                 Op::Die(who, death) => self.machine(*who).die(*death),
                 Op::DieAfter(who, events, death) => {
                     self.machine(*who).plug.pull_after(*events, *death);

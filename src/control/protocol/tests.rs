@@ -132,12 +132,39 @@ fn requests_have_their_documented_form() {
             json!({"op": "unmount", "flush": false, "timeout_ms": null}),
         ),
     ] {
-        assert_eq!(serde_json::to_value(&request).unwrap(), expected);
-        assert_eq!(
-            serde_json::from_value::<Request>(expected).unwrap(),
-            request
-        );
+        assert_form(&request, expected);
     }
+}
+
+#[test]
+fn requests_about_content_have_their_documented_form() {
+    let pin = ContentAction::Pin {
+        nodes: vec![1, 7],
+        pinned: true,
+    };
+    for (action, expected) in [
+        (
+            pin,
+            json!({"op": "content", "action": "pin", "nodes": [1, 7], "pinned": true}),
+        ),
+        (
+            ContentAction::Pins,
+            json!({"op": "content", "action": "pins"}),
+        ),
+        (
+            ContentAction::List { node: 7 },
+            json!({"op": "content", "action": "list", "node": 7}),
+        ),
+    ] {
+        assert_form(&Request::Content { action }, expected);
+    }
+}
+
+#[track_caller]
+fn assert_form(request: &Request, expected: serde_json::Value) {
+    assert_eq!(serde_json::to_value(request).unwrap(), expected);
+    let read: Request = serde_json::from_value(expected).unwrap();
+    assert_eq!(&read, request);
 }
 
 #[test]

@@ -71,6 +71,27 @@ impl Control for Scripted {
     async fn resolve_conflict(&self, id: String, keep: Keep) -> Result<String, Failure> {
         Ok(format!("conflict {id}: {keep:?}"))
     }
+    async fn pin(&self, nodes: Vec<u64>, pinned: bool) -> Result<String, Failure> {
+        Ok(format!("{nodes:?}: {pinned}"))
+    }
+    async fn prefetch(&self, nodes: Vec<u64>, _: Reporter) -> Result<Brought, Failure> {
+        Ok(Brought {
+            files: nodes.len() as u64,
+            ..Brought::default()
+        })
+    }
+    async fn evict(&self, nodes: Vec<u64>) -> Result<LetGo, Failure> {
+        Ok(LetGo {
+            files: nodes.len() as u64,
+            ..LetGo::default()
+        })
+    }
+    async fn pins(&self) -> Result<Pins, Failure> {
+        Ok(Pins::default())
+    }
+    async fn entries(&self, _: u64) -> Result<Entries, Failure> {
+        Ok(Entries::default())
+    }
     async fn passes(&self) -> Result<Passes, Failure> {
         Ok(Passes::default())
     }

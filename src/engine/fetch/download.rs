@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::super::cache;
 use super::super::scan::{RACY_SECS, ScanError};
 use super::super::shared::{Claim, Shared};
 use super::CHANGED_RETRIES;
@@ -47,6 +48,9 @@ pub(in crate::engine) async fn fetch(
     size: u64,
 ) -> Result<Option<Fetched>, ScanError> {
     let mut size = size;
+    if let Err(error) = cache::make_room(shared, size).await {
+        tracing::warn!(%error, %path, "no room is made for it");
+    }
     for _ in 0..CHANGED_RETRIES {
         match fetch_once(shared, session, path, size).await {
             Ok(fetched) => return Ok(Some(fetched)),

@@ -343,10 +343,8 @@ impl Disk {
             }
         }
         let inode = self.inode_mut(id)?;
-        inode.mtime = set
-            .mtime
-            .unwrap_or(inode.mtime)
-            .clamp(0, i64::from(u32::MAX));
+        let mtime = set.mtime.unwrap_or(inode.mtime);
+        inode.mtime = mtime.clamp(0, i64::from(u32::MAX));
         // Linux knows no mode of a link; OpenSSH sets the time all the same.
         if set.mode.is_some() && inode.kind == Kind::Symlink {
             return Err(Errno::NotSupported);

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use super::super::content::{ContentStore, Which, disk};
 use super::super::error::{AtPath, ReplicaError};
 use super::super::rows::{Content, Counter, Node};
-use super::super::table::{Backups, Changes, Counters, Dirty, Links, Meta, Nodes, Table, Xattrs};
+use super::super::table::{
+    Backups, Changes, Counters, Dirty, Links, Meta, Nodes, Pins, Table, Xattrs,
+};
 use super::super::view::CLIENT_ID;
 use super::super::{journal, open, recover, schema, writer};
 use super::Result;
@@ -235,6 +237,11 @@ impl Tree {
         for (key, value) in Xattrs::rows(&old) {
             if self.nodes.contains_key(&key.0) {
                 Xattrs::rows_mut(&mut new).insert(key.clone(), value.clone());
+            }
+        }
+        for (id, pinned) in Pins::rows(&old) {
+            if self.nodes.contains_key(id) {
+                Pins::rows_mut(&mut new).insert(*id, *pinned);
             }
         }
         for (id, node) in self.nodes {

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::super::error::AtPath;
 use super::super::rows::Counter;
 use super::super::table::{
-    Backups, Changes, Counters, Links, LinksOf, Meta, Nodes, Table, Xattrs, each_row,
+    Backups, Changes, Counters, Links, LinksOf, Meta, Nodes, Pins, Table, Xattrs, each_row,
 };
 use super::super::{journal, open, schema};
 use super::Result;
@@ -64,6 +64,7 @@ fn read(db: &Connection, rows: &mut Changes) {
     }
     table::<Backups>(db, rows);
     table::<Xattrs>(db, rows);
+    table::<Pins>(db, rows);
     table::<Meta>(db, rows);
     table::<Counters>(db, rows);
 }

@@ -1,0 +1,91 @@
+//! Content that the server has too, as it lies on the disk: what it takes, and when it was last used. The time of last
+//! use is the file's own atime, set when the content is opened: a row for it would cost a write each time.
+
+use std::fs::{self, File, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
+
+use super::disk::remove_file;
+use super::{ContentStore, Result, Which, path_in};
+use crate::replica::error::AtPath;
+use crate::replica::evict::Cached;
+use crate::tree::{NodeId, Time};
+
+/// The time of last use is right to so many seconds.
+const USED_SECS: i64 = 3600;
+/// `st_blocks` counts these.
+const BLOCK: u64 = 512;
+
+/// A content file as it was at one moment: what takes its place has another number.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::replica) struct CleanFile {
+    pub(in crate::replica) node: NodeId,
+    inode: u64,
+    bytes: u64,
+}
+
+impl ContentStore {
+    /// Notes that content is used at `now`. What it is for is lost if that fails, and nothing else.
+    pub fn note_use(file: &File, now: Time) {
+        let is_known = |meta: &Metadata| (meta.atime() - now.secs()).abs() < USED_SECS;
+        if file.metadata().is_ok_and(|meta| is_known(&meta)) {
+            return;
+        }
+        let at = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+        let times = Timestamps {
+            last_access: at(now.secs(), 0),
+            last_modification: at(0, UTIME_OMIT),
+        };
+        if let Err(error) = futimens(file, &times) {
+            tracing::debug!(%error, "it is not known when content was used");
+        }
+    }
+
+    /// All content that the server has too.
+    pub(in crate::replica) fn list_cached(&self) -> Result<Vec<Cached>> {
+        let mut found = Vec::new();
+        for (node, path) in self.list(Which::Clean)? {
+            match fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                meta => {
+                    let meta = meta.at(&path)?;
+                    found.push(Cached {
+                        node,
+                        bytes: meta.blocks() * BLOCK,
+                        used: Time::new(meta.atime(), 0),
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The content of `node` that the server has too; `None` if there is none.
+    pub(in crate::replica) fn clean_file(&self, node: NodeId) -> Result<Option<CleanFile>> {
+        let path = path_in(&self.clean, node);
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            meta => {
+                let meta = meta.at(&path)?;
+                Ok(Some(CleanFile {
+                    node,
+                    inode: meta.ino(),
+                    bytes: meta.blocks() * BLOCK,
+                }))
+            }
+        }
+    }
+
+    /// Removes it, unless something else is in its place by now. Tells how many bytes that freed.
+    pub(in crate::replica) fn remove_clean(&self, file: &CleanFile) -> Result<u64> {
+        let _guard = self.lock();
+        let is_it = |now: CleanFile| now.inode == file.inode;
+        if !self.clean_file(file.node)?.is_some_and(is_it) {
+            return Ok(0);
+        }
+        remove_file(&path_in(&self.clean, file.node))?;
+        Ok(file.bytes)
+    }
+}

@@ -1,0 +1,83 @@
+//! Which content goes when there is too much of it. Pure.
+
+use crate::tree::{NodeId, Time};
+
+/// Content that the server has too goes down to this share of what there may be, so that there is some room before the
+/// next time.
+const LOW_PERCENT: u64 = 90;
+
+/// How much room content may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoomLimits {
+    /// Bytes on this disk of all content; `None`: as many as there are.
+    pub size: Option<u64>,
+    /// Bytes that stay free on it.
+    pub min_free: u64,
+}
+
+/// Content on this disk that the server has too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    /// Whose.
+    pub node: NodeId,
+    /// What it takes on the disk.
+    pub bytes: u64,
+    /// When it was last opened, as far as is known: to the hour.
+    pub used: Time,
+}
+
+impl RoomLimits {
+    /// How many bytes have to go when content takes `used` bytes and `free` ones are free on the disk; 0 if none have
+    /// to.
+    pub fn excess(&self, used: u64, free: u64) -> u64 {
+        let over = self.size.filter(|size| used > *size);
+        let over = over.map_or(0, |size| used - size / 100 * LOW_PERCENT);
+        let missing = self.min_free.saturating_sub(free);
+        // The same share more than what is missing.
+        let missing = missing.saturating_add(missing / 100 * (100 - LOW_PERCENT));
+        over.max(missing)
+    }
+}
+
+/// What goes, one after the other: what was not used for longest first.
+pub fn oldest_first(mut cached: Vec<Cached>) -> Vec<Cached> {
+    cached.sort_by_key(|cached| (cached.used, cached.node));
+    cached
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_goes_within_the_limits_and_enough_beyond_them() {
+        let limits = |size, min_free| RoomLimits { size, min_free };
+        for (limits, used, free, excess) in [
+            (limits(None, 0), u64::MAX, 0, 0),
+            (limits(Some(1000), 0), 1000, 0, 0),
+            (limits(Some(1000), 0), 1001, 0, 101),
+            (limits(Some(0), 0), 5, 0, 5),
+            (limits(None, 500), 9, 500, 0),
+            (limits(None, 500), 9, 300, 220),
+            (limits(Some(1000), 500), 1001, 300, 220),
+            (limits(Some(1000), 500), 2000, 499, 1100),
+        ] {
+            assert_eq!(
+                limits.excess(used, free),
+                excess,
+                "{limits:?} {used} {free}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let cached = |node, used| Cached {
+            node: NodeId(node),
+            bytes: 1,
+            used: Time(used),
+        };
+        let sorted = oldest_first(vec![cached(1, 5), cached(3, 2), cached(2, 2)]);
+        assert_eq!(sorted, [cached(2, 2), cached(3, 2), cached(1, 5)]);
+    }
+}
