@@ -345,3 +345,27 @@ async fn a_link_that_is_up_has_to_prove_it_when_the_network_changed() {
     assert_eq!(field.engine.link().state.word(), "offline");
     field.server.hold(false);
 }
+
+#[tokio::test(start_paused = true)]
+async fn small_files_are_fetched_before_a_program_asks_for_them() {
+    const ROUND_TRIP: Duration = Duration::from_millis(20);
+    let names: Vec<String> = (0..300).map(|number| format!("f{number:03}")).collect();
+    let files = names.iter().map(|name| (name.as_str(), &b"small"[..]));
+    let large = vec![7; 1_000_000];
+    let files: Vec<_> = files.chain([("large", &large[..])]).collect();
+    let field = Field::new(&files).await;
+    field.server.set_round_trip(ROUND_TRIP);
+    let start = Instant::now();
+    let mut waited = 0;
+    for name in &names {
+        if !field.is_whole(name) {
+            waited += 1;
+            field.hydrate(name).await.unwrap();
+        }
+    }
+    // Two of its own, and some while the others are on their way.
+    assert!(waited < 20, "{waited}");
+    let trips = start.elapsed().as_millis() / ROUND_TRIP.as_millis();
+    assert!(trips < 40, "{trips} round trips");
+    assert!(!field.is_whole("large"), "nobody asked for it");
+}

@@ -15,7 +15,7 @@ use super::shared::{FAULT, Shared, blocking, contained, lock};
 use tokio::time::Instant;
 
 use crate::remote::{ErrorKind, RemoteError};
-use crate::replica::{Cached, Content, Node, ReplicaError, View, oldest_first};
+use crate::replica::{Cached, Content, Node, ReplicaError, RoomLimits, View, oldest_first};
 use crate::tree::{Kind, NodeId, RelPath, Version};
 
 pub(super) mod list;
@@ -75,7 +75,7 @@ impl Fetched {
 /// Keeps the room within its limits, and what is pinned here, until the engine stops.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
-    let has_limits = shared.options.room != Default::default();
+    let has_limits = shared.options.room != RoomLimits::default();
     loop {
         tokio::select! {
             biased;
@@ -106,17 +106,11 @@ fn free(shared: &Shared) -> Result<u64, ReplicaError> {
 
 /// Lets content go until there is room within the limits for `coming` more bytes, or nothing more may go.
 pub(super) async fn make_room(shared: &Arc<Shared>, coming: u64) -> Result<(), ScanError> {
-    let limits = shared.options.room;
     let in_vain = *lock(&shared.no_room_at);
-    if limits == Default::default() || in_vain.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+    if in_vain.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
         return Ok(());
     }
-    let used = shared
-        .replica
-        .counts()?
-        .content_bytes
-        .saturating_add(coming);
-    let mut excess = limits.excess(used, free(shared)?.saturating_sub(coming));
+    let mut excess = excess(shared, coming)?;
     if excess == 0 {
         return Ok(());
     }
@@ -138,6 +132,25 @@ pub(super) async fn make_room(shared: &Arc<Shared>, coming: u64) -> Result<(), S
         tracing::info!(excess, "the rest is open, pinned, or not on the server");
     }
     Ok(())
+}
+
+/// Whether so much more is within the limits as it is.
+pub(super) fn has_room(shared: &Shared, coming: u64) -> Result<bool, ReplicaError> {
+    Ok(excess(shared, coming)? == 0)
+}
+
+/// How much has to go for `coming` more bytes.
+fn excess(shared: &Shared, coming: u64) -> Result<u64, ReplicaError> {
+    let limits = shared.options.room;
+    if limits == RoomLimits::default() {
+        return Ok(0);
+    }
+    let used = shared
+        .replica
+        .counts()?
+        .content_bytes
+        .saturating_add(coming);
+    Ok(limits.excess(used, free(shared)?.saturating_sub(coming)))
 }
 
 /// The next that go together: no more than free `excess` bytes, but one at least.

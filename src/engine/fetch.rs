@@ -12,8 +12,10 @@ use crate::replica::{Chunks, Content, Observation, ReplicaError};
 use crate::sync::Guard;
 use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
+mod ahead;
 mod download;
 
+pub(super) use ahead::Trail;
 pub(super) use download::{Fetched, fetch};
 
 /// How often a file that changes while it is fetched is tried again.
@@ -66,6 +68,7 @@ pub(super) fn the_home(shared: &Shared) -> Option<Remote> {
 
 /// The mount waits for a file's content.
 pub(super) fn hydrate_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
+    ahead::opened(shared, node);
     let hydrate = async move |shared: Arc<Shared>| hydrate(&shared, node, true).await;
     for_mount(shared, |shared| &shared.hydrating, node, done, hydrate);
 }

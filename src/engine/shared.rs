@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::deeds::Log;
 use super::feed::Publishers;
+use super::fetch::Trail;
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{LinkState, LinkView};
@@ -94,6 +95,8 @@ pub(super) struct Shared {
     last_change: Mutex<Instant>,
     /// Fetches under way and who waits for them.
     pub(super) hydrating: Waiting,
+    /// What programs opened lately that was not here.
+    pub(super) trail: Mutex<Trail>,
     /// First listings under way and who waits for them.
     pub(super) listing: Waiting,
     pub(super) transfers: Transfers,
@@ -195,6 +198,7 @@ impl Shared {
             dirty: Notify::new(),
             last_change: Mutex::new(Instant::now()),
             hydrating: Mutex::default(),
+            trail: Mutex::default(),
             listing: Mutex::default(),
             transfers: Transfers::default(),
             upload_bytes: Semaphore::new(UPLOAD_BYTES),
