@@ -161,13 +161,14 @@ impl Story {
         for dir in fs::read_dir(machine.at("far")).unwrap() {
             let dir = dir.unwrap();
             let round: u64 = dir.file_name().to_str().unwrap().parse().unwrap();
-            let files = match fs::read_dir(dir.path()) {
+            let files: Result<Vec<_>, _> = fs::read_dir(dir.path()).and_then(Iterator::collect);
+            let files = match files {
                 // It was never listed.
                 Err(error) if error.raw_os_error() == Some(libc::EHOSTUNREACH) => continue,
                 files => files.unwrap(),
             };
             for file in files {
-                let name = file.unwrap().file_name();
+                let name = file.file_name();
                 let number: u64 = name.to_str().unwrap().parse().unwrap();
                 // Here, or not here: never something else.
                 match fs::read(dir.path().join(number.to_string())) {

@@ -4,7 +4,7 @@
 use roamhome::remote::ErrorKind;
 use roamhome::remote::memory::Trip;
 
-use super::op::{Act, Meddle, Mix, Op};
+use super::op::{Act, Away, Meddle, Mix, Op};
 use super::plug::Death;
 use super::run;
 
@@ -541,6 +541,32 @@ fn what_a_move_left_on_its_way_is_looked_for_where_the_way_station_is_gone() {
         power(1),
     ];
     replays(2_001_320, &story);
+}
+
+#[test]
+fn who_wrote_over_a_file_that_had_changed_places_loses_nothing() {
+    let rename = |from: &str, to: &str| Op::On(3, Act::Rename(from.into(), to.into()));
+    let story = [
+        Op::On(0, Act::Mkdir("a".into())),
+        Op::On(0, Act::Mkdir("b".into())),
+        Op::Sync(0),
+        Op::Sync(3),
+        meddle(Meddle::Write("c/c".into())),
+        rename("a", "b/a"),
+        meddle(Meddle::Remove("b".into())),
+        Op::Together(vec![(21, Op::Away(Away::Other))]),
+        Op::Back,
+        Op::Push(2),
+        Op::Push(3),
+        meddle(Meddle::Write("b/c".into())),
+        Op::DieAfter(1, 61, Death::Kill),
+        write(1, "a/c"),
+        Op::On(3, Act::Exchange("b".into(), "c".into())),
+        Op::Push(1),
+        Op::Push(3),
+        write(1, "b/c"),
+    ];
+    replays(2_512_535, &story);
 }
 
 #[test]

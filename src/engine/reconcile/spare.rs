@@ -57,12 +57,12 @@ fn keep_replaced(view: &View<'_>, place: &Place, action: &mut Action) -> Result<
     }
 }
 
-/// Whether the step takes away a file of which there is nothing here, while what may be its content is about to be
-/// replaced.
+/// Whether the step takes away, or makes another of, a file of which there is nothing here, while what may be its
+/// content is about to be replaced.
 fn is_needed(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
-    let Action::Drop { .. } = step.action else {
+    if !matches!(step.action, Action::Drop { .. } | Action::Refresh { .. }) {
         return Ok(false);
-    };
+    }
     let Some(base) = view.base(&step.place)? else {
         return Ok(false);
     };
