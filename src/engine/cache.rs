@@ -2,7 +2,6 @@
 //! what somebody names is fetched or goes.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -96,12 +95,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// What is free on this disk, in bytes.
-fn free(shared: &Shared) -> Result<u64, ReplicaError> {
+/// What is free on this disk, and all there is, in bytes.
+fn free(shared: &Shared) -> Result<(u64, u64), ReplicaError> {
     let dir = shared.replica.state_dir();
-    let disk =
-        rustix::fs::statvfs(dir).map_err(|error| ReplicaError::io(dir, io::Error::from(error)))?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    let disk = rustix::fs::statvfs(dir).map_err(|error| ReplicaError::io(dir, error))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
 }
 
 /// Lets content go until there is room within the limits for `coming` more bytes, or nothing more may go.
@@ -150,7 +149,8 @@ fn excess(shared: &Shared, coming: u64) -> Result<u64, ReplicaError> {
         .counts()?
         .content_bytes
         .saturating_add(coming);
-    Ok(limits.excess(used, free(shared)?.saturating_sub(coming)))
+    let (free, disk) = free(shared)?;
+    Ok(limits.excess(used, free.saturating_sub(coming), disk))
 }
 
 /// The next that go together: no more than free `excess` bytes, but one at least.

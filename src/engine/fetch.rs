@@ -165,8 +165,14 @@ fn source(
         if node.kind != Kind::File || node.content == Content::Whole {
             return Ok(None);
         }
-        let mut places = view.base_places(id)?;
-        places.sort_by_key(|place| others.contains(place));
+        // Best where nothing was seen that differs: one of several names may be gone.
+        let mut places = Vec::new();
+        for place in view.base_places(id)? {
+            let differs = view.observation(&place)?.is_some();
+            places.push((others.contains(&place), differs, place));
+        }
+        places.sort();
+        let places = places.into_iter().map(|(_, _, place)| place);
         for place in places {
             if let (Some(path), Some(base)) = (view.base_path_of(&place)?, view.base(&place)?) {
                 return Ok(Some((place, path, base.version)));

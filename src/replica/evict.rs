@@ -6,6 +6,9 @@ use crate::tree::{NodeId, Time};
 /// next time.
 const LOW_PERCENT: u64 = 90;
 
+/// No more than this part of a disk is kept free: a small one would hold nothing else.
+const MOST_FREE: u64 = 10;
+
 /// How much room content may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoomLimits {
@@ -27,12 +30,12 @@ pub struct Cached {
 }
 
 impl RoomLimits {
-    /// How many bytes have to go when content takes `used` bytes and `free` ones are free on the disk; 0 if none have
-    /// to.
-    pub fn excess(&self, used: u64, free: u64) -> u64 {
+    /// How many bytes have to go when content takes `used` bytes and `free` ones are free on the `disk`, which is so large;
+    /// 0 if none have to.
+    pub fn excess(&self, used: u64, free: u64, disk: u64) -> u64 {
         let over = self.size.filter(|size| used > *size);
         let over = over.map_or(0, |size| used - size / 100 * LOW_PERCENT);
-        let missing = self.min_free.saturating_sub(free);
+        let missing = self.min_free.min(disk / MOST_FREE).saturating_sub(free);
         // The same share more than what is missing.
         let missing = missing.saturating_add(missing / 100 * (100 - LOW_PERCENT));
         over.max(missing)
@@ -63,11 +66,21 @@ mod tests {
             (limits(Some(1000), 500), 2000, 499, 1100),
         ] {
             assert_eq!(
-                limits.excess(used, free),
+                limits.excess(used, free, 100_000),
                 excess,
                 "{limits:?} {used} {free}"
             );
         }
+    }
+
+    #[test]
+    fn no_more_than_a_part_of_a_small_disk_is_kept_free() {
+        let limits = RoomLimits {
+            size: None,
+            min_free: 500,
+        };
+        let excess = [1_000, 5_000, 50_000].map(|disk| limits.excess(9, 99, disk));
+        assert_eq!(excess, [1, 441, 441]);
     }
 
     #[test]

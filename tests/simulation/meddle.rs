@@ -6,6 +6,7 @@ use roamhome::engine::Publish;
 use roamhome::remote::layout::{self, HomeToml};
 use roamhome::remote::memory::Item;
 use roamhome::remote::{RemoteError, SetStat};
+use roamhome::tree::RelPath;
 
 use super::history::Sight;
 use super::op::{Away, Meddle};
@@ -13,10 +14,14 @@ use super::programs::{Looks, path_of};
 use super::world::{World, seen};
 
 impl World {
-    /// What is on the server outside of what is ours.
+    /// What is on the server outside of what is ours. What a loss of power left of something is no copy of it.
     fn server_files(&self) -> Sight {
         let tree = self.server.tree();
-        let theirs = tree.iter().filter(|(path, _)| !layout::is_ours(path));
+        let history = self.history.borrow();
+        let is_theirs = |(path, item): &(&RelPath, &Item)| {
+            !layout::is_ours(path) && history.is_whole(&item.data)
+        };
+        let theirs = tree.iter().filter(is_theirs);
         seen(theirs.map(|(_, item)| (item.stat.kind, item.data.len() as u64)))
     }
 

@@ -570,6 +570,23 @@ fn who_wrote_over_a_file_that_had_changed_places_loses_nothing() {
 }
 
 #[test]
+fn content_that_was_let_go_is_sought_under_the_name_that_is_left() {
+    let story = [
+        Op::On(0, Act::Mkdir("a".into())),
+        Op::On(0, Act::Mkdir("b".into())),
+        write(0, "a/a"),
+        Op::Sync(0),
+        Op::Sync(1),
+        Op::On(1, Act::Link("a/a".into(), "b/a".into())),
+        Op::Sync(1),
+        Op::Evict(1),
+        Op::On(0, Act::Rename("a/a".into(), "b/c".into())),
+        Op::On(1, Act::Unlink("b/a".into())),
+    ];
+    replays(2_651_253, &story);
+}
+
+#[test]
 fn what_goes_with_a_directory_that_was_moved_is_asked_about() {
     let story = [
         meddle(Meddle::Write("a/a".into())),
