@@ -158,18 +158,23 @@ fn a_reader_sees_one_version_or_the_other_and_never_a_mix() {
 fn a_file_that_changed_since_it_was_listed_is_read_whole() {
     let site = Site::new();
     let machine = site.machine("m");
-    for (number, name) in ["longer", "shorter", "as long"].into_iter().enumerate() {
+    // Each in a directory of its own: who opens two of one gets the rest before it changes.
+    let names = ["a/longer", "b/shorter", "c/as long"];
+    for dir in ["a", "b", "c"] {
+        fs::create_dir(site.home().join(dir)).unwrap();
+    }
+    for (number, name) in names.into_iter().enumerate() {
         publish(&site.home().join(name), &version(number), 1_000_000);
     }
     machine.mount();
     // The first pass is over, so that the readers below are the first to see a change.
     machine.reconcile();
-    for (number, name) in ["longer", "shorter", "as long"].into_iter().enumerate() {
+    for (number, name) in names.into_iter().enumerate() {
         let len = fs::metadata(machine.at(name)).unwrap().len() as usize;
         assert_eq!(len, version(number).len(), "the kernel knows its size");
     }
     let newer = [version(1), version(0), vec![b'x'; version(2).len()]];
-    for (content, name) in newer.iter().zip(["longer", "shorter", "as long"]) {
+    for (content, name) in newer.iter().zip(names) {
         publish(&site.home().join(name), content, 2_000_000);
         let read = read_slowly(&machine.at(name));
         assert!(read == *content, "{name}: {} bytes", read.len());
