@@ -71,7 +71,6 @@ fn content_is_fetched_let_go_and_kept_as_somebody_says() {
     let site = site();
     let machine = site.machine("a");
     machine.mount();
-    assert_eq!(state(&machine.at("music")), "remote");
     let listed = run(&machine, &["ls"], &["music"]);
     assert_eq!(listed.lines().count(), 4, "{listed}");
     assert!(
