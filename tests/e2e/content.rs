@@ -8,6 +8,14 @@ use crate::support::machine::{Machine, Site, assert_same, eventually};
 
 const SIZE: usize = 100_000;
 
+/// A file of long ago. What changed a moment ago may change again without showing it, and stays until it was compared.
+fn publish(path: &Path, content: &[u8]) {
+    fs::write(path, content).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let long_ago = UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+    file.set_modified(long_ago).unwrap();
+}
+
 /// A home on the server with some directories of files.
 fn site() -> Site {
     let site = Site::new();
@@ -15,11 +23,7 @@ fn site() -> Site {
         fs::create_dir(site.home().join(dir)).unwrap();
         for number in 0..4_u8 {
             let path = site.home().join(dir).join(format!("f{number}"));
-            fs::write(&path, vec![number; SIZE]).unwrap();
-            // What changed a moment ago may change again without showing it, and stays until it was compared.
-            let file = fs::File::options().write(true).open(&path).unwrap();
-            let long_ago = UNIX_EPOCH + Duration::from_secs(1_600_000_000);
-            file.set_modified(long_ago).unwrap();
+            publish(&path, &vec![number; SIZE]);
         }
     }
     site
@@ -124,7 +128,7 @@ fn content_is_fetched_let_go_and_kept_as_somebody_says() {
     // A pin outlives the mount, and holds for what comes later.
     machine.flush();
     machine.umount();
-    fs::write(site.home().join("photos/later"), "later").unwrap();
+    publish(&site.home().join("photos/later"), b"later");
     machine.mount();
     machine.reconcile();
     eventually("what is new in a pinned directory is here", || {
