@@ -18,7 +18,7 @@ use super::shared::{FAULT, Shared, contained, lock};
 use super::{home, intents, keep};
 use crate::remote::Remote;
 use crate::replica::ReplicaError;
-use crate::sync::{self, Plan, Policy, Removals};
+use crate::sync::{self, Guard, Plan, Policy, Removals};
 use crate::tree::{Kind, NodeId, Place};
 
 mod ask;
@@ -151,6 +151,8 @@ async fn one_pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, Pass
         .await
         .map_err(ScanError::from)?;
     if home_guards.is_empty() {
+        // It is the home again: what this pass needs of it may be fetched.
+        lock(&shared.guards).retain(|guard| !matches!(guard, Guard::Identity(_)));
         intents::resolve(shared, &remote).await?;
         run_rounds(shared, &remote, scope, force, &mut report).await?;
     } else {
