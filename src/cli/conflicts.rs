@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::{
     Which, find, link,
-    output::{ago, emit, print_note, printable, size, table},
+    output::{ago, emit, emit_json, print_note, printable, size, table},
 };
 use crate::{
     clock,
@@ -62,9 +62,7 @@ pub(super) fn run(command: ConflictsCommand, mount: Option<&Path>) -> Result<(),
         ConflictsCommand::List { at, json } => {
             let found = ask(at.or(mount))?;
             if json {
-                let text = serde_json::to_string_pretty(&found)
-                    .map_err(|error| Failure::new(Code::General, error.to_string()))?;
-                return emit(&format!("{text}\n"));
+                return emit_json(&found);
             }
             emit(&listing(&found.conflicts, clock::now().secs()))?;
             found.missing.iter().for_each(|missing| print_note(missing));

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{
     find,
-    output::{count, emit, printable, size, table},
+    output::{count, emit, emit_json, printable, size, table},
 };
 use crate::control::{
     Code, Failure,
@@ -105,11 +105,7 @@ pub(super) fn evict(paths: &Paths) -> Result<(), Failure> {
 pub(super) fn list(args: &ListArgs) -> Result<(), Failure> {
     let (mount, node) = locate(&args.path, true)?;
     match ask(Some(&mount), ContentAction::List { node })? {
-        Reply::Entries(entries) if args.json => {
-            let text = serde_json::to_string_pretty(&entries)
-                .map_err(|error| Failure::new(Code::General, error.to_string()))?;
-            emit(&format!("{text}\n"))
-        }
+        Reply::Entries(entries) if args.json => emit_json(&entries),
         Reply::Entries(entries) => emit(&listing(&entries.entries)),
         reply => Err(find::unexpected(&reply)),
     }

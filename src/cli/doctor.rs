@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use clap::Args;
 
 use super::{
-    output::{count, emit, printable, size, table},
+    output::{count, emit, emit_json, printable, size, table},
     reach::{ReachArgs, Terminal, ask_secrets},
     settings,
 };
@@ -71,9 +71,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     }
     let report = outcome?;
     if args.json {
-        let text = serde_json::to_string_pretty(&report)
-            .map_err(|error| Failure::new(Code::General, error.to_string()))?;
-        emit(&format!("{text}\n"))?;
+        emit_json(&report)?;
     } else {
         emit(&human(&report))?;
     }

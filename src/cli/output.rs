@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
 use crate::control::{
     Code, Failure,
     protocol::{Left, Progress},
@@ -10,6 +12,13 @@ use crate::control::{
 /// Writes a whole answer to standard output. A reader that went away (`| head`) is no failure.
 pub(super) fn emit(text: &str) -> Result<(), Failure> {
     emit_bytes(&mut text.as_bytes())
+}
+
+/// The same for scripts: one JSON object.
+pub(super) fn emit_json(answer: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(answer)
+        .map_err(|error| Failure::new(Code::General, error.to_string()))?;
+    emit(&format!("{text}\n"))
 }
 
 /// The same for content.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     find,
-    output::{ago, count, emit, printable, table},
+    output::{ago, count, emit, emit_json, printable, table},
 };
 use crate::{
     clock,
@@ -17,11 +17,7 @@ use crate::{
 /// Lists what passes did.
 pub(super) fn list(mount: Option<&Path>, json: bool) -> Result<(), Failure> {
     match find::ask(mount, Request::Passes)? {
-        Reply::Passes(passes) if json => {
-            let text = serde_json::to_string_pretty(&passes)
-                .map_err(|error| Failure::new(Code::General, error.to_string()))?;
-            emit(&format!("{text}\n"))
-        }
+        Reply::Passes(passes) if json => emit_json(&passes),
         Reply::Passes(passes) => emit(&listing(&passes.passes, clock::now().secs())),
         reply => Err(find::unexpected(&reply)),
     }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::{
     find,
-    output::{ago, count, emit, printable, size, span, table},
+    output::{ago, count, emit, emit_json, printable, size, span, table},
 };
 use crate::{
     clock,
     control::{
-        Code, Failure,
+        Failure,
         protocol::{Direction, LinkState, Reply, Request, Status, Transfer},
     },
 };
@@ -17,11 +17,7 @@ use crate::{
 /// Prints how the mount is.
 pub(super) fn run(mountpoint: Option<&Path>, json: bool) -> Result<(), Failure> {
     match find::ask(mountpoint, Request::Status)? {
-        Reply::Status(status) if json => {
-            let text = serde_json::to_string_pretty(&status)
-                .map_err(|error| Failure::new(Code::General, error.to_string()))?;
-            emit(&format!("{text}\n"))
-        }
+        Reply::Status(status) if json => emit_json(&status),
         Reply::Status(status) => emit(&human(&status, clock::now().secs())),
         reply => Err(find::unexpected(&reply)),
     }

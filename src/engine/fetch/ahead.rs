@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::super::shared::{Shared, lock};
-use super::{hydrate, the_home};
+use super::hydrate;
 use crate::replica::{Content, Node, ReplicaError, View};
 use crate::tree::{Kind, NodeId};
 
@@ -148,13 +148,7 @@ async fn fetch(shared: &Arc<Shared>, files: Vec<Node>) {
         Err(error) => return tracing::debug!(%error, "nothing is fetched ahead"),
     }
     tracing::debug!(files = files.len(), bytes, "fetching ahead");
-    let bring = async |node: Node| {
-        // Another home may stand in its place by now, or none.
-        match the_home(shared) {
-            Some(_) => hydrate(shared, node.id, false).await.is_ok(),
-            None => false,
-        }
-    };
+    let bring = async |node: Node| hydrate(shared, node.id, false).await.is_ok();
     let mut bringing = stream::iter(files).map(bring).buffer_unordered(AT_ONCE);
     let mut failed = 0;
     while let Some(brought) = bringing.next().await {
