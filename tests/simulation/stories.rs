@@ -674,3 +674,28 @@ fn what_is_gone_from_both_of_its_places_was_not_renamed() {
     };
     plays_in(mix, 1, &story);
 }
+
+#[test]
+fn two_names_of_one_file_do_not_wait_for_each_other() {
+    // One machine renames one name over the other, another touches the file, or writes another over the first name.
+    let touched = [Op::On(2, Act::Touch("c".into(), -1000))];
+    let replaced = [
+        write(2, "new"),
+        Op::On(2, Act::Touch("new".into(), -1000)),
+        Op::On(2, Act::Rename("new".into(), "a/b".into())),
+    ];
+    for meanwhile in [&touched[..], &replaced] {
+        let before = [
+            Op::On(0, Act::Mkdir("a".into())),
+            write(0, "a/b"),
+            Op::Sync(0),
+            Op::Sync(2),
+            Op::On(2, Act::Link("a/b".into(), "c".into())),
+            Op::Sync(2),
+            Op::Sync(1),
+            Op::Offline(1),
+            Op::On(1, Act::Rename("a/b".into(), "c".into())),
+        ];
+        plays(3, &[&before, meanwhile, &[Op::Sync(2)]].concat());
+    }
+}

@@ -70,11 +70,23 @@ fn is_needed(view: &View<'_>, step: &Step) -> Result<bool, ReplicaError> {
         return Ok(false);
     }
     for (twin, _) in twins(view, &step.place, &base.version)? {
-        if view.is_dirty(&twin)? {
+        if view.is_dirty(&twin)? && may_be_replaced(view, &twin, &base)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether what is written over there may be what `base` tells of: nobody else has seen to it already, and it is not
+/// this very file that goes there, which would wait for itself.
+fn may_be_replaced(view: &View<'_>, twin: &Place, base: &BaseEntry) -> Result<bool, ReplicaError> {
+    if view.child(twin.parent, &twin.name)? == Some(base.node) {
+        return Ok(false);
+    }
+    Ok(view.observation(twin)?.is_none_or(|seen| {
+        let version = seen.version;
+        version.is_some_and(|version| version.looks_like(&base.version))
+    }))
 }
 
 /// What else the server has, or had, that may be the same file.
