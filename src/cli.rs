@@ -27,8 +27,10 @@ mod demo;
 mod doctor;
 mod find;
 mod flush;
+mod keep;
 mod kept;
 mod link;
+mod login;
 mod mount;
 mod options;
 mod output;
@@ -177,6 +179,24 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// What PAM runs when somebody logs in: mounts their home for as long as they are there
+    ///
+    /// pam_exec runs it in `auth`, with `expose_authtok`, where it takes the password for the server, and in `session`,
+    /// where it returns when the home is there. See pam/README.md. Accounts whose home stays where it is are left alone.
+    Login,
+    /// What PAM runs when somebody logs out: sends what is left, then unmounts
+    ///
+    /// The last logout waits for that up to logout_timeout; then this machine goes on sending. Status 3: something is left.
+    Logout,
+    /// Keep the home of an account mounted while somebody needs it
+    #[command(hide = true)]
+    Keep {
+        /// The account's name or number
+        account: String,
+    },
+    /// Send what was left when this machine was last used, for all accounts; for its start
+    #[command(hide = true)]
+    Resume,
     /// Serve a directory of this machine to the daemon that started this process
     #[command(name = daemon::SERVE_COMMAND, hide = true)]
     ServeDirectory {
@@ -223,10 +243,14 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // Errors of usage exit with 2, which is Code::Usage.
     let cli = Cli::parse_from(&args);
+    let for_pam = matches!(cli.command, Command::Login | Command::Logout);
     match run(cli, &args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::print_failure(&failure);
+            match for_pam {
+                true => output::tell_failure(&failure),
+                false => output::print_failure(&failure),
+            }
             ExitCode::from(failure.code.status())
         }
     }
@@ -267,6 +291,10 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config { config } => settings::run(config.as_deref()),
+        Command::Login => login::login(),
+        Command::Logout => login::logout(),
+        Command::Keep { account } => keep::run(&account),
+        Command::Resume => login::resume(),
         Command::ServeDirectory { known, directory } => daemon::serve_directory(&directory, known),
         Command::Demo { keep } => demo::run(keep),
     }

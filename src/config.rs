@@ -56,6 +56,26 @@ pub enum Compression {
     Off,
 }
 
+/// What happens to who logs in for the first time on a machine that cannot get their home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstLogin {
+    /// They are not let in.
+    Refuse,
+    /// They work in an empty directory of this machine.
+    Local,
+}
+
+/// What stays on this machine when nobody is logged in any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLogout {
+    /// All that was fetched, for the next login.
+    Keep,
+    /// No content that the server has.
+    Purge,
+}
+
 /// How a file on the server is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -149,6 +169,18 @@ pub struct Config {
     /// Files on their way to the server at once.
     #[serde(deserialize_with = "layers::uploads")]
     pub uploads_in_flight: u16,
+    /// How long a login waits for a home that was here before.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub login_timeout: Duration,
+    /// How long the last logout waits for what is left to be sent.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub logout_timeout: Duration,
+    /// What happens to who logs in for the first time while the server is away.
+    pub first_login: FirstLogin,
+    /// What stays on this machine when nobody is logged in.
+    pub on_logout: OnLogout,
+    /// Accounts below this number have no home that follows them.
+    pub login_min_uid: u32,
     /// The shipped patterns of what stays on this machine.
     pub host_scoped_defaults: Vec<String>,
     /// The user's own.

@@ -6,6 +6,8 @@
 pub mod client;
 mod failure;
 pub mod protocol;
+mod secret;
 pub mod server;
 
 pub use failure::{Code, Failure};
+pub use secret::Secret;

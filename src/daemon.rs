@@ -14,6 +14,7 @@ mod secrets;
 mod undo;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::clock;
 use crate::config::{Config, Target, Way};
@@ -21,7 +22,9 @@ use crate::control::{Code, Failure};
 use crate::remote::{self, ErrorKind};
 use crate::replica;
 
-pub use self::secrets::{Ask, Asker, Secret, Secrets};
+pub use self::secrets::{Ask, Asker, Secrets};
+pub use crate::control::Secret;
+pub use crate::fuse::{Broker, Place, Unmount};
 
 /// The command that serves a directory of this machine to the daemon, without its argument.
 pub const SERVE_COMMAND: &str = "serve-directory";
@@ -60,6 +63,8 @@ pub struct MountRequest {
     pub allow_other: bool,
     /// Whether nothing may be changed through the mount.
     pub read_only: bool,
+    /// Who mounts and unmounts, if not this process.
+    pub broker: Option<Arc<Broker>>,
 }
 
 /// A key that would be tried but is locked, and not opened by its passphrase.
@@ -84,6 +89,11 @@ pub fn answer_ssh() -> Option<bool> {
 /// Serves the mount until it is unmounted. Calls `ready` once the mount serves.
 pub fn run(request: MountRequest, ready: Box<dyn FnOnce() + Send>) -> Result<(), Failure> {
     lifecycle::run(request, ready)
+}
+
+/// Whether a home was mounted here before, with its replica in `state_dir`.
+pub fn is_known(state_dir: &Path) -> bool {
+    replica::Replica::is_known(state_dir)
 }
 
 /// The process that has the state directory, if any.

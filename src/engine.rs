@@ -148,6 +148,13 @@ impl Engine {
             .held
             .send_if_modified(|now| std::mem::replace(now, held) != held);
         if !held {
+            self.try_again();
+        }
+    }
+
+    /// What it takes to get in may have changed: a link that is down, and not held, is tried at once.
+    pub fn try_again(&self) {
+        if !*self.shared.held.borrow() {
             self.shared.expect_attempt();
             self.shared.connect_now.notify_one();
         }

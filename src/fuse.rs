@@ -2,10 +2,13 @@
 
 mod adapter;
 mod answer;
+mod broker;
 mod negotiate;
 mod notify;
+mod root;
 mod session;
 mod translate;
 
+pub use broker::{Broker, Place};
 pub use notify::Notices;
 pub use session::{MountOptions, Mounted, Unmount, mount};

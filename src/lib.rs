@@ -18,6 +18,7 @@ pub mod fuse;
 #[cfg(test)]
 mod fuzz;
 pub mod logging;
+pub mod login;
 pub mod remote;
 pub mod replica;
 pub mod sync;

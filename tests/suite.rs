@@ -12,6 +12,7 @@ mod e2e;
 mod engine;
 mod hostile;
 mod large;
+mod login;
 mod looks;
 mod mount;
 mod patience;

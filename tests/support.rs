@@ -5,6 +5,7 @@ pub(crate) mod client;
 #[path = "../src/fs/tests/fake.rs"]
 pub(crate) mod fake;
 pub(crate) mod field;
+pub(crate) mod lab;
 pub(crate) mod machine;
 pub(crate) mod mounted;
 pub(crate) mod passwords;

@@ -43,7 +43,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     // Commands: ask a daemon, or become one.
-    ("cli", &["clock", "config", "control", "daemon", "logging"]),
+    (
+        "cli",
+        &["clock", "config", "control", "daemon", "logging", "login"],
+    ),
     // Runs other commands against a server of its own.
     ("cli::demo", &["control", "remote"]),
     ("main", &["cli"]),

@@ -6,25 +6,32 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::OpenOptionsExt, net::UnixStream},
+    },
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
 };
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{output, reach::Terminal};
 use crate::{
     control::{Code, Failure},
-    daemon::{Ask, Asker, Secret, Secrets},
+    daemon::{Ask, Asker, Broker, Place, Secret, Secrets},
 };
 
 /// The hidden flag of the child.
 pub(super) const CHILD_FLAG: &str = "as-daemon";
+/// The hidden flag of one that has a broker at the other end of its standard input.
+pub(super) const BROKER_FLAG: &str = "by-broker";
 /// The daemon's log, in its state directory.
 const LOG: &str = "daemon.log";
 /// A log longer than this is put aside at the next start.
@@ -112,17 +119,49 @@ pub(super) fn start(args: &[OsString], secrets: &Secrets, state_dir: &Path) -> R
         .spawn()
         .map_err(|error| cannot_start(&error))?;
     if let Some(mut stdin) = child.stdin.take() {
-        let line =
-            |secret: &Option<Secret>| secret.as_ref().map_or("", Secret::reveal).to_owned() + "\n";
-        let who = terminal.as_ref().map_or("", |_| SOMEBODY);
-        let lines = line(&secrets.password) + &line(&secrets.passphrase) + who + "\n";
         // A child that is gone already says so below.
-        drop(stdin.write_all(lines.as_bytes()));
+        drop(hand_over(&mut stdin, secrets, terminal.is_some()));
         if terminal.is_some() {
             child.stdin = Some(stdin);
         }
     }
     wait(&mut child, terminal.as_ref(), state_dir)
+}
+
+/// Starts the daemon by `command` for another user, whose home `place` says; returns when it serves.
+pub(super) fn start_for(
+    mut command: Command,
+    place: Place,
+    secrets: &Secrets,
+    state_dir: &Path,
+) -> Result<Child, Failure> {
+    let failed = |error: io::Error| cannot_start(&error);
+    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    command
+        .arg(format!("--{CHILD_FLAG}"))
+        .arg(format!("--{BROKER_FLAG}"))
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    // It holds the other end of the daemon's socket, by which the keeper would miss that the daemon is gone.
+    drop(command);
+    // A child that is gone already says so below.
+    drop(hand_over(&mut ours, secrets, false));
+    thread::Builder::new()
+        .name("broker".into())
+        .spawn(move || place.serve(ours))
+        .map_err(failed)?;
+    wait(&mut child, None, state_dir)?;
+    Ok(child)
+}
+
+/// What the child reads first.
+fn hand_over(to: &mut dyn Write, secrets: &Secrets, somebody: bool) -> io::Result<()> {
+    let line = |secret: &Option<Secret>| secret.as_ref().map_or("", Secret::reveal).to_owned();
+    let who = if somebody { SOMEBODY } else { "" };
+    let (password, passphrase) = (line(&secrets.password), line(&secrets.passphrase));
+    let lines = Zeroizing::new(format!("{password}\n{passphrase}\n{who}\n"));
+    to.write_all(lines.as_bytes())
 }
 
 fn wait(child: &mut Child, terminal: Option<&Terminal>, state_dir: &Path) -> Result<(), Failure> {
@@ -199,6 +238,16 @@ pub(super) fn become_child() -> Result<(Secrets, Asker), Failure> {
     };
     std::env::set_current_dir("/").map_err(failed)?;
     Ok((secrets, asker))
+}
+
+/// In the child of a keeper: the broker, and a log of its own. It never gets more powers than it has.
+pub(super) fn become_brokered(state_dir: &Path) -> Result<Broker, Failure> {
+    let failed = |error: io::Error| cannot_start(&error);
+    rustix::thread::set_no_new_privs(true).map_err(|errno| failed(errno.into()))?;
+    let log = open_log(state_dir).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&log).map_err(|errno| failed(errno.into()))?;
+    let stream = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    Ok(Broker::new(stream.into()))
 }
 
 /// In the child: tells the parent how it went, and lets go of it.

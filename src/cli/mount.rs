@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
@@ -47,6 +48,9 @@ pub(super) struct MountArgs {
     /// This process is the daemon of a `mount` that waits for its report
     #[arg(long = background::CHILD_FLAG, hide = true)]
     as_daemon: bool,
+    /// Its standard input leads to who mounts for it
+    #[arg(long = background::BROKER_FLAG, hide = true, requires = "as_daemon")]
+    by_broker: bool,
 }
 
 /// Mounts; `args` is the whole command line.
@@ -56,6 +60,10 @@ pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
             let (secrets, asker) = background::become_child()?;
             request.access.secrets = secrets;
             request.access.asker = asker;
+            if mount.by_broker {
+                let broker = background::become_brokered(&request.state_dir)?;
+                request.broker = Some(Arc::new(broker));
+            }
             serve(request, || background::report(Ok(())))
         });
         if let Err(failure) = &outcome {
@@ -108,9 +116,11 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
     let state = [("state_dir", "--state", mount.state.as_deref())];
     let access = mount.reach.access(&env, &options, &state)?;
 
-    preflight::check_fuse(Path::new("/dev/fuse"))?;
-    preflight::check_helper(env.uid, &std::env::var_os("PATH").unwrap_or_default())?;
-    dead::clear(&mount.mountpoint)?;
+    if !mount.by_broker {
+        preflight::check_fuse(Path::new("/dev/fuse"))?;
+        preflight::check_helper(env.uid, &std::env::var_os("PATH").unwrap_or_default())?;
+        dead::clear(&mount.mountpoint)?;
+    }
     let mounts = preflight::read_mounts()?;
     let mountpoint = preflight::check_mountpoint(&mount.mountpoint, &mounts, options.nonempty)?;
     let state_dir = access
@@ -124,7 +134,11 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
     let state_dir = preflight::prepare_state_dir(&state_dir, &mountpoint, env.uid)?;
 
     let name = control_socket_name(&mountpoint);
-    let dirs = env.runtime_dirs();
+    let mut dirs = env.runtime_dirs();
+    if mount.by_broker {
+        // It outlives the login, and /run/user/UID does not.
+        dirs = vec![env.system_runtime_dir()];
+    }
     if !mount.as_daemon {
         // Nothing is mounted there, so whoever still serves it is about to end.
         if let Some(daemon) = Process::serving(Some(&mountpoint)) {
@@ -139,5 +153,6 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
         control_sockets: dirs.iter().map(|dir| dir.join(&name)).collect(),
         allow_other: options.allow_other,
         read_only: options.read_only,
+        broker: None,
     })
 }

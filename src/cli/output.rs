@@ -35,11 +35,26 @@ pub(super) fn emit_bytes(from: &mut dyn io::Read) -> Result<(), Failure> {
 
 /// Says what went wrong, and in a second line what to do about it.
 pub(super) fn print_failure(failure: &Failure) {
+    drop(io::stderr().write_all(failure_text(failure).as_bytes()));
+}
+
+/// Says it where PAM listens: pam_exec passes on what comes on standard output, and that alone.
+pub(super) fn tell_failure(failure: &Failure) {
+    // Whoever logged in may be gone.
+    drop(emit(&failure_text(failure)));
+}
+
+/// The same for what is no failure.
+pub(super) fn tell(note: &str) {
+    drop(emit(&format!("roamhome: {}\n", printable(note))));
+}
+
+fn failure_text(failure: &Failure) -> String {
     let mut text = format!("roamhome: {}\n", printable(&failure.message));
     if let Some(remedy) = &failure.remedy {
         text.push_str(&format!("  {}\n", printable(remedy)));
     }
-    drop(io::stderr().write_all(text.as_bytes()));
+    text
 }
 
 /// Says what an answer lacks, where it does not disturb who reads the answer.

@@ -61,7 +61,8 @@ impl Process {
         Self::of(client::ping(&find::socket_of(mountpoint).ok()?)?.pid)
     }
 
-    fn of(pid: u32) -> Option<Self> {
+    /// The process with this number now.
+    pub(super) fn of(pid: u32) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
         pidfd_open(pid, PidfdFlags::empty()).ok().map(Self)
     }

@@ -47,17 +47,35 @@ impl Env {
         })
     }
 
-    /// The configuration files, lowest first; they need not exist.
+    /// An account, as the machine knows it, with no environment.
+    pub fn of_account(user: &str, uid: u32, home: &Path) -> Self {
+        Self {
+            uid,
+            user: user.to_owned(),
+            home: home.to_owned(),
+            xdg_config_home: None,
+            xdg_state_home: None,
+            xdg_runtime_dir: None,
+        }
+    }
+
+    /// The administrator's configuration files, lowest first; they need not exist.
+    pub fn system_config_files(&self) -> Vec<PathBuf> {
+        vec![
+            "/etc/roamhome/config.toml".into(),
+            Path::new("/etc/roamhome/users").join(format!("{}.toml", self.user)),
+        ]
+    }
+
+    /// All configuration files, lowest first; they need not exist.
     pub fn config_files(&self) -> Vec<PathBuf> {
         let own = self
             .xdg_config_home
             .clone()
             .unwrap_or_else(|| self.home.join(".config"));
-        vec![
-            "/etc/roamhome/config.toml".into(),
-            Path::new("/etc/roamhome/users").join(format!("{}.toml", self.user)),
-            own.join("roamhome/config.toml"),
-        ]
+        let mut files = self.system_config_files();
+        files.push(own.join("roamhome/config.toml"));
+        files
     }
 
     /// The directory that holds one state directory for each home.
@@ -71,10 +89,15 @@ impl Env {
             .join("roamhome")
     }
 
+    /// Where control sockets of mounts that root made are.
+    pub fn system_runtime_dir(&self) -> PathBuf {
+        PathBuf::from(format!("/run/roamhome/{}", self.uid))
+    }
+
     /// Where control sockets may be, the preferred first. A daemon takes the first that it can make; who
     /// looks for a daemon looks in all, since a login's environment differs from that of a timer.
     pub fn runtime_dirs(&self) -> Vec<PathBuf> {
-        let system = PathBuf::from(format!("/run/roamhome/{}", self.uid));
+        let system = self.system_runtime_dir();
         // Root with another user's environment (sudo -E) must leave nothing in that user's directory.
         if self.uid == 0 {
             return vec![system];

@@ -116,20 +116,30 @@ impl Layers {
 
     /// The defaults and the usual files of `env`'s user, then `extra`, which has to be there.
     pub fn load(env: &Env, extra: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut layers = Self::defaults()?;
-        for path in env.config_files() {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => layers.add_file(&path, &text, env)?,
-                Err(error) if is_absent(&error) => {}
-                Err(source) => return Err(ConfigError::Read { path, source }),
-            }
-        }
+        let mut layers = Self::of_files(env.config_files(), env)?;
         if let Some(path) = extra {
             let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
                 path: path.to_owned(),
                 source,
             })?;
             layers.add_file(path, &text, env)?;
+        }
+        Ok(layers)
+    }
+
+    /// The defaults and the administrator's files: nothing of this has its user chosen.
+    pub fn load_system(env: &Env) -> Result<Self, ConfigError> {
+        Self::of_files(env.system_config_files(), env)
+    }
+
+    fn of_files(files: Vec<PathBuf>, env: &Env) -> Result<Self, ConfigError> {
+        let mut layers = Self::defaults()?;
+        for path in files {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => layers.add_file(&path, &text, env)?,
+                Err(error) if is_absent(&error) => {}
+                Err(source) => return Err(ConfigError::Read { path, source }),
+            }
         }
         Ok(layers)
     }

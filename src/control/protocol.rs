@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::{Failure, Secret};
 
 mod content;
 mod kept;
@@ -66,6 +66,11 @@ pub enum Request {
     Offline,
     /// Connect again. Answered by `Done`.
     Online,
+    /// Log in with this password where no key does. Answered by `Done`.
+    Password {
+        /// Somebody typed it.
+        password: Secret,
+    },
     /// About the versions that lost a conflict or were replaced.
     Backups {
         /// What to do with them.

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    Code, Failure,
+    Code, Failure, Secret,
     protocol::{
         BackupsAction, Brought, Conflicts, ConflictsAction, ContentAction, Entries, Items, Keep,
         Left, LetGo, Pass, Passes, Pins, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
@@ -52,6 +52,8 @@ pub trait Control: Send + Sync + 'static {
     async fn reconcile(&self, force_guard: bool, progress: Reporter) -> Result<Pass, Failure>;
     /// Leaves the server alone, or connects again; answers what it did.
     async fn set_offline(&self, offline: bool) -> Result<String, Failure>;
+    /// Logs in with this password where no key does; answers what it did.
+    async fn set_password(&self, password: Secret) -> Result<String, Failure>;
     /// All backups, newest first.
     async fn backups(&self) -> Result<Items, Failure>;
     /// A backup's content.
@@ -278,6 +280,7 @@ async fn answer(
         }
         Request::Offline => done(control.set_offline(true).await?),
         Request::Online => done(control.set_offline(false).await?),
+        Request::Password { password } => done(control.set_password(password).await?),
         Request::Backups { action } => match action {
             BackupsAction::List => Reply::Items(control.backups().await?),
             BackupsAction::Show { id } => Reply::Shown(control.show_backup(id).await?),

@@ -15,7 +15,7 @@ use crate::control::protocol::{
     Status, StatusProblem, Unsent,
 };
 use crate::control::server::{Control, Reporter};
-use crate::control::{Code, Failure};
+use crate::control::{Code, Failure, Secret};
 use crate::engine::{self, KeptWhere, Scope};
 use crate::fuse::Unmount;
 
@@ -213,6 +213,12 @@ impl Control for Answers {
                 Err(failure::guard_with(guard, &plan.lines))
             }
         }
+    }
+
+    async fn set_password(&self, password: Secret) -> Result<String, Failure> {
+        self.daemon.connector.set_password(password);
+        self.daemon.engine.try_again();
+        Ok("the next connection may use it".into())
     }
 
     async fn set_offline(&self, offline: bool) -> Result<String, Failure> {

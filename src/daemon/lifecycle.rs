@@ -32,6 +32,7 @@ pub(super) struct Daemon {
     pub(super) engine: Engine,
     pub(super) home: Arc<Home>,
     pub(super) notices: Arc<Notices>,
+    pub(super) connector: Arc<Connector>,
 }
 
 /// Serves the mount until it is unmounted.
@@ -63,10 +64,11 @@ fn serve(
     let replica = Replica::open(&state_dir, clock::now()).map_err(failure::replica)?;
     let replica = Arc::new(replica);
     let options = engine_options(&request.access.config);
-    let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connector, options)
+    let connect = Arc::clone(&connector);
+    let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connect, options)
         .map_err(failure::replica)?;
     let watcher = runtime.spawn(network::watch(engine.clone()));
-    let begun = begin(runtime, request, &replica, &engine, known);
+    let begun = begin(runtime, request, &replica, (&engine, &connector), known);
     let mounted = begun.is_ok();
     let outcome = begun.and_then(|serving| {
         ready();
@@ -112,7 +114,7 @@ fn begin(
     runtime: &Runtime,
     request: MountRequest,
     replica: &Arc<Replica>,
-    engine: &Engine,
+    (engine, connector): (&Engine, &Arc<Connector>),
     known: bool,
 ) -> Result<Serving, Failure> {
     if !known {
@@ -125,6 +127,7 @@ fn begin(
     let options = MountOptions {
         source: request.access.target.to_string(),
         allow_other: request.allow_other,
+        broker: request.broker.clone(),
     };
     let at = request.mountpoint.clone();
     let daemon = Daemon {
@@ -132,6 +135,7 @@ fn begin(
         engine: engine.clone(),
         home: Arc::clone(&home),
         notices: Arc::clone(&notices),
+        connector: Arc::clone(connector),
     };
     let signals = take_signals(runtime)?;
     let (sender, events) = mpsc::channel();

@@ -28,6 +28,8 @@ const SLOW: u64 = 3_000_000;
 /// Connects to one home.
 pub(super) struct Connector {
     access: Access,
+    /// A password that was typed after the daemon had started.
+    password: Mutex<Option<Secret>>,
     state_dir: PathBuf,
     /// A connection made before the engine was there.
     ready: Mutex<Option<Remote>>,
@@ -39,6 +41,7 @@ impl Connector {
     pub(super) fn new(access: &Access, state_dir: &Path) -> Self {
         Self {
             access: access.clone(),
+            password: Mutex::default(),
             state_dir: state_dir.to_owned(),
             ready: Mutex::default(),
             last: Mutex::default(),
@@ -64,9 +67,18 @@ impl Connector {
         Ok(())
     }
 
+    /// The next connection may use this password.
+    pub(super) fn set_password(&self, password: Secret) {
+        *lock(&self.password) = Some(password);
+    }
+
     async fn make(&self) -> Result<Remote, ConnectError> {
         let known = Replica::is_known(&self.state_dir);
-        let made = open(&self.access, known, self.compresses()).await?;
+        let mut access = self.access.clone();
+        if let Some(password) = lock(&self.password).clone() {
+            access.secrets.password = Some(password);
+        }
+        let made = open(&access, known, self.compresses()).await?;
         *lock(&self.last) = made.shared_line();
         Ok(made)
     }

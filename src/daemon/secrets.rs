@@ -3,29 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::control::Secret;
 use crate::remote::{SecretRequest, SecretSource};
-
-/// A password on its way to the server. Never shown, never stored.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes note of it.
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The password itself, for the login alone.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
 
 /// What a person types to log in where no key does, or to unlock one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,10 +1,7 @@
 //! Mounting and unmounting.
 
-use std::ffi::CString;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -12,16 +9,12 @@ use std::thread::{self, JoinHandle};
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::adapter::Adapter;
+use super::broker::Broker;
 use super::notify::{Notices, Teller};
+use super::root::{self, Owner, SUBTYPE};
 use crate::fs::Home;
-
-/// The file system's type is `fuse.` and this.
-const SUBTYPE: &str = "roamhome";
-
-const DEV_FUSE: &str = "/dev/fuse";
 
 /// Threads that serve the kernel's requests: few, for none of them ever waits for the network.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
@@ -33,6 +26,8 @@ pub struct MountOptions {
     pub source: String,
     /// Whether other users may look in, as far as the modes of files permit. sshd and sudo are such others.
     pub allow_other: bool,
+    /// Who mounts and unmounts, if not this process.
+    pub broker: Option<Arc<Broker>>,
 }
 
 /// How to unmount.
@@ -50,6 +45,7 @@ pub struct Mounted {
     // Until the end: it must be able to tell all the time.
     _teller: Teller,
     at: PathBuf,
+    broker: Option<Arc<Broker>>,
 }
 
 /// Mounts `home` at the directory `at`; `notices` tell the kernel what the engine changes. Calls `over` when the
@@ -62,7 +58,7 @@ pub fn mount(
     over: impl FnOnce() + Send + 'static,
 ) -> io::Result<Mounted> {
     let at = at.canonicalize()?;
-    let source = format!("roamhome:{}", options.source);
+    let source = source_name(&options.source);
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(source.clone()),
@@ -77,9 +73,10 @@ pub fn mount(
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     config.n_threads = Some(threads.clamp(*THREADS.start(), *THREADS.end()));
-    config.clone_fd = true;
+    // Each thread opens the device for itself, which some machines leave to root.
+    config.clone_fd = root::open_device().is_ok();
     let adapter = Adapter::new(home, notices.board());
-    let session = match mount_as_root(&source, &at, options.allow_other)? {
+    let session = match mount_directly(&source, &at, options)? {
         Some(fuse) => Session::from_fd(adapter, fuse, config.acl, config)?,
         None => Session::new(adapter, &at, &config)?,
     };
@@ -95,7 +92,13 @@ pub fn mount(
         end,
         _teller: teller,
         at,
+        broker: options.broker.clone(),
     })
+}
+
+/// What `mount` shows as the device of the home `source`.
+pub(super) fn source_name(source: &str) -> String {
+    format!("roamhome:{source}")
 }
 
 /// How serving ended. A thread that took a request in the moment of the unmount is told that the connection was
@@ -107,44 +110,33 @@ fn end_of(served: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Mounts with mount(2), which only root may; `None` for others, who need fusermount3. The kernel then shows
-/// the full type, `fuse.roamhome`, by which others recognise the mount.
-fn mount_as_root(source: &str, at: &Path, allow_other: bool) -> io::Result<Option<OwnedFd>> {
+/// Mounts with mount(2), which only root may, or has a broker do it; `None` for others, who need fusermount3.
+fn mount_directly(source: &str, at: &Path, options: &MountOptions) -> io::Result<Option<OwnedFd>> {
+    if let Some(broker) = &options.broker {
+        return broker.mount().map(Some);
+    }
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
-    let fuse = OpenOptions::new().read(true).write(true).open(DEV_FUSE)?;
-    let mode = at.metadata()?.mode();
-    let mut data = format!(
-        "fd={},rootmode={mode:o},user_id={},group_id={},default_permissions",
-        fuse.as_raw_fd(),
-        rustix::process::getuid().as_raw(),
-        rustix::process::getgid().as_raw(),
-    );
-    if allow_other {
-        data.push_str(",allow_other");
-    }
-    let data = CString::new(data)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    let kind = format!("fuse.{SUBTYPE}");
-    match rustix::mount::mount(source, at, kind.as_str(), flags, data.as_c_str()) {
-        Ok(()) => Ok(Some(fuse.into())),
+    let owner = Owner {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+    };
+    match root::mount(source, at, owner, options.allow_other) {
         // Root in a user namespace may lack the capability.
-        Err(Errno::PERM) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        mounted => mounted.map(Some),
     }
 }
 
 impl Mounted {
     /// Unmounts; `wait` tells when the last request was served. Fine if others have done so.
     pub fn unmount(&self, how: Unmount) -> io::Result<()> {
-        let flags = match how {
-            Unmount::IfUnused => UnmountFlags::empty(),
-            Unmount::Lazily => UnmountFlags::DETACH,
-        };
-        match rustix::mount::unmount(&self.at, flags) {
+        if let Some(broker) = &self.broker {
+            return broker.unmount(how);
+        }
+        match root::unmount(&self.at, how) {
             Err(Errno::PERM) => fusermount(&self.at, how),
-            Err(Errno::INVAL) => Ok(()),
             unmounted => Ok(unmounted?),
         }
     }

@@ -175,7 +175,7 @@ impl World {
     /// All on the server was written by somebody, and what a loss of power left of something never takes the place
     /// of the whole.
     fn look_at_server(&self) {
-        let mut whole = BTreeSet::new();
+        let (mut whole, mut torn) = (BTreeSet::new(), Vec::new());
         self.server.look(|path, stat, data| {
             if layout::is_ours(path) || stat.kind != Kind::File {
                 return;
@@ -187,9 +187,18 @@ impl World {
             } else if self.whole.borrow().contains(&place)
                 && !self.history.borrow().are_alike(data.len())
             {
-                self.note_broken(|| format!("{} is torn, and was whole", place.0));
+                torn.push(place);
             }
         });
+        let count = |whole: &BTreeSet<(_, usize)>, length| {
+            whole.iter().filter(|(_, other)| *other == length).count()
+        };
+        for (path, length) in torn {
+            // Where somebody moved the whole away in between, it stands elsewhere, and was not replaced.
+            if count(&whole, length) < count(&self.whole.borrow(), length) {
+                self.note_broken(|| format!("{path} is torn, and was whole"));
+            }
+        }
         *self.whole.borrow_mut() = whole;
     }
 

@@ -41,6 +41,7 @@ impl TestMount {
         let options = MountOptions {
             source: "user@server:/it's a test".to_owned(),
             allow_other: true,
+            broker: None,
         };
         let mounted = mount(home, &notices, &at, &options, || {}).unwrap();
         // Other users may look in: some tests become one.

@@ -89,6 +89,12 @@ fn requests_have_their_documented_form() {
             json!({"op": "reconcile", "dry_run": true, "force_guard": false}),
         ),
         (Request::Offline, json!({"op": "offline"})),
+        (
+            Request::Password {
+                password: Secret::new("p".into()),
+            },
+            json!({"op": "password", "password": "p"}),
+        ),
         (Request::Online, json!({"op": "online"})),
         (
             Request::Backups {

@@ -47,6 +47,10 @@ impl Control for Scripted {
     async fn set_offline(&self, offline: bool) -> Result<String, Failure> {
         Ok(format!("offline: {offline}"))
     }
+    async fn set_password(&self, password: Secret) -> Result<String, Failure> {
+        // Whoever shows what it is told shows no password.
+        Ok(format!("{password:?} of {}", password.reveal().len()))
+    }
     async fn backups(&self) -> Result<Items, Failure> {
         Ok(Items::default())
     }
@@ -160,6 +164,12 @@ fn every_request_reaches_its_method() {
     };
     for (request, expected) in [
         (Request::Offline, done("offline: true")),
+        (
+            Request::Password {
+                password: Secret::new("four".into()),
+            },
+            done("(secret) of 4"),
+        ),
         (Request::Online, done("offline: false")),
         (
             Request::Reconcile {

@@ -1,0 +1,228 @@
+//! `roamhome keep`: the keeper's process, which root runs for one account. Not for people: systemd starts it, or the first
+//! step of a login does.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{background, dead, preflight, process::Process};
+use crate::{
+    config::{Config, Env, FirstLogin, Layers, OnLogout, Target, Way, control_socket_name},
+    control::{Code, Failure, Secret, client},
+    daemon::{self, Place, Secrets, Unmount},
+    logging,
+    login::{self, Account, Daemon, Job, Places, Started},
+};
+
+/// Where replicas are.
+const STATE_ROOT: &str = "/var/lib/roamhome";
+
+/// What a login waits for beyond the server's own patience.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// A daemon runs with this and nothing of whoever logged in.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// An account whose home follows it.
+pub(super) struct Roaming {
+    pub(super) account: Account,
+    pub(super) config: Config,
+    target: Target,
+    way: Way,
+    server: String,
+    pub(super) state_dir: PathBuf,
+}
+
+impl Roaming {
+    /// By name or number; none for accounts whose home stays where it is.
+    pub(super) fn find(name: &str) -> Result<Option<Self>, Failure> {
+        let account = Account::find(name).map_err(|error| {
+            Failure::new(
+                Code::General,
+                format!("{name}: the account cannot be looked up: {error}"),
+            )
+        })?;
+        // Before the configuration, which must not keep root out.
+        let Some(account) = account.filter(|account| account.is_person(1)) else {
+            return Ok(None);
+        };
+        let env = Env::of_account(&account.name, account.uid, &account.home);
+        let config = Layers::load_system(&env)?.config().clone();
+        let Some(server) = config.server.clone() else {
+            return Ok(None);
+        };
+        if !account.is_person(config.login_min_uid) {
+            return Ok(None);
+        }
+        let usual = || Path::new(STATE_ROOT).join(&account.name);
+        let target = Target::parse(&server)?;
+        Ok(Some(Self {
+            state_dir: config.state_dir.clone().unwrap_or_else(usual),
+            way: config.way(&target)?,
+            account,
+            config,
+            target,
+            server,
+        }))
+    }
+
+    /// Its directories, made.
+    pub(super) fn prepare(&self) -> Result<Places, Failure> {
+        let places = Places::prepare(&self.account, &self.state_dir)?;
+        if let Way::Local(home) = &self.way {
+            preflight::check_apart(Path::new(home), &places.mountpoint, &places.state_dir)?;
+        }
+        Ok(places)
+    }
+
+    /// Whether the home was here before.
+    pub(super) fn is_known(&self) -> bool {
+        daemon::is_known(&self.state_dir)
+    }
+}
+
+/// Keeps the home of `name` until nobody needs it.
+pub(super) fn run(name: &str) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(
+            Code::Usage,
+            "only root keeps homes for others",
+        ));
+    }
+    let Some(roaming) = Roaming::find(name)? else {
+        let message = format!("{name}: no home follows this account");
+        return Err(Failure::new(Code::Usage, message).remedy(
+            "set `server` in /etc/roamhome/config.toml; accounts below login_min_uid have none",
+        ));
+    };
+    logging::init(&roaming.config.log);
+    keep_secrets();
+    // Not of the session that came first. It may be the leader of one already.
+    let _already = rustix::process::setsid();
+    let places = roaming.prepare()?;
+    let config = &roaming.config;
+    let job = Job {
+        uid: roaming.account.uid,
+        login_timeout: config.login_timeout,
+        first_timeout: config.fetch_timeout + MARGIN,
+        logout_timeout: config.logout_timeout,
+        purge: config.on_logout == OnLogout::Purge,
+        local_without_home: config.first_login == FirstLogin::Local,
+        daemon: Box::new(UserDaemon::new(&roaming, places)),
+    };
+    login::keep(job, || {
+        // Without systemd there is nobody to tell.
+        drop(sd_notify::notify(true, &[sd_notify::NotifyState::Ready]));
+    })
+}
+
+/// What this process holds does not reach a swap disk or a core file, as far as the system lets it be.
+fn keep_secrets() {
+    use rustix::{
+        mm::{MlockAllFlags, mlockall},
+        process::{DumpableBehavior, set_dumpable_behavior},
+    };
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    if let Err(error) = mlockall(all) {
+        tracing::warn!(%error, "memory is not locked");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "a core file could be made");
+    }
+}
+
+/// The daemon of an account, which runs as the account.
+struct UserDaemon {
+    account: Account,
+    places: Places,
+    target: Target,
+    server: String,
+}
+
+impl UserDaemon {
+    fn new(roaming: &Roaming, places: Places) -> Self {
+        Self {
+            account: roaming.account.clone(),
+            places,
+            target: roaming.target.clone(),
+            server: roaming.server.clone(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            home: self.target.to_string(),
+            at: self.places.mountpoint.clone(),
+            uid: self.account.uid,
+            gid: self.account.gid,
+        }
+    }
+
+    fn command(&self) -> Command {
+        use std::os::unix::process::CommandExt;
+        // The program that this process is, also when another has been installed meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .env("HOME", &self.account.home)
+            .env("USER", &self.account.name)
+            .env("LOGNAME", &self.account.name)
+            .current_dir("/")
+            .uid(self.account.uid)
+            .gid(self.account.gid)
+            .arg("mount")
+            .arg("--state")
+            .arg(&self.places.state_dir)
+            .args(["-o", "allow_other"])
+            .arg(&self.server)
+            .arg(&self.places.mountpoint);
+        command
+    }
+}
+
+impl Daemon for UserDaemon {
+    fn is_known(&self) -> bool {
+        daemon::is_known(&self.places.state_dir)
+    }
+
+    fn control_socket(&self) -> PathBuf {
+        let name = control_socket_name(&self.places.mountpoint);
+        self.places.runtime_dir.join(name)
+    }
+
+    fn start(&self, password: Option<Secret>) -> Result<Started, Failure> {
+        if let Some(pong) = client::ping(&self.control_socket()) {
+            return Ok(Started::Other(pong.pid));
+        }
+        preflight::check_fuse(Path::new("/dev/fuse"))?;
+        let at = &self.places.mountpoint;
+        dead::clear(at)?;
+        let mounts = preflight::read_mounts()?;
+        preflight::check_mountpoint(at, &mounts, false)?;
+        if let Some(before) = daemon::holder(&self.places.state_dir).and_then(Process::of) {
+            before.has_ended();
+        }
+        let secrets = Secrets {
+            password,
+            passphrase: None,
+        };
+        let command = self.command();
+        background::start_for(command, self.place(), &secrets, &self.places.state_dir)
+            .map(Started::Child)
+    }
+
+    fn unmount(&self, lazily: bool) -> io::Result<()> {
+        self.place().unmount(match lazily {
+            true => Unmount::Lazily,
+            false => Unmount::IfUnused,
+        })
+    }
+
+    fn hand_over(&self) -> io::Result<()> {
+        self.places.hand_over(&self.account)
+    }
+}

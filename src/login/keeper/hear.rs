@@ -1,0 +1,222 @@
+//! What follows from each thing that the keeper hears.
+
+use std::time::Instant;
+
+use super::{
+    Answer, Ask, BUSY_WAIT, Caller, Event, Home, Keeper, LEFT_WAIT, PASSWORD_MAX, RESTARTS_MAX,
+    RESTARTS_WITHIN, Sending, Typed, Unmounted, Waiting, records, work,
+};
+use crate::control::Failure;
+use crate::control::protocol::Left;
+
+impl Keeper {
+    pub(super) fn hear(&mut self, event: Event) {
+        match event {
+            Event::Asked(ask, caller) => self.asked(ask, caller),
+            Event::Ended(holder) => {
+                self.leases.end(holder);
+                self.leases_changed();
+            }
+            Event::Started(started) => self.started(started),
+            // Of those before it is known that they ended.
+            Event::DaemonEnded(number) if number == self.starts => self.daemon_ended(),
+            Event::DaemonEnded(_) => {}
+            Event::Progress(progress) => {
+                for waiting in &self.closing {
+                    waiting.caller.answer(Answer::Progress(progress.clone()));
+                }
+            }
+            Event::Handed => self.handing = false,
+            Event::Flushed(flushed) => self.flushed(flushed),
+            Event::Unmounted(unmounted) => self.unmounted(unmounted),
+            Event::Stop => {
+                self.stopping = true;
+                self.not_before = None;
+            }
+        }
+    }
+
+    fn asked(&mut self, ask: Ask, caller: Caller) {
+        match ask {
+            Ask::Password { password } => {
+                let until = Instant::now() + PASSWORD_MAX;
+                self.idle_until = until;
+                self.password = Some(Typed {
+                    password,
+                    until,
+                    handed: false,
+                });
+                self.not_before = None;
+                caller.answer(Answer::Done { note: None });
+            }
+            Ask::Open { holder, kind } => {
+                self.leases.open(holder, kind);
+                self.watch(holder);
+                self.given_up = false;
+                self.not_before = None;
+                self.leases_changed();
+                let patience = match self.job.daemon.is_known() {
+                    true => self.job.login_timeout,
+                    false => self.job.first_timeout,
+                };
+                let until = Instant::now() + patience;
+                self.opening.push(Waiting { caller, until });
+            }
+            Ask::Close { holder, kind } => {
+                let before = self.leases.sessions();
+                self.leases.close(holder, kind);
+                self.leases_changed();
+                let was_last = before > 0 && self.leases.sessions() == 0;
+                if was_last && self.home != Home::Absent {
+                    let until = Instant::now() + self.job.logout_timeout;
+                    self.closing.push(Waiting { caller, until });
+                } else {
+                    caller.answer(Answer::Done { note: None });
+                }
+            }
+        }
+    }
+
+    /// Somebody may have written since all was sent.
+    fn leases_changed(&mut self) {
+        records::set_leases(self.job.uid, &self.leases);
+        if self.sending != Sending::Running {
+            self.sending = Sending::Due;
+        }
+        self.not_before = None;
+    }
+
+    fn started(&mut self, started: Result<(), Failure>) {
+        match &started {
+            Ok(()) => {
+                self.home = Home::Mounted;
+                self.sending = Sending::Due;
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "the home is not mounted");
+                let known = self.job.daemon.is_known();
+                if !known {
+                    records::set_unsent(self.job.uid, false);
+                    if self.job.local_without_home {
+                        self.hand_over();
+                    }
+                }
+                self.home = Home::Absent;
+                self.given_up = true;
+                self.tell_closing(&Answer::Done { note: None });
+                for waiting in self.opening.drain(..) {
+                    waiting.caller.answer(Answer::Failed {
+                        failure: failure.clone(),
+                        first: !known,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Those who wait for the home hear that it is there, and the daemon gets the password that it lacks. It is not needed
+    /// here any more then.
+    pub(super) fn tell_of_home(&mut self) {
+        if self.home != Home::Mounted || self.unmounting {
+            return;
+        }
+        for waiting in self.opening.drain(..) {
+            waiting.caller.answer(Answer::Done { note: None });
+        }
+        if let Some(typed) = self.password.take()
+            && !typed.handed
+        {
+            self.handing = true;
+            self.work(move |job, events| work::hand_password(job, typed.password, events));
+        }
+    }
+
+    fn hand_over(&self) {
+        if let Err(error) = self.job.daemon.hand_over() {
+            tracing::warn!(%error, "the mount point stays root's");
+        }
+    }
+
+    /// By itself, or by others' hands.
+    fn daemon_ended(&mut self) {
+        if self.home != Home::Mounted {
+            return;
+        }
+        self.home = Home::Absent;
+        self.not_before = None;
+        if let Err(error) = self.job.daemon.unmount(true) {
+            tracing::warn!(%error, "a mount without a daemon stays");
+        }
+        if self.sending != Sending::Done {
+            self.sending = Sending::Left;
+        }
+        let now = Instant::now();
+        self.restarts.retain(|at| now - *at < RESTARTS_WITHIN);
+        self.restarts.push(now);
+        if self.restarts.len() > RESTARTS_MAX {
+            tracing::error!("the daemon ended {RESTARTS_MAX} times within a minute");
+            self.not_before = Some(now + LEFT_WAIT);
+        }
+    }
+
+    fn flushed(&mut self, flushed: Result<Left, Failure>) {
+        match flushed {
+            Ok(left) if left.files == 0 => {
+                self.sending = Sending::Done;
+                self.tell_closing(&Answer::Done {
+                    note: Some("all is on the server".into()),
+                });
+            }
+            Ok(left) => {
+                self.left(&format!("{} files ({} bytes) are", left.files, left.bytes));
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "not everything was sent");
+                self.left("some files may");
+            }
+        }
+        if self.leases.sessions() > 0 && !self.stopping {
+            self.sending = Sending::Due;
+        }
+    }
+
+    fn left(&mut self, what: &str) {
+        self.sending = Sending::Left;
+        self.not_before = Some(Instant::now() + LEFT_WAIT);
+        self.tell_closing(&Answer::Left {
+            note: format!("{what} not on the server yet; this machine goes on sending"),
+        });
+    }
+
+    pub(super) fn tell_closing(&mut self, answer: &Answer) {
+        for waiting in self.closing.drain(..) {
+            waiting.caller.answer(answer.clone());
+        }
+    }
+
+    fn unmounted(&mut self, unmounted: Result<Unmounted, Failure>) {
+        self.unmounting = false;
+        match unmounted {
+            Ok(Unmounted::Clean) => {
+                self.home = Home::Absent;
+                self.idle_until = Instant::now();
+                self.sending = Sending::Done;
+                records::set_unsent(self.job.uid, false);
+            }
+            Ok(Unmounted::Unknown) => {
+                // Somebody may have written in the last moment: it is mounted once more to be sent.
+                self.home = Home::Absent;
+                self.sending = Sending::Left;
+            }
+            Err(failure) => {
+                tracing::debug!(%failure, "still in use");
+                self.not_before = Some(Instant::now() + BUSY_WAIT);
+                self.sending = match self.home {
+                    Home::Mounted => Sending::Due,
+                    // The daemon ended meanwhile, and nobody knows what is left.
+                    _ => Sending::Left,
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What the keeper has done by other threads: each tells it how it went.
+
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::{Event, Job, Reply, Request, Started, Unmounted, client};
+use crate::control::{Code, Failure, Secret};
+
+/// The node of a home's root.
+const ROOT: u64 = 1;
+
+/// Tells when the service is stopped: SIGTERM, or SIGINT at a terminal.
+pub(super) fn on_stop(events: mpsc::Sender<Event>) -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    // For this thread and all that it starts; programs that are started get none of it.
+    signals.thread_block()?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            while signals.wait().is_ok() {
+                if events.send(Event::Stop).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(())
+}
+
+/// Starts the daemon, tells when it serves, and then when it ended.
+pub(super) fn start(
+    job: &Job,
+    number: u64,
+    password: Option<Secret>,
+    events: &mpsc::Sender<Event>,
+) {
+    let started = job.daemon.start(password);
+    let told = started.as_ref().map(drop).map_err(Failure::clone);
+    if events.send(Event::Started(told)).is_err() {
+        return;
+    }
+    match started {
+        Ok(Started::Child(mut child)) => drop(child.wait()),
+        Ok(Started::Other(pid)) => {
+            if let Ok(holder) = super::Holder::of(pid.cast_signed()) {
+                holder.wait();
+            }
+        }
+        Err(_) => return,
+    }
+    drop(events.send(Event::DaemonEnded(number)));
+}
+
+/// Has the daemon send what is left; with `purge`, content goes when it is on the server.
+pub(super) fn flush(job: &Job, events: &mpsc::Sender<Event>) {
+    let request = Request::Flush {
+        timeout_ms: Some(millis(job.logout_timeout)),
+    };
+    let mut progress = |progress| drop(events.send(Event::Progress(progress)));
+    let flushed = match client::ask(&job.daemon.control_socket(), request, &mut progress) {
+        Ok(Reply::Flushed(left)) => Ok(left),
+        other => Err(unexpected(other)),
+    };
+    drop(events.send(Event::Flushed(flushed)));
+}
+
+/// Unmounts if nobody uses the home; what was written in the last moment is what is left.
+pub(super) fn unmount(job: &Job, events: &mpsc::Sender<Event>) {
+    let socket = job.daemon.control_socket();
+    if job.purge {
+        let action = crate::control::protocol::ContentAction::Evict { nodes: vec![ROOT] };
+        if let Err(failure) = client::ask(&socket, Request::Content { action }, &mut |_| {}) {
+            tracing::warn!(%failure, "content stays on this machine");
+        }
+    }
+    let request = Request::Unmount {
+        flush: false,
+        timeout_ms: None,
+    };
+    let unmounted = match client::ask(&socket, request, &mut |_| {}) {
+        Ok(Reply::Flushed(left)) if left.files == 0 => Ok(Unmounted::Clean),
+        Ok(Reply::Flushed(_)) => Ok(Unmounted::Unknown),
+        // The daemon's broker may have gone with the keeper before this one.
+        other => match job.daemon.unmount(false) {
+            Ok(()) => Ok(Unmounted::Unknown),
+            Err(_) => Err(unexpected(other)),
+        },
+    };
+    drop(events.send(Event::Unmounted(unmounted)));
+}
+
+/// Takes the mount from the tree of files, and lets the daemon end: what is unsent is durable.
+pub(super) fn end_lazily(job: &Job, patience: Duration) {
+    if let Err(error) = job.daemon.unmount(true) {
+        tracing::warn!(%error, "the home stays mounted");
+    }
+    let until = Instant::now() + patience;
+    let socket = job.daemon.control_socket();
+    while client::is_served(&socket) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whoever logged in once more typed a password that the daemon may lack.
+pub(super) fn hand_password(job: &Job, password: Secret, events: &mpsc::Sender<Event>) {
+    let request = Request::Password { password };
+    if let Err(failure) = client::ask(&job.daemon.control_socket(), request, &mut |_| {}) {
+        tracing::warn!(%failure, "the daemon did not take a password");
+    }
+    drop(events.send(Event::Handed));
+}
+
+fn unexpected(answer: Result<Reply, Failure>) -> Failure {
+    match answer {
+        Err(failure) => failure,
+        Ok(reply) => Failure::new(
+            Code::General,
+            format!("the daemon gave an answer that does not fit: {reply:?}"),
+        ),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,291 @@
+//! Computers with accounts: each has mounts, processes, `/etc`, `/home`, `/run` and `/var/lib` of its own, and the real PAM.
+//! When one is dropped or loses its power, all that ran on it is gone.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::machine::{Said, eventually, needs_root};
+
+/// The program.
+pub(crate) const ROAMHOME: &str = env!("CARGO_BIN_EXE_roamhome");
+
+/// What happens when it is switched on. The first process stays, and buries those that nobody waits for.
+const START: &str = r#"
+set -e
+cd "$1"
+mount --make-rprivate /
+for dir in etc home var/lib; do mount --bind "$dir" "/$dir"; done
+mount -t tmpfs -o mode=755 run /run
+mkdir -p /run/sshd
+touch started
+while :; do sleep 1000 & wait; done
+"#;
+
+/// As it stands in `pam/README.md`, with the program where it is here.
+const PAM: &str = "\
+auth      requisite  pam_unix.so\n\
+auth      optional   pam_exec.so expose_authtok quiet ROAMHOME login\n\
+account   required   pam_unix.so\n\
+session   required   pam_unix.so\n\
+session   required   pam_exec.so type=open_session stdout quiet ROAMHOME login\n\
+session   optional   pam_exec.so type=close_session stdout quiet ROAMHOME logout\n";
+
+/// Who has accounts everywhere, and their number.
+pub(crate) const ANN: (&str, u32) = ("ann", 54_001);
+pub(crate) const BOB: (&str, u32) = ("bob", 54_002);
+
+/// The password of all accounts.
+pub(crate) const PASSWORD: &str = "it's a long way";
+
+/// A computer.
+pub(crate) struct Lab {
+    dir: TempDir,
+    first: Option<Child>,
+}
+
+impl Lab {
+    /// Switched on, with `config` as `/etc/roamhome/config.toml`.
+    pub(crate) fn new(config: &str) -> Self {
+        needs_root("it makes accounts on computers of its own");
+        let dir = tempfile::Builder::new().prefix("rhlab").tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut lab = Self { dir, first: None };
+        for name in ["home", "var/lib"] {
+            fs::create_dir_all(lab.path(name)).unwrap();
+        }
+        let copied = Command::new("cp")
+            .args(["-a", "/etc"])
+            .arg(lab.path(""))
+            .status();
+        assert!(copied.unwrap().success());
+        fs::create_dir_all(lab.path("etc/roamhome/users")).unwrap();
+        lab.configure(config);
+        for (name, uid) in [ANN, BOB] {
+            lab.add_account(name, uid);
+        }
+        let pam = PAM.replace("ROAMHOME", ROAMHOME);
+        fs::write(lab.path("etc/pam.d/door"), &pam).unwrap();
+        for su in ["su", "su-l"] {
+            let pam = format!("auth sufficient pam_rootok.so\n{pam}");
+            fs::write(lab.path("etc/pam.d").join(su), pam).unwrap();
+        }
+        lab.switch_on();
+        lab
+    }
+
+    fn add_account(&self, name: &str, uid: u32) {
+        let hash = Command::new("openssl")
+            .args(["passwd", "-6", PASSWORD])
+            .output()
+            .unwrap();
+        let hash = String::from_utf8(hash.stdout).unwrap();
+        let hash = hash.trim();
+        for (file, line) in [
+            (
+                "passwd",
+                format!("{name}:x:{uid}:{uid}::/home/{name}:/bin/bash\n"),
+            ),
+            ("group", format!("{name}:x:{uid}:\n")),
+            ("shadow", format!("{name}:{hash}:19000:0:99999:7:::\n")),
+        ] {
+            let path = self.path("etc").join(file);
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, text + &line).unwrap();
+        }
+    }
+
+    /// Writes `/etc/roamhome/config.toml`.
+    pub(crate) fn configure(&self, config: &str) {
+        fs::write(self.path("etc/roamhome/config.toml"), config).unwrap();
+    }
+
+    /// What is at `/NAME` there, as seen from outside, and below all that is mounted there.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Gives a file outside of homes to an account.
+    pub(crate) fn give(&self, path: &Path, (_, uid): (&str, u32)) {
+        chown(path, Some(uid), Some(uid)).unwrap();
+    }
+
+    fn switch_on(&mut self) {
+        let started = self.path("started");
+        drop(fs::remove_file(&started));
+        let child = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["bash", "-c", START, "lab"])
+            .arg(self.dir.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.first = Some(child);
+        eventually("the computer is on", || started.exists());
+    }
+
+    /// All that runs is gone in this moment; what is on the disk stays.
+    pub(crate) fn lose_power(&mut self) {
+        if let Some(mut first) = self.first.take() {
+            first.kill().unwrap();
+            first.wait().unwrap();
+        }
+    }
+
+    /// Loses its power, and is switched on again.
+    pub(crate) fn reboot(&mut self) {
+        self.lose_power();
+        self.switch_on();
+    }
+
+    /// A command that runs there, as root.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let unshare = self.first.as_ref().unwrap().id();
+        let children = format!("/proc/{unshare}/task/{unshare}/children");
+        let first = fs::read_to_string(children).unwrap();
+        let mut command = Command::new("timeout");
+        command
+            .args(["--kill-after=5", "120"])
+            .args(["nsenter", "--mount", "--pid", "--target", first.trim()])
+            .arg(program)
+            .env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    /// Runs it, whatever comes of it.
+    pub(crate) fn try_run(&self, words: &[&str]) -> Said {
+        Said::new(&self.command(words[0]).args(&words[1..]).output().unwrap())
+    }
+
+    /// Runs it, which has to succeed; answers what it printed.
+    #[track_caller]
+    pub(crate) fn run(&self, words: &[&str]) -> String {
+        let said = self.try_run(words);
+        assert_eq!(said.status, 0, "{words:?}: {said:?}\n{}", self.logs());
+        said.stdout
+    }
+
+    /// A shell's commands in a session of an account, by su.
+    pub(crate) fn session(&self, who: (&str, u32), commands: &str) -> Command {
+        let mut command = self.command("su");
+        command.args(["-", who.0, "-c", commands]);
+        command
+    }
+
+    /// The same from begin to end, whatever comes of it.
+    pub(crate) fn log_in(&self, who: (&str, u32), commands: &str) -> Said {
+        Said::new(&self.session(who, commands).output().unwrap())
+    }
+
+    /// A session that lasts until it is told to end.
+    pub(crate) fn stay(&self, who: (&str, u32)) -> Session<'_> {
+        let mut child = self
+            .session(who, "echo in; read _ || true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 3];
+        let out = child.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(out, &mut said)
+            .unwrap_or_else(|_| panic!("nobody is let in\n{}", self.logs()));
+        Session { lab: self, child }
+    }
+
+    /// The processes there whose command line holds all `words`.
+    pub(crate) fn processes(&self, words: &[&str]) -> Vec<String> {
+        let list = self.run(&["ps", "-e", "-o", "pid=,stat=,user=,args="]);
+        let lines = list.lines().filter(|line| {
+            let mut fields = line.split_whitespace();
+            let dead = fields.nth(1).is_some_and(|stat| stat.starts_with('Z'));
+            !dead && words.iter().all(|word| line.contains(word))
+        });
+        lines.map(str::to_owned).collect()
+    }
+
+    /// The numbers of those processes.
+    pub(crate) fn pids(&self, words: &[&str]) -> Vec<String> {
+        let pid = |line: String| line.split_whitespace().next().unwrap().to_owned();
+        self.processes(words).into_iter().map(pid).collect()
+    }
+
+    /// What is mounted as an account's home: the number of homes.
+    pub(crate) fn mounts(&self, (name, _): (&str, u32)) -> usize {
+        let table = self.run(&["cat", "/proc/1/mountinfo"]);
+        let at = format!(" /home/{name} ");
+        let is_home = |line: &&str| line.contains(&at) && line.contains("fuse.roamhome");
+        table.lines().filter(is_home).count()
+    }
+
+    /// Nobody is logged in, nothing is mounted, and nobody works for it.
+    pub(crate) fn wait_until_quiet(&self, who: (&str, u32)) {
+        let start = std::time::Instant::now();
+        while self.mounts(who) > 0 {
+            let late = start.elapsed() > std::time::Duration::from_secs(60);
+            assert!(!late, "never unmounted\n{}", self.logs());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        eventually("daemon and keeper have ended", || {
+            self.processes(&["/proc/self/exe"]).is_empty()
+        });
+    }
+
+    /// What keepers and daemons logged.
+    pub(crate) fn logs(&self) -> String {
+        let mut text = self
+            .try_run(&["sh", "-c", "tail -n 30 /run/roamhome/keepers/*.log"])
+            .stdout;
+        for (name, _) in [ANN, BOB] {
+            let log = self.path(format!("var/lib/roamhome/{name}/daemon.log"));
+            let log = fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            text += &lines[lines.len().saturating_sub(30)..].join("\n");
+        }
+        text
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.lose_power();
+    }
+}
+
+/// Somebody who is logged in; logged out when dropped.
+pub(crate) struct Session<'a> {
+    lab: &'a Lab,
+    child: Child,
+}
+
+impl Session<'_> {
+    /// Logs out, and waits for what comes of it.
+    pub(crate) fn log_out(mut self) -> Said {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().unwrap();
+        let mut stdout = String::new();
+        let out = self.child.stdout.as_mut().unwrap();
+        std::io::Read::read_to_string(out, &mut stdout).unwrap();
+        Said {
+            status: status.code().unwrap_or(-1),
+            stdout,
+            stderr: String::new(),
+        }
+    }
+
+    /// What held the session dies at once, as a display manager that crashes.
+    pub(crate) fn kill9(self) {
+        for pid in self.lab.pids(&["su - "]) {
+            self.lab.try_run(&["kill", "-9", &pid]);
+        }
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        drop(self.child.wait());
+    }
+}
