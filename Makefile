@@ -2,7 +2,9 @@
 
 TOOLS := target/tools
 
-.PHONY: build demo check test soak bench fmt install-deps
+PREFIX ?= /usr
+
+.PHONY: build demo check test soak bench fmt install install-deps
 
 build:
 	cargo build --release
@@ -28,6 +30,11 @@ soak:
 
 bench: build install-deps
 	bench/run
+
+# The program and what a login needs, for packages with DESTDIR. Changes no configuration that is there.
+install:
+	install -D -m 755 target/release/roamhome "$(DESTDIR)$(PREFIX)/bin/roamhome"
+	pam/install "$(DESTDIR)" "$(PREFIX)"
 
 fmt:
 	cargo fmt

@@ -32,6 +32,7 @@ mod kept;
 mod link;
 mod login;
 mod mount;
+mod mount_for;
 mod options;
 mod output;
 mod passes;
@@ -190,10 +191,7 @@ enum Command {
     Logout,
     /// Keep the home of an account mounted while somebody needs it
     #[command(hide = true)]
-    Keep {
-        /// The account's name or number
-        account: String,
-    },
+    Keep(keep::KeepArgs),
     /// Send what was left when this machine was last used, for all accounts; for its start
     #[command(hide = true)]
     Resume,
@@ -293,7 +291,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Config { config } => settings::run(config.as_deref()),
         Command::Login => login::login(),
         Command::Logout => login::logout(),
-        Command::Keep { account } => keep::run(&account),
+        Command::Keep(args) => keep::run(&args),
         Command::Resume => login::resume(),
         Command::ServeDirectory { known, directory } => daemon::serve_directory(&directory, known),
         Command::Demo { keep } => demo::run(keep),

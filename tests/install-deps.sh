@@ -19,6 +19,13 @@ needs=(
     losetup:mount
     unshare:util-linux
     mkfs.ext4:e2fsprogs
+    openssl:openssl
+    su:util-linux
+    setpriv:util-linux
+    pamtester:pamtester
+    automount:autofs
+    pam-auth-update:libpam-runtime
+    systemd-analyze:systemd
     mkfs.xfs:xfsprogs
     xfs_io:xfsprogs
     mkfs.btrfs:btrfs-progs

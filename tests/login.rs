@@ -10,6 +10,8 @@ use crate::support::machine::{Said, eventually};
 use crate::support::passwords::PasswordServer;
 use crate::support::proxy::Proxy;
 
+mod install;
+mod mounts;
 mod sshd;
 
 /// A server that knows passwords alone, the network before it, and computers that use it.

@@ -105,6 +105,16 @@ pub(super) fn start(args: &[OsString], secrets: &Secrets, state_dir: &Path) -> R
         let message = format!("{}: {error}", state_dir.join(LOG).display());
         Failure::new(Code::StateDir, message)
     })?;
+    start_logging(args, secrets, state_dir, log.into())
+}
+
+/// The same; the child's standard error goes to `log`.
+pub(super) fn start_logging(
+    args: &[OsString],
+    secrets: &Secrets,
+    state_dir: &Path,
+    log: Stdio,
+) -> Result<(), Failure> {
     let terminal = Terminal::new();
     let program = std::env::current_exe().map_err(|error| cannot_start(&error))?;
     // Right behind the name of the command: what follows may hold a `--`.
@@ -128,7 +138,8 @@ pub(super) fn start(args: &[OsString], secrets: &Secrets, state_dir: &Path) -> R
     wait(&mut child, terminal.as_ref(), state_dir)
 }
 
-/// Starts the daemon by `command` for another user, whose home `place` says; returns when it serves.
+/// Starts the daemon by `command`, which says [`CHILD_FLAG`] and [`BROKER_FLAG`], for another user, whose home `place`
+/// says; returns when it serves.
 pub(super) fn start_for(
     mut command: Command,
     place: Place,
@@ -137,11 +148,7 @@ pub(super) fn start_for(
 ) -> Result<Child, Failure> {
     let failed = |error: io::Error| cannot_start(&error);
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-    command
-        .arg(format!("--{CHILD_FLAG}"))
-        .arg(format!("--{BROKER_FLAG}"))
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::piped());
+    command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     // It holds the other end of the daemon's socket, by which the keeper would miss that the daemon is gone.
     drop(command);
@@ -221,11 +228,10 @@ fn open_log(state_dir: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// In the child: leaves the terminal's session, and reads what the parent handed over: secrets, and whether it can ask
+/// In the child: reads what the parent handed over: secrets, and whether it can ask
 /// somebody.
 pub(super) fn become_child() -> Result<(Secrets, Asker), Failure> {
     let failed = |error: io::Error| cannot_start(&error);
-    rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
     let mut input = io::stdin().lock();
     let secrets = Secrets {
         password: read_secret(&mut input).map_err(failed)?,
@@ -250,13 +256,16 @@ pub(super) fn become_brokered(state_dir: &Path) -> Result<Broker, Failure> {
     Ok(Broker::new(stream.into()))
 }
 
-/// In the child: tells the parent how it went, and lets go of it.
+/// In the child: tells the parent how it went, and lets go of it and of the terminal's session. Not before: autofs lets
+/// only processes of automount's own group pass to where it is about to have something mounted.
 pub(super) fn report(outcome: Result<(), Failure>) {
     let report = match outcome {
         Ok(()) => Report::Ready,
         Err(failure) => Report::Failed(failure),
     };
     REPORTED.store(true, Ordering::Release);
+    // It is the leader of a session only if somebody made it one.
+    let _leads_already = rustix::process::setsid();
     // A parent that is gone does not want to know; the mount serves all the same.
     drop(say(&report));
     if let Ok(null) = fs::OpenOptions::new()

@@ -23,7 +23,28 @@ pub(super) fn ask(mountpoint: Option<&Path>, request: Request) -> Result<Reply, 
 
 /// The socket of the daemon that `mountpoint` means.
 pub(super) fn socket_of(mountpoint: Option<&Path>) -> Result<PathBuf, Failure> {
-    socket(&settings::env()?.runtime_dirs(), mountpoint)
+    socket(&socket_dirs()?, mountpoint)
+}
+
+/// Where sockets may be: for root, which may ask every daemon, also those of mounts that root made for others.
+pub(super) fn socket_dirs() -> Result<Vec<PathBuf>, Failure> {
+    let env = settings::env()?;
+    let mut dirs = env.runtime_dirs();
+    if env.uid == 0 {
+        let others = std::fs::read_dir("/run/roamhome").into_iter().flatten();
+        let others = others.flatten().filter(|dir| {
+            let name = dir.file_name();
+            name.to_str()
+                .is_some_and(|name| name.parse::<u32>().is_ok())
+        });
+        let others: Vec<_> = others.map(|dir| dir.path()).collect();
+        dirs.extend(
+            others
+                .into_iter()
+                .filter(|dir| *dir != env.system_runtime_dir()),
+        );
+    }
+    Ok(dirs)
 }
 
 /// An answer that does not belong to the question.

@@ -2,13 +2,16 @@
 //! step of a login does.
 
 use std::{
+    ffi::OsString,
     io,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use super::{background, dead, preflight, process::Process};
+use clap::Args;
+
+use super::{background, dead, output, preflight, process::Process};
 use crate::{
     config::{Config, Env, FirstLogin, Layers, OnLogout, Target, Way, control_socket_name},
     control::{Code, Failure, Secret, client},
@@ -18,7 +21,7 @@ use crate::{
 };
 
 /// Where replicas are.
-const STATE_ROOT: &str = "/var/lib/roamhome";
+pub(super) const STATE_ROOT: &str = "/var/lib/roamhome";
 
 /// What a login waits for beyond the server's own patience.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -84,20 +87,35 @@ impl Roaming {
     }
 }
 
-/// Keeps the home of `name` until nobody needs it.
-pub(super) fn run(name: &str) -> Result<(), Failure> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(
-            Code::Usage,
-            "only root keeps homes for others",
-        ));
-    }
+/// What can be said to `keep`.
+#[derive(Debug, Args)]
+pub(super) struct KeepArgs {
+    /// The account's name or number
+    account: String,
+    /// Only tell by the exit status whether a home follows the account
+    #[arg(long)]
+    check: bool,
+    /// Only print where that home is
+    #[arg(long)]
+    server: bool,
+}
+
+/// Keeps the home of an account until nobody needs it.
+pub(super) fn run(args: &KeepArgs) -> Result<(), Failure> {
+    let name = &args.account;
     let Some(roaming) = Roaming::find(name)? else {
         let message = format!("{name}: no home follows this account");
         return Err(Failure::new(Code::Usage, message).remedy(
             "set `server` in /etc/roamhome/config.toml; accounts below login_min_uid have none",
         ));
     };
+    if args.server {
+        return output::emit(&format!("{}\n", roaming.server));
+    }
+    if args.check {
+        return Ok(());
+    }
+    check_root("keeps homes for others")?;
     logging::init(&roaming.config.log);
     keep_secrets();
     // Not of the session that came first. It may be the leader of one already.
@@ -111,12 +129,26 @@ pub(super) fn run(name: &str) -> Result<(), Failure> {
         logout_timeout: config.logout_timeout,
         purge: config.on_logout == OnLogout::Purge,
         local_without_home: config.first_login == FirstLogin::Local,
+        alive: Box::new(|| {
+            drop(sd_notify::notify(
+                false,
+                &[sd_notify::NotifyState::Watchdog],
+            ))
+        }),
         daemon: Box::new(UserDaemon::new(&roaming, places)),
     };
     login::keep(job, || {
         // Without systemd there is nobody to tell.
-        drop(sd_notify::notify(true, &[sd_notify::NotifyState::Ready]));
+        drop(sd_notify::notify(false, &[sd_notify::NotifyState::Ready]));
     })
+}
+
+/// Only root can run what mounts for others.
+pub(super) fn check_root(what: &str) -> Result<(), Failure> {
+    match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(Failure::new(Code::Usage, format!("only root {what}"))),
+    }
 }
 
 /// What this process holds does not reach a swap disk or a core file, as far as the system lets it be.
@@ -135,20 +167,27 @@ fn keep_secrets() {
 }
 
 /// The daemon of an account, which runs as the account.
-struct UserDaemon {
-    account: Account,
-    places: Places,
-    target: Target,
-    server: String,
+pub(super) struct UserDaemon {
+    pub(super) account: Account,
+    pub(super) places: Places,
+    pub(super) target: Target,
+    /// What is said to `mount`.
+    pub(super) args: Vec<OsString>,
 }
 
 impl UserDaemon {
     fn new(roaming: &Roaming, places: Places) -> Self {
+        let args = [
+            "--state".as_ref(),
+            places.state_dir.as_os_str(),
+            roaming.server.as_ref(),
+            places.mountpoint.as_os_str(),
+        ];
         Self {
+            args: args.map(OsString::from).to_vec(),
             account: roaming.account.clone(),
             places,
             target: roaming.target.clone(),
-            server: roaming.server.clone(),
         }
     }
 
@@ -175,11 +214,10 @@ impl UserDaemon {
             .uid(self.account.uid)
             .gid(self.account.gid)
             .arg("mount")
-            .arg("--state")
-            .arg(&self.places.state_dir)
-            .args(["-o", "allow_other"])
-            .arg(&self.server)
-            .arg(&self.places.mountpoint);
+            // Right behind the command: what follows may hold a `--`.
+            .arg(format!("--{}", background::CHILD_FLAG))
+            .arg(format!("--{}", background::BROKER_FLAG))
+            .args(&self.args);
         command
     }
 }

@@ -10,15 +10,15 @@ use std::{
 use clap::Args;
 
 use super::{
-    background, dead, preflight,
+    background, dead, mount_for, preflight,
     process::{self, Process},
     reach::{ReachArgs, Terminal, ask_secrets},
     settings,
 };
 use crate::{
-    config::{Way, control_socket_name},
+    config::{Env, Way, control_socket_name},
     control::{Code, Failure},
-    daemon::{self, MountRequest},
+    daemon::{self, Access, MountRequest},
     logging,
 };
 
@@ -32,13 +32,16 @@ The replica is kept in --state DIR, by default in a directory of its own for eac
 $XDG_STATE_HOME/roamhome (for root: /var/lib/roamhome). It holds what is not on the server yet, so
 it must not be deleted before `roamhome umount` says that nothing is left.
 
+For root, -o setuid=ACCOUNT mounts for an account, as from fstab: the daemon runs as the account,
+and the replica is in /var/lib/roamhome/ACCOUNT.
+
 A home that was mounted here before comes up without the network. The exit status tells why a mount
 failed: see `roamhome --help`.")]
 pub(super) struct MountArgs {
     #[command(flatten)]
-    reach: ReachArgs,
+    pub(super) reach: ReachArgs,
     /// An empty directory
-    mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
     /// Stay in the foreground and log to standard error
     #[arg(long)]
     foreground: bool,
@@ -47,7 +50,7 @@ pub(super) struct MountArgs {
     state: Option<PathBuf>,
     /// This process is the daemon of a `mount` that waits for its report
     #[arg(long = background::CHILD_FLAG, hide = true)]
-    as_daemon: bool,
+    pub(super) as_daemon: bool,
     /// Its standard input leads to who mounts for it
     #[arg(long = background::BROKER_FLAG, hide = true, requires = "as_daemon")]
     by_broker: bool,
@@ -55,6 +58,11 @@ pub(super) struct MountArgs {
 
 /// Mounts; `args` is the whole command line.
 pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
+    if let Some(account) = mount.reach.options()?.setuid
+        && !mount.by_broker
+    {
+        return mount_for::run(&mount, &account, args);
+    }
     if mount.as_daemon {
         let outcome = prepare(&mount).and_then(|mut request| {
             let (secrets, asker) = background::become_child()?;
@@ -78,7 +86,11 @@ pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
             let at = request.mountpoint.display().to_string();
             let mut request = request.clone();
             request.access.asker = Terminal::asker();
-            serve(request, move || tracing::info!("mounted at {at}"))
+            serve(request, move || {
+                tracing::info!("mounted at {at}");
+                // Without systemd there is nobody to tell.
+                drop(sd_notify::notify(false, &[sd_notify::NotifyState::Ready]));
+            })
         } else {
             background::start(args, &request.access.secrets, &request.state_dir)
         }
@@ -109,12 +121,19 @@ fn serve(request: MountRequest, ready: impl FnOnce() + Send + 'static) -> Result
     daemon::run(request, Box::new(ready))
 }
 
+impl MountArgs {
+    /// What was said here and in the files, for the user of `env`.
+    pub(super) fn access(&self, env: &Env) -> Result<Access, Failure> {
+        let state = [("state_dir", "--state", self.state.as_deref())];
+        self.reach.access(env, &self.reach.options()?, &state)
+    }
+}
+
 /// All that can be said and checked without the server.
 fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
     let env = settings::env()?;
     let options = mount.reach.options()?;
-    let state = [("state_dir", "--state", mount.state.as_deref())];
-    let access = mount.reach.access(&env, &options, &state)?;
+    let access = mount.access(&env)?;
 
     if !mount.by_broker {
         preflight::check_fuse(Path::new("/dev/fuse"))?;
@@ -151,7 +170,8 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
         mountpoint,
         state_dir,
         control_sockets: dirs.iter().map(|dir| dir.join(&name)).collect(),
-        allow_other: options.allow_other,
+        // A broker mounts for all to look in, as far as modes let them.
+        allow_other: options.allow_other || mount.by_broker,
         read_only: options.read_only,
         broker: None,
     })

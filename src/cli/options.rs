@@ -14,6 +14,8 @@ pub(super) struct MountOptions {
     pub(super) allow_other: bool,
     /// `ro`.
     pub(super) read_only: bool,
+    /// `setuid=`, as of mount.fuse(8).
+    pub(super) setuid: Option<String>,
     /// `nonempty`.
     pub(super) nonempty: bool,
     /// All others, as key and value; the keys may still be unknown.
@@ -80,6 +82,7 @@ pub(super) fn parse(lists: &[String]) -> Result<MountOptions, String> {
                     let port = port.parse().map_err(|_| format!("{option}: not a port"))?;
                     options.port = Some(port);
                 }
+                Some(("setuid", account)) => options.setuid = Some(account.to_owned()),
                 Some(("config", path)) => options.config = Some(path.to_owned()),
                 Some((key, value)) => options.settings.push((long_key(key), value.to_owned())),
                 None => return Err(format!("{option}: there is no such mount option")),
@@ -123,11 +126,12 @@ mod tests {
     #[test]
     fn what_is_meant_for_roamhome_is_understood() {
         let options = parsed(
-            "port=2222,identity=/k,state=/s,allow_other,ro,config=/c,host-key-policy=accept-new",
+            "port=2222,identity=/k,state=/s,allow_other,ro,setuid=ann,config=/c,host-key-policy=accept-new",
         )
         .unwrap();
         assert_eq!(options.port, Some(2222));
         assert_eq!(options.config.as_deref(), Some("/c"));
+        assert_eq!(options.setuid.as_deref(), Some("ann"));
         assert!(options.allow_other && options.read_only && !options.nonempty);
         let settings: Vec<_> = options
             .settings

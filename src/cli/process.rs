@@ -11,7 +11,6 @@ use rustix::{
 use super::{
     find,
     preflight::{FS_TYPE, Mount, read_mounts},
-    settings,
 };
 use crate::{
     control::{Failure, client},
@@ -35,7 +34,7 @@ pub(super) fn await_holder(state_dir: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     let process = Process::of(holder);
-    let (dirs, mounts) = (settings::env()?.runtime_dirs(), read_mounts()?);
+    let (dirs, mounts) = (find::socket_dirs()?, read_mounts()?);
     let sockets = find::all(&dirs).into_iter();
     let serves = sockets
         .filter_map(|socket| client::ping(&socket))

@@ -47,6 +47,8 @@ pub struct Job {
     pub purge: bool,
     /// Whether people work without their home while it was never here and cannot be had.
     pub local_without_home: bool,
+    /// Called now and then: the keeper is not stuck.
+    pub alive: Box<dyn Fn() + Send + Sync>,
     /// The user's daemon.
     pub daemon: Box<dyn Daemon>,
 }
@@ -205,6 +207,7 @@ impl Keeper {
 
     fn run(&mut self, inbox: &mpsc::Receiver<Event>) {
         while !self.acted_last() {
+            (self.job.alive)();
             match inbox.recv_timeout(self.wait_at_most()) {
                 Ok(event) => self.hear(event),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -1,5 +1,5 @@
-//! Computers with accounts: each has mounts, processes, `/etc`, `/home`, `/run` and `/var/lib` of its own, and the real PAM.
-//! When one is dropped or loses its power, all that ran on it is gone.
+//! Computers with accounts, on which roamhome is installed: each has mounts, processes, `/etc`, `/home`, `/run`, `/usr` and
+//! `/var/lib` of its own, and the real PAM. When one is dropped or loses its power, all that ran on it is gone.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,29 +10,30 @@ use tempfile::TempDir;
 
 use super::machine::{Said, eventually, needs_root};
 
-/// The program.
-pub(crate) const ROAMHOME: &str = env!("CARGO_BIN_EXE_roamhome");
+/// The program there.
+pub(crate) const ROAMHOME: &str = "/usr/bin/roamhome";
 
-/// What happens when it is switched on. The first process stays, and buries those that nobody waits for.
+/// What happens when it is switched on: roamhome is installed as on any Debian. The first process stays, and buries those
+/// that nobody waits for.
 const START: &str = r#"
 set -e
-cd "$1"
+lab=$1 program=$2 source=$3
 mount --make-rprivate /
-for dir in etc home var/lib; do mount --bind "$dir" "/$dir"; done
+for dir in etc home var/lib; do mount --bind "$lab/$dir" "/$dir"; done
+mount --bind "$lab/debconf" /var/cache/debconf
+mount -t overlay usr -o "lowerdir=/usr,upperdir=$lab/usr,workdir=$lab/work" /usr
+touch /usr/bin/roamhome
+mount --bind "$program" /usr/bin/roamhome
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/sshd
-touch started
+"$source/pam/install" "" /usr
+DEBIAN_FRONTEND=noninteractive pam-auth-update --package --enable roamhome
+touch "$lab/started"
 while :; do sleep 1000 & wait; done
 "#;
 
-/// As it stands in `pam/README.md`, with the program where it is here.
-const PAM: &str = "\
-auth      requisite  pam_unix.so\n\
-auth      optional   pam_exec.so expose_authtok quiet ROAMHOME login\n\
-account   required   pam_unix.so\n\
-session   required   pam_unix.so\n\
-session   required   pam_exec.so type=open_session stdout quiet ROAMHOME login\n\
-session   optional   pam_exec.so type=close_session stdout quiet ROAMHOME logout\n";
+/// A service that asks for a password, as login and sshd do.
+const DOOR: &str = "@include common-auth\n@include common-account\n@include common-session\n";
 
 /// Who has accounts everywhere, and their number.
 pub(crate) const ANN: (&str, u32) = ("ann", 54_001);
@@ -54,25 +55,26 @@ impl Lab {
         let dir = tempfile::Builder::new().prefix("rhlab").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut lab = Self { dir, first: None };
-        for name in ["home", "var/lib"] {
+        for name in ["home", "var/lib", "usr", "work"] {
             fs::create_dir_all(lab.path(name)).unwrap();
         }
-        let copied = Command::new("cp")
-            .args(["-a", "/etc"])
-            .arg(lab.path(""))
-            .status();
-        assert!(copied.unwrap().success());
+        for (from, to) in [
+            ("/etc", "etc"),
+            ("/var/cache/debconf", "debconf"),
+            ("/var/lib/pam", "var/lib/pam"),
+        ] {
+            let copied = Command::new("cp")
+                .args(["-a", from])
+                .arg(lab.path(to))
+                .status();
+            assert!(copied.unwrap().success());
+        }
         fs::create_dir_all(lab.path("etc/roamhome/users")).unwrap();
         lab.configure(config);
         for (name, uid) in [ANN, BOB] {
             lab.add_account(name, uid);
         }
-        let pam = PAM.replace("ROAMHOME", ROAMHOME);
-        fs::write(lab.path("etc/pam.d/door"), &pam).unwrap();
-        for su in ["su", "su-l"] {
-            let pam = format!("auth sufficient pam_rootok.so\n{pam}");
-            fs::write(lab.path("etc/pam.d").join(su), pam).unwrap();
-        }
+        fs::write(lab.path("etc/pam.d/door"), DOOR).unwrap();
         lab.switch_on();
         lab
     }
@@ -120,6 +122,8 @@ impl Lab {
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["bash", "-c", START, "lab"])
             .arg(self.dir.path())
+            .arg(env!("CARGO_BIN_EXE_roamhome"))
+            .arg(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
             .spawn()
             .unwrap();

@@ -1,6 +1,6 @@
 //! A real sshd on loopback, for one test: own keys, a free port, nothing of the machine's configuration.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -63,9 +63,24 @@ impl Sshd {
     }
 
     fn run(keys: &Path, dir: &Path, (user, host_line): (&str, &str), more: &str) -> Self {
-        let port = free_port();
+        // A port that is free may be another's in the next moment.
+        let (port, child) = (0..10)
+            .find_map(|_| Self::try_run(keys, dir, more))
+            .expect("sshd finds a port");
         let known_hosts = dir.join("known_hosts");
         fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host_line}\n")).unwrap();
+        Self {
+            port,
+            identity: keys.join("identity"),
+            known_hosts,
+            user: user.to_owned(),
+            child,
+        }
+    }
+
+    /// None if somebody else took the port.
+    fn try_run(keys: &Path, dir: &Path, more: &str) -> Option<(u16, Child)> {
+        let port = free_port();
         let config = dir.join("sshd_config");
         let text = format!(
             "{more}ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
@@ -75,27 +90,21 @@ impl Sshd {
             keys.join("authorized_keys").display()
         );
         fs::write(&config, text).unwrap();
-        let child = Command::new("/usr/sbin/sshd")
+        let log = dir.join("sshd.log");
+        let mut child = Command::new("/usr/sbin/sshd")
             .args(["-D", "-e", "-f"])
             .arg(&config)
-            .stderr(Stdio::from(fs::File::create(dir.join("sshd.log")).unwrap()))
+            .stderr(Stdio::from(fs::File::create(&log).unwrap()))
             .spawn()
             .unwrap();
-        let sshd = Self {
-            port,
-            identity: keys.join("identity"),
-            known_hosts,
-            user: user.to_owned(),
-            child,
-        };
-        sshd.wait_until_it_listens();
-        sshd
-    }
-
-    fn wait_until_it_listens(&self) {
-        for _ in 0..500 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
-                return;
+        for _ in 0..1_000 {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if said.contains("Server listening") {
+                return Some((port, child));
+            }
+            if child.try_wait().unwrap().is_some() {
+                assert!(said.contains("in use"), "sshd: {said}");
+                return None;
             }
             thread::sleep(Duration::from_millis(10));
         }
