@@ -254,7 +254,25 @@ fn a_killed_daemon_comes_back_and_so_does_a_killed_keeper() {
     as_user(&lab, "echo two > /home/ann/two");
     session.log_out();
     lab.wait_until_quiet(ANN);
-    for name in ["one", "two"] {
+
+    // Both at once, as by the kernel's OOM killer: the next login finds a dead mount.
+    let session = lab.stay(ANN);
+    as_user(&lab, "echo three > /home/ann/three");
+    let all = lab.pids(&["/proc/self/exe"]);
+    lab.run(
+        &[
+            &["kill", "-9"],
+            &all.iter().map(String::as_str).collect::<Vec<_>>()[..],
+        ]
+        .concat(),
+    );
+    eventually("the mount is dead", || {
+        lab.try_run(&["ls", "/home/ann"]).status != 0
+    });
+    lab.log_in(ANN, "cat three").assert(0, &["three"]);
+    session.log_out();
+    lab.wait_until_quiet(ANN);
+    for name in ["one", "two", "three"] {
         let sent = fs::read_to_string(lab.path("home/server/ann").join(name));
         assert_eq!(sent.unwrap(), format!("{name}\n"));
     }

@@ -74,17 +74,23 @@ impl Roaming {
 
     /// Its directories, made.
     pub(super) fn prepare(&self) -> Result<Places, Failure> {
-        let places = Places::prepare(&self.account, &self.state_dir)?;
-        if let Way::Local(home) = &self.way {
-            preflight::check_apart(Path::new(home), &places.mountpoint, &places.state_dir)?;
-        }
-        Ok(places)
+        prepare(&self.account, &self.state_dir, &self.way)
     }
 
     /// Whether the home was here before.
     pub(super) fn is_known(&self) -> bool {
         daemon::is_known(&self.state_dir)
     }
+}
+
+/// The directories of an account's home, made. A mount there whose daemon is gone is taken away.
+pub(super) fn prepare(account: &Account, state_dir: &Path, way: &Way) -> Result<Places, Failure> {
+    dead::clear(&account.home)?;
+    let places = Places::prepare(account, state_dir)?;
+    if let Way::Local(home) = way {
+        preflight::check_apart(Path::new(home), &places.mountpoint, &places.state_dir)?;
+    }
+    Ok(places)
 }
 
 /// What can be said to `keep`.

@@ -143,8 +143,6 @@ impl Step {
     }
 
     fn open_for(&self, holder: Holder) -> Result<(), Failure> {
-        // The keeper does so, too, but nobody hears it.
-        self.roaming.prepare()?;
         let kind = self.kind();
         let config = &self.roaming.config;
         let patience = config.login_timeout.max(config.fetch_timeout) + MARGIN * 2;
@@ -185,6 +183,8 @@ impl Step {
     fn ask(&self, question: &Ask, patience: Duration) -> Result<Answer, Failure> {
         let mut asked = ask(self.uid(), question, patience, &mut show());
         if matches!(asked, Asked::Nobody) {
+            // The keeper does so, too, but nobody hears what it says.
+            self.roaming.prepare()?;
             start_keeper(self.uid())?;
             let until = Instant::now() + START_MAX;
             while matches!(asked, Asked::Nobody) && Instant::now() < until {

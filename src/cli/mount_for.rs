@@ -5,12 +5,11 @@ use std::{ffi::OsString, path::Path, process::Stdio};
 
 use super::{
     background,
-    keep::{STATE_ROOT, UserDaemon, check_root},
+    keep::{STATE_ROOT, UserDaemon, check_root, prepare},
     mount::MountArgs,
-    preflight,
 };
 use crate::{
-    config::{Env, Way},
+    config::Env,
     control::{Code, Failure},
     daemon::{Access, Secrets},
     login::{Account, Daemon, Places, Started},
@@ -58,10 +57,7 @@ fn daemon_of(mount: &MountArgs, name: &str, args: &[OsString]) -> Result<UserDae
             .map_err(|error| unknown(&error.to_string()))?,
         ..account.clone()
     };
-    let places = Places::prepare(&at, &state_dir)?;
-    if let Way::Local(home) = &way {
-        preflight::check_apart(Path::new(home), &places.mountpoint, &places.state_dir)?;
-    }
+    let places = prepare(&at, &state_dir, &way)?;
     Ok(UserDaemon {
         args: args_for(args, &places),
         account,
