@@ -258,14 +258,10 @@ fn a_killed_daemon_comes_back_and_so_does_a_killed_keeper() {
     // Both at once, as by the kernel's OOM killer: the next login finds a dead mount.
     let session = lab.stay(ANN);
     as_user(&lab, "echo three > /home/ann/three");
-    let all = lab.pids(&["/proc/self/exe"]);
-    lab.run(
-        &[
-            &["kill", "-9"],
-            &all.iter().map(String::as_str).collect::<Vec<_>>()[..],
-        ]
-        .concat(),
-    );
+    for pid in lab.pids(&["/proc/self/exe"]) {
+        // The server's processes end with the daemon.
+        lab.try_run(&["kill", "-9", &pid]);
+    }
     eventually("the mount is dead", || {
         lab.try_run(&["ls", "/home/ann"]).status != 0
     });
@@ -276,6 +272,32 @@ fn a_killed_daemon_comes_back_and_so_does_a_killed_keeper() {
         let sent = fs::read_to_string(lab.path("home/server/ann").join(name));
         assert_eq!(sent.unwrap(), format!("{name}\n"));
     }
+}
+
+#[test]
+fn a_purged_machine_holds_no_content_that_the_server_has() {
+    let lab = local_lab("on_logout = \"purge\"\n");
+    fs::write(lab.path("home/server/ann/letter"), "dear").unwrap();
+    let content = || {
+        let dirs = ["content", "unsent"].map(|dir| lab.path("var/lib/roamhome/ann").join(dir));
+        let found = Command::new("find")
+            .args(dirs)
+            .args(["-type", "f", "-size", "+0"])
+            .output();
+        String::from_utf8(found.unwrap().stdout).unwrap()
+    };
+    let said = lab.log_in(ANN, "cat letter; echo mine > mine");
+    said.assert(0, &["dear"]);
+    lab.wait_until_quiet(ANN);
+    assert_eq!(content(), "");
+    // It comes back, and stays where the server is away.
+    fs::remove_file(lab.path("home/server/ann/letter")).unwrap();
+    let session = lab.stay(ANN);
+    as_user(&lab, "cat /home/ann/mine");
+    fs::rename(lab.path("home/server"), lab.path("home/away")).unwrap();
+    session.log_out();
+    lab.wait_until_quiet(ANN);
+    assert!(content().contains("content/"), "{}", content());
 }
 
 #[test]

@@ -23,6 +23,8 @@ use crate::{
 
 /// How long the keeper may take to listen.
 const START_MAX: Duration = Duration::from_secs(5);
+/// Between two words of how far the sending is.
+const PROGRESS: Duration = Duration::from_secs(5);
 /// How long it may take to answer beyond what it waits for itself.
 const MARGIN: Duration = Duration::from_secs(5);
 /// More than any password has.
@@ -148,7 +150,7 @@ impl Step {
         let patience = config.login_timeout.max(config.fetch_timeout) + MARGIN * 2;
         match self.ask(&Ask::Open { holder, kind }, patience)? {
             Answer::Failed { failure, .. } => Err(failure),
-            Answer::Done { note: Some(note) } | Answer::Left { note } => {
+            Answer::Done { note: Some(note) } => {
                 output::tell(&note);
                 Ok(())
             }
@@ -164,7 +166,7 @@ impl Step {
             return Ok(());
         }
         match self.ask(&Ask::Close { holder, kind }, patience)? {
-            Answer::Left { note } => Err(Failure::new(Code::Unsent, note)),
+            Answer::Left { files, bytes } => Err(unsent(files, bytes)),
             Answer::Done { note: Some(note) } => {
                 output::tell(&note);
                 Ok(())
@@ -201,6 +203,19 @@ impl Step {
     }
 }
 
+/// What the last logout leaves. Without a number, time was up before it was known.
+fn unsent(files: u64, bytes: u64) -> Failure {
+    let what = match files {
+        0 => "not everything is on the server yet".to_owned(),
+        _ => format!(
+            "not on the server yet: {} ({})",
+            output::count(files, "file"),
+            output::size(bytes)
+        ),
+    };
+    Failure::new(Code::Unsent, what).remedy("this machine goes on sending")
+}
+
 fn silent(error: &io::Error) -> Failure {
     Failure::new(
         Code::General,
@@ -208,9 +223,19 @@ fn silent(error: &io::Error) -> Failure {
     )
 }
 
+/// How far it is, now and then: pam_exec shows whole lines.
 fn show() -> impl FnMut(&Progress) {
-    let mut line = output::ProgressLine::new();
-    move |progress| line.show(progress)
+    let mut next = Instant::now() + PROGRESS;
+    move |progress| {
+        if progress.left_files > 0 && next <= Instant::now() {
+            next = Instant::now() + PROGRESS;
+            let (files, size) = (
+                output::count(progress.left_files, "file"),
+                output::size(progress.left_bytes),
+            );
+            output::tell(&format!("{files} ({size}) still to be sent"));
+        }
+    }
 }
 
 fn log_path(uid: u32) -> String {

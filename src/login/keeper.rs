@@ -131,6 +131,8 @@ struct Keeper {
     starts: u64,
     /// The home may be gone in a moment.
     unmounting: bool,
+    /// Content was let go since somebody had a session.
+    purged: bool,
     /// The daemon is being told a password, by which it may get in.
     handing: bool,
     /// Not before this time is the next thing done.
@@ -182,6 +184,7 @@ impl Keeper {
             sending,
             starts: 0,
             unmounting: false,
+            purged: false,
             handing: false,
             not_before: Some(Instant::now() + HEARING),
             given_up: false,
@@ -242,7 +245,9 @@ impl Keeper {
             }
             Next::Unmount => {
                 self.unmounting = true;
-                self.work(work::unmount);
+                // Once: whoever still uses the home has it fetched again.
+                let purge = self.job.purge && !std::mem::replace(&mut self.purged, true);
+                self.work(move |job, events| work::unmount(job, purge, events));
             }
             Next::UnmountLazily => {
                 work::end_lazily(&self.job, END_MAX);
@@ -311,9 +316,7 @@ impl Keeper {
             });
         }
         if self.closing.iter().any(|waiting| waiting.until <= now) {
-            self.tell_closing(&Answer::Left {
-                note: "not everything is on the server yet; this machine goes on sending".into(),
-            });
+            self.tell_closing(&Answer::Left { files: 0, bytes: 0 });
         }
     }
 }

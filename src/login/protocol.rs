@@ -48,8 +48,10 @@ pub enum Answer {
     },
     /// All sessions have ended, and something is not on the server yet.
     Left {
-        /// For people.
-        note: String,
+        /// How many files, directories and links; 0 if it is not known.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
     },
     /// The home is not there.
     Failed {

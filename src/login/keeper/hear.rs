@@ -80,6 +80,7 @@ impl Keeper {
     /// Somebody may have written since all was sent.
     fn leases_changed(&mut self) {
         records::set_leases(self.job.uid, &self.leases);
+        self.purged = false;
         if self.sending != Sending::Running {
             self.sending = Sending::Due;
         }
@@ -167,12 +168,10 @@ impl Keeper {
                     note: Some("all is on the server".into()),
                 });
             }
-            Ok(left) => {
-                self.left(&format!("{} files ({} bytes) are", left.files, left.bytes));
-            }
+            Ok(left) => self.left(left.files, left.bytes),
             Err(failure) => {
                 tracing::warn!(%failure, "not everything was sent");
-                self.left("some files may");
+                self.left(0, 0);
             }
         }
         if self.leases.sessions() > 0 && !self.stopping {
@@ -180,12 +179,10 @@ impl Keeper {
         }
     }
 
-    fn left(&mut self, what: &str) {
+    fn left(&mut self, files: u64, bytes: u64) {
         self.sending = Sending::Left;
         self.not_before = Some(Instant::now() + LEFT_WAIT);
-        self.tell_closing(&Answer::Left {
-            note: format!("{what} not on the server yet; this machine goes on sending"),
-        });
+        self.tell_closing(&Answer::Left { files, bytes });
     }
 
     pub(super) fn tell_closing(&mut self, answer: &Answer) {

@@ -1,6 +1,7 @@
 //! What the keeper has done by other threads: each tells it how it went.
 
 use std::io;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +9,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::{Event, Job, Reply, Request, Started, Unmounted, client};
+use crate::control::protocol::ContentAction;
 use crate::control::{Code, Failure, Secret};
+
+/// How often content is looked at that could not go at once.
+const LOOKS: usize = 3;
+/// After so long a change within the same second shows.
+const SECOND_PAST: Duration = Duration::from_secs(2);
 
 /// The node of a home's root.
 const ROOT: u64 = 1;
@@ -56,7 +63,7 @@ pub(super) fn start(
     drop(events.send(Event::DaemonEnded(number)));
 }
 
-/// Has the daemon send what is left; with `purge`, content goes when it is on the server.
+/// Has the daemon send what is left.
 pub(super) fn flush(job: &Job, events: &mpsc::Sender<Event>) {
     let request = Request::Flush {
         timeout_ms: Some(millis(job.logout_timeout)),
@@ -69,14 +76,12 @@ pub(super) fn flush(job: &Job, events: &mpsc::Sender<Event>) {
     drop(events.send(Event::Flushed(flushed)));
 }
 
-/// Unmounts if nobody uses the home; what was written in the last moment is what is left.
-pub(super) fn unmount(job: &Job, events: &mpsc::Sender<Event>) {
+/// Unmounts if nobody uses the home; what was written in the last moment is what is left. With `purge`, content that the
+/// server has is let go before.
+pub(super) fn unmount(job: &Job, purge: bool, events: &mpsc::Sender<Event>) {
     let socket = job.daemon.control_socket();
-    if job.purge {
-        let action = crate::control::protocol::ContentAction::Evict { nodes: vec![ROOT] };
-        if let Err(failure) = client::ask(&socket, Request::Content { action }, &mut |_| {}) {
-            tracing::warn!(%failure, "content stays on this machine");
-        }
+    if purge && let Err(failure) = let_go(&socket) {
+        tracing::warn!(%failure, "content stays on this machine");
     }
     let request = Request::Unmount {
         flush: false,
@@ -92,6 +97,25 @@ pub(super) fn unmount(job: &Job, events: &mpsc::Sender<Event>) {
         },
     };
     drop(events.send(Event::Unmounted(unmounted)));
+}
+
+/// Lets all content go that the server has. What was changed a moment ago is looked at once more first: a later change
+/// within its second would not show.
+fn let_go(socket: &Path) -> Result<(), Failure> {
+    for _ in 0..LOOKS {
+        let action = ContentAction::Evict { nodes: vec![ROOT] };
+        match client::ask(socket, Request::Content { action }, &mut |_| {})? {
+            Reply::LetGo(gone) if gone.kept == 0 => break,
+            _ => {}
+        }
+        thread::sleep(SECOND_PAST);
+        let request = Request::Reconcile {
+            dry_run: false,
+            force_guard: false,
+        };
+        client::ask(socket, request, &mut |_| {})?;
+    }
+    Ok(())
 }
 
 /// Takes the mount from the tree of files, and lets the daemon end: what is unsent is durable.
