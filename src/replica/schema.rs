@@ -203,4 +203,34 @@ mod tests {
             assert_eq!(tables(from), tables(0), "{from}");
         }
     }
+
+    #[test]
+    fn a_migration_that_is_killed_goes_on_where_it_was() {
+        for step in 0..MIGRATIONS.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("index.db");
+            let mut db = Connection::open(&path).unwrap();
+            let mode: String = db
+                .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(mode, "wal");
+            for done in &MIGRATIONS[..step] {
+                db.execute_batch(done).unwrap();
+            }
+            db.pragma_update(None, "user_version", step as u32).unwrap();
+            let tx = db.transaction().unwrap();
+            tx.execute_batch(MIGRATIONS[step]).unwrap();
+            // What is on the disk at the death of the process.
+            let copy = tempfile::tempdir().unwrap();
+            for file in std::fs::read_dir(dir.path()).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+            let mut db = Connection::open(copy.path().join("index.db")).unwrap();
+            let found = format(&db).unwrap();
+            assert_eq!(found, step as u32);
+            migrate(&mut db, found).unwrap();
+            assert_eq!(format(&db).unwrap(), FORMAT);
+        }
+    }
 }
