@@ -744,6 +744,34 @@ fn what_stands_in_the_homes_place_is_not_read() {
 }
 
 #[test]
+fn the_pass_that_finds_the_home_back_has_what_it_needs_of_it() {
+    let field = Field::new();
+    // The server cannot copy, so a second name takes the content through here.
+    field
+        .server
+        .set_features(|features| features.copy_data = false);
+    let [a, b] = ["a", "b"].map(|name| field.client(name));
+    a.write("f", b"of this home");
+    a.flush();
+    b.sync();
+    b.link("f", "g");
+    let [name, away] = [".roamhome/home.toml", ".roamhome/away"].map(path_of);
+    field.server.rename(&name, &away).unwrap();
+    let full_pass = || {
+        b.pass(Scope::Full {
+            now: true,
+            force_guard: false,
+        })
+    };
+    assert_ne!(full_pass().guards, []);
+    // The connection is the same all the time.
+    field.server.rename(&away, &name).unwrap();
+    let report = full_pass();
+    assert_eq!((report.guards.len(), report.failed), (0, 0));
+    assert_eq!(field.on_server("g"), b"of this home");
+}
+
+#[test]
 fn a_server_rolled_back_gets_our_newer_files_and_deletes_nothing() {
     let field = Field::new();
     let a = field.client("a");
