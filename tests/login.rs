@@ -365,3 +365,49 @@ fn what_an_account_could_lead_astray_is_refused() {
     assert_eq!(lab.mounts(ANN), 0);
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
 }
+
+/// A step as pam_exec runs it, with these bytes as the password.
+fn step(lab: &Lab, as_whom: &[&str], kind: &str, password: &[u8]) -> Said {
+    let words = [as_whom, &["env", "PAM_USER=ann", "PAM_SERVICE=door"]].concat();
+    let mut child = lab
+        .command(words[0])
+        .args(&words[1..])
+        .arg(format!("PAM_TYPE={kind}"))
+        .args([ROAMHOME, "login"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A step that does not care does not read.
+    drop(child.stdin.take().unwrap().write_all(password));
+    Said::new(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn steps_bear_passwords_of_any_bytes_and_do_nothing_for_who_is_not_root() {
+    let lab = local_lab("");
+    let nobody = [
+        "setpriv",
+        "--reuid=54001",
+        "--regid=54001",
+        "--clear-groups",
+    ];
+    for kind in ["auth", "open_session", "setcred", "password"] {
+        let said = step(&lab, &nobody, kind, b"secret\0");
+        assert_eq!((said.status, said.stdout.as_str()), (0, ""), "{said:?}");
+    }
+    assert_eq!(lab.processes(&["/proc/self/exe"]), Vec::<String>::new());
+    step(&lab, &["nice"], "auth", b"\xff\xfe\0").assert(0, &["not UTF-8"]);
+    assert_eq!(lab.processes(&["/proc/self/exe"]), Vec::<String>::new());
+    let endless = vec![b'x'; 100_000];
+    for password in [&b""[..], b"\0", b"a\nb\0c", b"\"\\\x01\x7f", &endless] {
+        let said = step(&lab, &["nice"], "auth", password);
+        assert_eq!((said.status, said.stdout.as_str()), (0, ""), "{said:?}");
+    }
+    // The keeper that waits for a session heard them all.
+    assert_eq!(lab.processes(&["/proc/self/exe keep"]).len(), 1);
+    assert_eq!(lab.mounts(ANN), 0);
+    lab.log_in(ANN, "pwd").assert(0, &["/home/ann"]);
+    lab.wait_until_quiet(ANN);
+}
