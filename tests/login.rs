@@ -129,8 +129,8 @@ fn sessions_are_counted_and_die_with_who_holds_them() {
     let first = lab.stay(ANN);
     let second = lab.stay(ANN);
     assert_eq!(lab.mounts(ANN), 1);
-    assert_eq!(lab.processes(&["ann", "--as-daemon"]).len(), 1);
-    assert_eq!(lab.processes(&["root", "/proc/self/exe keep"]).len(), 1);
+    lab.expect_one_process(&["ann", "--as-daemon"]);
+    lab.expect_one_process(&["root", "/proc/self/exe keep"]);
     first.log_out();
     assert_eq!(lab.mounts(ANN), 1);
     as_user(&lab, "echo late > /home/ann/late");
@@ -152,7 +152,7 @@ fn many_at_once_get_one_mount_and_one_daemon() {
         })
         .collect();
     eventually("it is mounted", || lab.mounts(ANN) > 0);
-    assert_eq!(lab.processes(&["--as-daemon"]).len(), 1);
+    lab.expect_one_process(&["--as-daemon"]);
     for mut session in sessions {
         assert!(session.wait().unwrap().success());
         assert!(lab.mounts(ANN) <= 1);
@@ -406,7 +406,7 @@ fn steps_bear_passwords_of_any_bytes_and_do_nothing_for_who_is_not_root() {
         assert_eq!((said.status, said.stdout.as_str()), (0, ""), "{said:?}");
     }
     // The keeper that waits for a session heard them all.
-    assert_eq!(lab.processes(&["/proc/self/exe keep"]).len(), 1);
+    lab.expect_one_process(&["/proc/self/exe keep"]);
     assert_eq!(lab.mounts(ANN), 0);
     lab.log_in(ANN, "pwd").assert(0, &["/home/ann"]);
     lab.wait_until_quiet(ANN);

@@ -12,10 +12,7 @@ fn mount_8_mounts_for_an_account_and_umount_8_sends_what_is_left() {
         fs::create_dir_all(lab.path("home/ann")).unwrap();
         lab.run(&["mount", "-t", kind, "-o", options, SERVER, at]);
         assert_eq!(lab.mounts(ANN), 1);
-        assert_eq!(
-            lab.processes(&["ann ", "--as-daemon", "--by-broker"]).len(),
-            1
-        );
+        lab.expect_one_process(&["ann ", "--as-daemon", "--by-broker"]);
         as_user(
             &lab,
             &format!("echo {kind} > /home/ann/{kind}; echo {kind} >> /home/ann/both"),

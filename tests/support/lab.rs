@@ -210,6 +210,14 @@ impl Lab {
         lines.map(str::to_owned).collect()
     }
 
+    /// There is one such process. For a moment there may be two: one that was just made has its parent's command line.
+    #[track_caller]
+    pub(crate) fn expect_one_process(&self, words: &[&str]) {
+        eventually("there is one such process", || {
+            self.processes(words).len() == 1
+        });
+    }
+
     /// The numbers of those processes.
     pub(crate) fn pids(&self, words: &[&str]) -> Vec<String> {
         let pid = |line: String| line.split_whitespace().next().unwrap().to_owned();
