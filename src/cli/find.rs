@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{output::ProgressLine, settings};
+pub(super) use crate::control::client::unexpected;
 use crate::{
     config::control_socket_name,
     control::{
@@ -45,15 +46,6 @@ pub(super) fn socket_dirs() -> Result<Vec<PathBuf>, Failure> {
         );
     }
     Ok(dirs)
-}
-
-/// An answer that does not belong to the question.
-pub(super) fn unexpected(reply: &Reply) -> Failure {
-    Failure::new(
-        Code::General,
-        format!("the daemon gave an answer that does not fit: {reply:?}"),
-    )
-    .remedy("command and daemon may differ in version: unmount, then mount again")
 }
 
 /// The socket of the daemon that serves `mountpoint`; without one, the mount that the current directory lies

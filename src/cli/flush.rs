@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use super::{find, output};
 use crate::control::{
     Failure,
-    protocol::{Reply, Request},
+    protocol::{Reply, Request, millis},
 };
 
 /// Sends what is dirty; status 3 if something is left.
@@ -20,9 +20,4 @@ pub(super) fn run(mountpoint: Option<&Path>, timeout: Option<Duration>) -> Resul
         ),
         reply => Err(find::unexpected(&reply)),
     }
-}
-
-/// For the protocol.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

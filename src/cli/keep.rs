@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Where replicas are.
-pub(super) const STATE_ROOT: &str = "/var/lib/roamhome";
+const STATE_ROOT: &str = "/var/lib/roamhome";
 
 /// What a login waits for beyond the server's own patience.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -60,10 +60,9 @@ impl Roaming {
         if !account.is_person(config.login_min_uid) {
             return Ok(None);
         }
-        let usual = || Path::new(STATE_ROOT).join(&account.name);
         let target = Target::parse(&server)?;
         Ok(Some(Self {
-            state_dir: config.state_dir.clone().unwrap_or_else(usual),
+            state_dir: state_dir(&account, &config),
             way: config.way(&target)?,
             account,
             config,
@@ -81,6 +80,12 @@ impl Roaming {
     pub(super) fn is_known(&self) -> bool {
         daemon::is_known(&self.state_dir)
     }
+}
+
+/// Where the replica of an account's home is.
+pub(super) fn state_dir(account: &Account, config: &Config) -> PathBuf {
+    let usual = || Path::new(STATE_ROOT).join(&account.name);
+    config.state_dir.clone().unwrap_or_else(usual)
 }
 
 /// The directories of an account's home, made. A mount there whose daemon is gone is taken away.

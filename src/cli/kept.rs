@@ -5,9 +5,7 @@ use std::{fs::File, path::Path, time::Duration};
 use clap::Subcommand;
 
 use super::{
-    Which, find,
-    flush::millis,
-    link,
+    Which, find, link,
     output::{ago, emit, emit_bytes, print_note, printable, size, table},
 };
 use crate::{
@@ -15,7 +13,7 @@ use crate::{
     config::duration,
     control::{
         Code, Failure,
-        protocol::{BackupsAction, Items, KeptItem, Location, Reply, Request, TrashAction},
+        protocol::{BackupsAction, Items, KeptItem, Location, Reply, Request, TrashAction, millis},
     },
 };
 

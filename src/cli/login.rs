@@ -149,7 +149,7 @@ impl Step {
         let config = &self.roaming.config;
         let patience = config.login_timeout.max(config.fetch_timeout) + MARGIN * 2;
         match self.ask(&Ask::Open { holder, kind }, patience)? {
-            Answer::Failed { failure, .. } => Err(failure),
+            Answer::Failed { failure } => Err(failure),
             Answer::Done { note: Some(note) } => {
                 output::tell(&note);
                 Ok(())

@@ -1,11 +1,11 @@
 //! `roamhome mount -o setuid=ACCOUNT`: root mounts for an account, as fstab and automounters have it. The process that stays
 //! mounts and unmounts, and the daemon that serves runs as the account.
 
-use std::{ffi::OsString, path::Path, process::Stdio};
+use std::{ffi::OsString, process::Stdio};
 
 use super::{
     background,
-    keep::{STATE_ROOT, UserDaemon, check_root, prepare},
+    keep::{UserDaemon, check_root, prepare, state_dir},
     mount::MountArgs,
 };
 use crate::{
@@ -50,8 +50,7 @@ fn daemon_of(mount: &MountArgs, name: &str, args: &[OsString]) -> Result<UserDae
         config,
         ..
     } = mount.access(&env)?;
-    let usual = || Path::new(STATE_ROOT).join(&account.name);
-    let state_dir = config.state_dir.unwrap_or_else(usual);
+    let state_dir = state_dir(&account, &config);
     let at = Account {
         home: std::path::absolute(&mount.mountpoint)
             .map_err(|error| unknown(&error.to_string()))?,

@@ -8,9 +8,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    dead, find,
-    flush::millis,
-    output,
+    dead, find, output,
     preflight::{FS_TYPE, read_mounts},
     process::Process,
 };
@@ -18,7 +16,7 @@ use crate::{
     config::duration,
     control::{
         Code, Failure,
-        protocol::{Reply, Request},
+        protocol::{Reply, Request, millis},
     },
 };
 

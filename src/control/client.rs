@@ -79,6 +79,15 @@ fn ask_patiently(
     }
 }
 
+/// An answer that does not belong to the question.
+pub fn unexpected(reply: &Reply) -> Failure {
+    Failure::new(
+        Code::General,
+        format!("the daemon gave an answer that does not fit: {reply:?}"),
+    )
+    .remedy("command and daemon may differ in version: unmount, then mount again")
+}
+
 fn parse_reply(line: &[u8]) -> Result<Reply, Failure> {
     serde_json::from_slice::<ReplyLine>(line)
         .map(|line| line.reply)

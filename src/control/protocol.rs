@@ -6,6 +6,8 @@
 //! it does not know. Times are whole seconds since 1970 (UTC). Paths are relative to the home, with bytes
 //! that are not printable UTF-8 shown as `\xNN`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Secret};
@@ -32,6 +34,11 @@ pub const REQUEST_MAX_BYTES: usize = 64 * 1024;
 
 /// How many items a list of what is left names at most.
 pub const LEFT_ITEMS_MAX: usize = 100;
+
+/// A time as requests have it.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// What travels from client to daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

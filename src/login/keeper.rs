@@ -310,10 +310,7 @@ impl Keeper {
         for late in self.opening.extract_if(.., |waiting| waiting.until <= now) {
             let failure = Failure::new(Code::General, "the home is not there yet")
                 .remedy("it may still come up: log out and in again if it does not");
-            late.caller.answer(Answer::Failed {
-                failure,
-                first: !self.job.daemon.is_known(),
-            });
+            late.caller.answer(Answer::Failed { failure });
         }
         if self.closing.iter().any(|waiting| waiting.until <= now) {
             self.tell_closing(&Answer::Left { files: 0, bytes: 0 });

@@ -57,7 +57,5 @@ pub enum Answer {
     Failed {
         /// Why.
         failure: Failure,
-        /// Whether it was never here, so that there is nothing to work with.
-        first: bool,
     },
 }

@@ -95,8 +95,7 @@ impl Keeper {
             }
             Err(failure) => {
                 tracing::warn!(%failure, "the home is not mounted");
-                let known = self.job.daemon.is_known();
-                if !known {
+                if !self.job.daemon.is_known() {
                     records::set_unsent(self.job.uid, false);
                     if self.job.local_without_home {
                         self.hand_over();
@@ -108,7 +107,6 @@ impl Keeper {
                 for waiting in self.opening.drain(..) {
                     waiting.caller.answer(Answer::Failed {
                         failure: failure.clone(),
-                        first: !known,
                     });
                 }
             }

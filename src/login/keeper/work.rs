@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::{Event, Job, Reply, Request, Started, Unmounted, client};
-use crate::control::protocol::ContentAction;
-use crate::control::{Code, Failure, Secret};
+use crate::control::protocol::{self, ContentAction};
+use crate::control::{Failure, Secret};
 
 /// How often content is looked at that could not go at once.
 const LOOKS: usize = 3;
@@ -66,7 +66,7 @@ pub(super) fn start(
 /// Has the daemon send what is left.
 pub(super) fn flush(job: &Job, events: &mpsc::Sender<Event>) {
     let request = Request::Flush {
-        timeout_ms: Some(millis(job.logout_timeout)),
+        timeout_ms: Some(protocol::millis(job.logout_timeout)),
     };
     let mut progress = |progress| drop(events.send(Event::Progress(progress)));
     let flushed = match client::ask(&job.daemon.control_socket(), request, &mut progress) {
@@ -140,15 +140,5 @@ pub(super) fn hand_password(job: &Job, password: Secret, events: &mpsc::Sender<E
 }
 
 fn unexpected(answer: Result<Reply, Failure>) -> Failure {
-    match answer {
-        Err(failure) => failure,
-        Ok(reply) => Failure::new(
-            Code::General,
-            format!("the daemon gave an answer that does not fit: {reply:?}"),
-        ),
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    answer.map_or_else(|failure| failure, |reply| client::unexpected(&reply))
 }
