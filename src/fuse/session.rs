@@ -124,7 +124,7 @@ fn mount_directly(source: &str, at: &Path, options: &MountOptions) -> io::Result
     };
     match root::mount(source, at, owner, options.allow_other) {
         // Root in a user namespace may lack the capability.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => Ok(None),
         mounted => mounted.map(Some),
     }
 }
