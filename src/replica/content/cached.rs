@@ -2,10 +2,14 @@
 //! use is the file's own atime, set when the content is opened: a row for it would cost a write each time.
 
 use std::fs::{self, File, Metadata};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
+use rustix::fs::{
+    Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fstat, futimens, lstat, open,
+};
+use rustix::io::Errno;
 
 use super::disk::remove_file;
 use super::{ContentStore, Result, Which, path_in};
@@ -18,11 +22,12 @@ const USED_SECS: i64 = 3600;
 /// `st_blocks` counts these.
 const BLOCK: u64 = 512;
 
-/// A content file as it was at one moment: what takes its place has another number.
-#[derive(Debug, Clone, Copy)]
+/// A content file as it was at one moment. It is held open: the number of one that is gone may be given to what takes
+/// its place, and that would then pass for it.
+#[derive(Debug)]
 pub(in crate::replica) struct CleanFile {
     pub(in crate::replica) node: NodeId,
-    inode: u64,
+    held: OwnedFd,
     bytes: u64,
 }
 
@@ -65,27 +70,31 @@ impl ContentStore {
     /// The content of `node` that the server has too; `None` if there is none.
     pub(in crate::replica) fn clean_file(&self, node: NodeId) -> Result<Option<CleanFile>> {
         let path = path_in(&self.clean, node);
-        match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            meta => {
-                let meta = meta.at(&path)?;
-                Ok(Some(CleanFile {
-                    node,
-                    inode: meta.ino(),
-                    bytes: meta.blocks() * BLOCK,
-                }))
-            }
-        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = match open(&path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            held => held.map_err(io::Error::from).at(&path)?,
+        };
+        let stat = fstat(&held).map_err(io::Error::from).at(&path)?;
+        Ok(Some(CleanFile {
+            node,
+            held,
+            bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK,
+        }))
     }
 
     /// Removes it, unless something else is in its place by now. Tells how many bytes that freed.
     pub(in crate::replica) fn remove_clean(&self, file: &CleanFile) -> Result<u64> {
         let _guard = self.lock();
-        let is_it = |now: CleanFile| now.inode == file.inode;
-        if !self.clean_file(file.node)?.is_some_and(is_it) {
-            return Ok(0);
+        let path = path_in(&self.clean, file.node);
+        let known = fstat(&file.held).map_err(io::Error::from).at(&path)?;
+        let is_it = |now: Stat| (now.st_dev, now.st_ino) == (known.st_dev, known.st_ino);
+        match lstat(&path) {
+            Err(Errno::NOENT) => return Ok(0),
+            now if !is_it(now.map_err(io::Error::from).at(&path)?) => return Ok(0),
+            _ => {}
         }
-        remove_file(&path_in(&self.clean, file.node))?;
+        remove_file(&path)?;
         Ok(file.bytes)
     }
 }
