@@ -29,6 +29,7 @@ mod find;
 mod flush;
 mod keep;
 mod kept;
+mod keys;
 mod link;
 mod login;
 mod mount;
@@ -180,6 +181,23 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Let this machine log in by a key of its own, so that it needs no password
+    Enrol(keys::EnrolArgs),
+    /// Let a machine log in no more by its key
+    Revoke {
+        /// Its name, or its id where several have that name: see `roamhome enrol --list`
+        machine: String,
+        #[command(flatten)]
+        which: MountOption,
+    },
+    /// The keys that let an account in on this machine, for sshd's AuthorizedKeysCommand
+    ///
+    /// They are those of the home's .ssh/authorized_keys, as this machine saw it last: sshd asks before the home is
+    /// mounted.
+    AuthorizedKeys {
+        /// The account's name
+        account: String,
+    },
     /// What PAM runs when somebody logs in: mounts their home for as long as they are there
     ///
     /// pam_exec runs it in `auth`, with `expose_authtok`, where it takes the password for the server, and in `session`,
@@ -289,6 +307,9 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Rescue { state_dir, out_dir } => state::rescue(&state_dir, &out_dir),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config { config } => settings::run(config.as_deref()),
+        Command::Enrol(args) => keys::enrol(&args),
+        Command::Revoke { machine, which } => keys::revoke(machine, which.mount.as_deref()),
+        Command::AuthorizedKeys { account } => keys::authorized(&account),
         Command::Login => login::login(),
         Command::Logout => login::logout(),
         Command::Keep(args) => keep::run(&args),

@@ -24,6 +24,12 @@ pub fn minute_of_day() -> u16 {
     u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs())
 }
 
+/// The day of a time in UTC, such as `2026-11-27`.
+pub fn date(secs: i64) -> String {
+    let time = jiff::Timestamp::from_second(secs).unwrap_or_default();
+    time.strftime("%Y-%m-%d").to_string()
+}
+
 fn clamp_secs(secs: u64) -> i64 {
     i64::try_from(secs).unwrap_or(i64::MAX)
 }
@@ -40,5 +46,18 @@ mod tests {
     #[test]
     fn the_minute_is_one_of_a_day() {
         assert!(minute_of_day() < 24 * 60);
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (secs, day) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (1_735_689_599, "2024-12-31"),
+            (-1, "1969-12-31"),
+        ] {
+            assert_eq!(date(secs), day);
+        }
     }
 }

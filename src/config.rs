@@ -76,6 +76,16 @@ pub enum OnLogout {
     Purge,
 }
 
+/// When a machine gets a key of its own, by which it logs in where nobody types a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enrol {
+    /// When somebody logs in with a password that the server takes.
+    Login,
+    /// When `roamhome enrol` is said.
+    Never,
+}
+
 /// How a file on the server is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -179,6 +189,11 @@ pub struct Config {
     pub first_login: FirstLogin,
     /// What stays on this machine when nobody is logged in.
     pub on_logout: OnLogout,
+    /// When this machine gets a key of its own.
+    pub enrol: Enrol,
+    /// After this time it gets another.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub key_lifetime: Duration,
     /// Accounts below this number have no home that follows them.
     pub login_min_uid: u32,
     /// The shipped patterns of what stays on this machine.

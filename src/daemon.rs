@@ -1,9 +1,11 @@
 //! The daemon: one process that serves one mount.
 
 mod answers;
+mod authorized;
 mod conflicts;
 mod content;
 pub mod doctor;
+mod enrol;
 mod failure;
 mod fresh;
 mod lifecycle;
@@ -46,6 +48,11 @@ pub struct Access {
     pub secrets: Secrets,
     /// Whom the login may ask.
     pub asker: Asker,
+    /// Where the replica is, with this machine's key, if it has one.
+    pub state_dir: Option<PathBuf>,
+    /// Whether the home is mounted for a login: then nothing that lies in it helps to reach it, and what was learnt of
+    /// servers is in the state directory.
+    pub for_login: bool,
 }
 
 /// What to serve, and how. All paths are absolute; the checks that need no server have been passed.
@@ -89,6 +96,11 @@ pub fn answer_ssh() -> Option<bool> {
 /// Serves the mount until it is unmounted. Calls `ready` once the mount serves.
 pub fn run(request: MountRequest, ready: Box<dyn FnOnce() + Send>) -> Result<(), Failure> {
     lifecycle::run(request, ready)
+}
+
+/// The lines of the home's `authorized_keys` that let people in, as the daemon saw them last; empty if there are none.
+pub fn authorized_keys(state_dir: &Path) -> std::io::Result<Vec<u8>> {
+    authorized::read(state_dir)
 }
 
 /// Whether a home was mounted here before, with its replica in `state_dir`.

@@ -4,6 +4,7 @@
 //! imitates OpenSSH for tests. `Remote` is the concrete handle that everything else uses: it owns a few
 //! sessions over one connection and counts what it asks.
 
+mod authorized;
 mod conn;
 mod connect;
 mod embedded;
@@ -25,6 +26,7 @@ mod target;
 mod transfer;
 mod wire;
 
+pub use authorized::{AuthorizedKeys, MachineKey, without_machines};
 pub use connect::ConnectError;
 pub use embedded::EmbeddedServer;
 pub use error::{ErrorKind, RemoteError};
@@ -39,7 +41,7 @@ pub use session::{DirEntry, Features, FileHandle, Session, SetStat, Stat, StatVf
 pub use sftp::{SftpConfig, SftpSession};
 pub use ssh::{
     ConnectOptions, HostKeyPolicy, SecretRequest, SecretSource, connect, generate_identity,
-    locked_identity,
+    locked_identity, public_line,
 };
 pub use target::{SSH_PORT, Target, TargetError};
 pub use transfer::{

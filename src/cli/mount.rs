@@ -133,7 +133,7 @@ impl MountArgs {
 fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
     let env = settings::env()?;
     let options = mount.reach.options()?;
-    let access = mount.access(&env)?;
+    let mut access = mount.access(&env)?;
 
     if !mount.by_broker {
         preflight::check_fuse(Path::new("/dev/fuse"))?;
@@ -151,6 +151,9 @@ fn prepare(mount: &MountArgs) -> Result<MountRequest, Failure> {
         preflight::check_apart(Path::new(home), &mountpoint, &state_dir)?;
     }
     let state_dir = preflight::prepare_state_dir(&state_dir, &mountpoint, env.uid)?;
+
+    access.state_dir = Some(state_dir.clone());
+    access.for_login = mount.by_broker;
 
     let name = control_socket_name(&mountpoint);
     let mut dirs = env.runtime_dirs();

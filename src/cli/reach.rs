@@ -109,6 +109,8 @@ impl ReachArgs {
             config,
             secrets: Secrets::default(),
             asker: Asker::default(),
+            state_dir: None,
+            for_login: false,
         })
     }
 

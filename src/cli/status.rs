@@ -41,6 +41,9 @@ fn human(status: &Status, now: i64) -> String {
     for lacking in &status.lacks {
         rows.push(row("lacks", lacking));
     }
+    if let Some(since) = &status.key_since {
+        rows.push(row("logs in by", &format!("this machine's key of {since}")));
+    }
     if let Some(guard) = &status.guard {
         rows.push(row("waiting", &guard.message));
     }
@@ -176,6 +179,7 @@ mod tests {
             },
             conflicts: 2,
             lacks: vec!["copy-data: it costs".into()],
+            key_since: Some("2026-11-27".into()),
             guard: Some(GuardQuestion {
                 guard: "mass_removal".into(),
                 message: "removes all".into(),
@@ -191,6 +195,7 @@ here        1 file of 3 nodes, 100 B of content, 0 backups
 last pass   3, 10 s ago: sent 1 file
 undecided   2 conflicts: `roamhome conflicts list`
 lacks       copy-data: it costs
+logs in by  this machine's key of 2026-11-27
 waiting     removes all
 
 transfers

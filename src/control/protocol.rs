@@ -14,6 +14,7 @@ use super::{Failure, Secret};
 
 mod content;
 mod kept;
+mod keys;
 mod passes;
 
 pub use content::{Brought, ContentAction, Entries, Entry, LetGo, NODES_MAX, Pin, Pins};
@@ -21,6 +22,7 @@ pub use kept::{
     BackupsAction, Conflict, ConflictVersion, Conflicts, ConflictsAction, Items, Keep, KeptItem,
     Location, Shown, Side, TrashAction,
 };
+pub use keys::{KeysAction, Machine, Machines};
 pub use passes::{NotUndone, PassDeeds, Passes, Undone};
 
 /// The version that both ends have to agree on.
@@ -102,6 +104,12 @@ pub enum Request {
         #[serde(flatten)]
         action: ContentAction,
     },
+    /// About the keys of machines.
+    Keys {
+        /// What to do with them.
+        #[serde(flatten)]
+        action: KeysAction,
+    },
     /// What did passes do? Answered by `Passes`.
     Passes,
     /// Take back what a pass did. Answered by `Undone`.
@@ -161,6 +169,8 @@ pub enum Reply {
     Pins(Pins),
     /// To `Content` with `List`.
     Entries(Entries),
+    /// To `Keys` with `List`.
+    Machines(Machines),
     /// To `Passes`.
     Passes(Passes),
     /// To `Undo`.
@@ -280,6 +290,9 @@ pub struct Status {
     /// What the server lacks, and what that costs, while there is a link; for people.
     #[serde(default)]
     pub lacks: Vec<String>,
+    /// The day of the key by which this machine logs in, in UTC; null if it has none of its own.
+    #[serde(default)]
+    pub key_since: Option<String>,
     /// A question that holds up passes; null usually.
     pub guard: Option<GuardQuestion>,
 }

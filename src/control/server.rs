@@ -23,8 +23,9 @@ use super::{
     Code, Failure, Secret,
     protocol::{
         BackupsAction, Brought, Conflicts, ConflictsAction, ContentAction, Entries, Items, Keep,
-        Left, LetGo, Pass, Passes, Pins, PlanView, Pong, Progress, REQUEST_MAX_BYTES, Reply,
-        ReplyLine, Request, RequestLine, Shown, Status, TrashAction, Undone, VERSION,
+        KeysAction, Left, LetGo, Machines, Pass, Passes, Pins, PlanView, Pong, Progress,
+        REQUEST_MAX_BYTES, Reply, ReplyLine, Request, RequestLine, Shown, Status, TrashAction,
+        Undone, VERSION,
     },
 };
 
@@ -80,6 +81,14 @@ pub trait Control: Send + Sync + 'static {
     async fn pins(&self) -> Result<Pins, Failure>;
     /// What is in a directory, and where it is.
     async fn entries(&self, node: u64) -> Result<Entries, Failure>;
+    /// The machines that may log in by keys of their own.
+    async fn machines(&self) -> Result<Machines, Failure>;
+    /// Gives this machine a key of its own; answers what it did.
+    async fn enrol(&self, anew: bool) -> Result<String, Failure>;
+    /// What the server has to know of this machine's key, which is made if there is none.
+    async fn key_line(&self) -> Result<String, Failure>;
+    /// Lets a machine in no more; answers what it did.
+    async fn revoke(&self, machine: String) -> Result<String, Failure>;
     /// The passes that did something, the latest first.
     async fn passes(&self) -> Result<Passes, Failure>;
     /// Takes back what a pass did, as far as nothing changed since.
@@ -307,6 +316,12 @@ async fn answer(
             ContentAction::Evict { nodes } => Reply::LetGo(control.evict(nodes).await?),
             ContentAction::Pins => Reply::Pins(control.pins().await?),
             ContentAction::List { node } => Reply::Entries(control.entries(node).await?),
+        },
+        Request::Keys { action } => match action {
+            KeysAction::List => Reply::Machines(control.machines().await?),
+            KeysAction::Enrol { anew } => done(control.enrol(anew).await?),
+            KeysAction::Line => done(control.key_line().await?),
+            KeysAction::Revoke { machine } => done(control.revoke(machine).await?),
         },
         Request::Passes => Reply::Passes(control.passes().await?),
         Request::Undo { pass, dry_run } => Reply::Undone(control.undo(pass, dry_run).await?),

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 
 use super::conflicts;
 use super::content;
+use super::enrol;
 use super::failure;
 use super::lifecycle::{Daemon, Event};
 use super::{restore, undo};
 use crate::control::protocol::{
-    self, Items, Left, Link, Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION, Shown,
-    Status, StatusProblem, Unsent,
+    self, Items, Left, Link, Machines, Pass, PlanView, Pong, Progress, ReplicaView, STATUS_VERSION,
+    Shown, Status, StatusProblem, Unsent,
 };
 use crate::control::server::{Control, Reporter};
 use crate::control::{Code, Failure, Secret};
@@ -111,6 +112,14 @@ impl Answers {
     }
 }
 
+/// Does it to the end, even if who asked goes away.
+async fn finish(
+    work: impl Future<Output = Result<String, Failure>> + Send + 'static,
+) -> Result<String, Failure> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(Failure::new(Code::General, error.to_string())))
+}
+
 #[async_trait]
 impl Control for Answers {
     fn pong(&self) -> Pong {
@@ -161,6 +170,7 @@ impl Control for Answers {
             },
             conflicts: status.conflicts,
             lacks: status.lacks,
+            key_since: enrol::since(&request.state_dir),
             guard: status.guards.first().map(question_of),
         })
     }
@@ -219,6 +229,24 @@ impl Control for Answers {
         self.daemon.connector.set_password(password);
         self.daemon.engine.try_again();
         Ok("the next connection may use it".into())
+    }
+
+    async fn machines(&self) -> Result<Machines, Failure> {
+        enrol::list(&self.daemon).await
+    }
+
+    async fn enrol(&self, anew: bool) -> Result<String, Failure> {
+        let daemon = Arc::clone(&self.daemon);
+        finish(async move { enrol::enrol(&daemon, anew).await }).await
+    }
+
+    async fn key_line(&self) -> Result<String, Failure> {
+        enrol::line(&self.daemon)
+    }
+
+    async fn revoke(&self, machine: String) -> Result<String, Failure> {
+        let daemon = Arc::clone(&self.daemon);
+        finish(async move { enrol::revoke(&daemon, &machine).await }).await
     }
 
     async fn set_offline(&self, offline: bool) -> Result<String, Failure> {

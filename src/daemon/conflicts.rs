@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::answers::THE_SERVER;
 use super::lifecycle::Daemon;
 use super::{failure, restore};
+use crate::clock;
 use crate::control::protocol::Keep;
 use crate::control::{Code, Failure};
 use crate::engine::{Conflict, Side};
@@ -143,7 +144,7 @@ fn copy_path(path: &RelPath, whose: &str, mtime: i64, number: u32) -> Option<Rel
         1 => String::new(),
         n => format!(" {n}"),
     };
-    let middle = format!(" ({whose}'s {MARK} {}{counted})", date(mtime));
+    let middle = format!(" ({whose}'s {MARK} {}{counted})", clock::date(mtime));
     let mut room = NAME_MAX.saturating_sub(middle.len() + suffix.len());
     // No letter is cut in two, where these are letters.
     while room > 0 && stem.get(room).is_some_and(|byte| byte & 0xc0 == 0x80) {
@@ -152,25 +153,6 @@ fn copy_path(path: &RelPath, whose: &str, mtime: i64, number: u32) -> Option<Rel
     let stem = &stem[..stem.len().min(room)];
     let name = Name::new(&[stem, middle.as_bytes(), suffix].concat()).ok()?;
     Some(parent.join(&name))
-}
-
-/// The day in UTC (Howard Hinnant's `civil_from_days`).
-fn date(secs: i64) -> String {
-    let days = secs.div_euclid(86_400) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 #[cfg(test)]
@@ -244,19 +226,6 @@ mod tests {
         ] {
             let conflict = conflict(path, found_here, cut);
             assert_eq!(is_to_be_shown(&conflict), shown, "{conflict:?}");
-        }
-    }
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        for (secs, day) in [
-            (0, "1970-01-01"),
-            (951_782_399, "2000-02-28"),
-            (951_782_400, "2000-02-29"),
-            (1_735_689_599, "2024-12-31"),
-            (-1, "1969-12-31"),
-        ] {
-            assert_eq!(date(secs), day);
         }
     }
 }

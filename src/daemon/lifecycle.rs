@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::answers::Answers;
 use super::conflicts;
 use super::link::Connector;
-use super::{MountRequest, failure, fresh, network};
+use super::{MountRequest, authorized, enrol, failure, fresh, network};
 use crate::clock;
 use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
@@ -152,8 +152,10 @@ fn begin(
     };
     runtime.spawn(unmount_on_signal(signals, sender));
     if daemon.request.access.config.conflict_copies == ConflictCopies::Visible {
-        runtime.spawn(conflicts::show_copies(daemon));
+        runtime.spawn(conflicts::show_copies(Arc::clone(&daemon)));
     }
+    runtime.spawn(authorized::keep(Arc::clone(&daemon)));
+    runtime.spawn(enrol::keep(daemon));
     Ok(Serving {
         mounted,
         events,

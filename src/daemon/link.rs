@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::secrets::{self, Asked};
-use super::{Access, SERVE_COMMAND, SERVE_KNOWN, Secret};
+use super::{Access, Asker, SERVE_COMMAND, SERVE_KNOWN, Secret, Secrets, enrol};
 use crate::clock;
 use crate::config::{Compression, Config, HostKeyPolicy, Place, Timetable, Way};
 use crate::control::{Code, Failure};
@@ -24,6 +24,11 @@ const SILENCE: Duration = Duration::from_secs(9);
 
 /// A line that passes fewer bytes in a second is worth compressing on: a server's compression makes some 20 MB/s.
 const SLOW: u64 = 3_000_000;
+
+/// Servers' keys that were learnt for a home that is mounted at login, in its state directory.
+const KNOWN_HOSTS: &str = "known_hosts";
+/// Those that the administrator knows.
+const GLOBAL_KNOWN_HOSTS: &str = "/etc/ssh/ssh_known_hosts";
 
 /// Connects to one home.
 pub(super) struct Connector {
@@ -72,12 +77,40 @@ impl Connector {
         *lock(&self.password) = Some(password);
     }
 
-    async fn make(&self) -> Result<Remote, ConnectError> {
-        let known = Replica::is_known(&self.state_dir);
+    /// Whether somebody typed a password.
+    pub(super) fn has_password(&self) -> bool {
+        self.access.secrets.password.is_some() || lock(&self.password).is_some()
+    }
+
+    /// How to get in now.
+    fn access(&self) -> Access {
         let mut access = self.access.clone();
         if let Some(password) = lock(&self.password).clone() {
             access.secrets.password = Some(password);
         }
+        access
+    }
+
+    /// A connection of its own to where the server lets the account in; by this key alone, if there is one.
+    pub(super) async fn log_in(&self, by: Option<&Path>) -> Result<Remote, ConnectError> {
+        let mut access = self.access();
+        access.config.channels = 1;
+        match &mut access.way {
+            Way::Russh(place) | Way::Ssh { place, .. } => place.path.clear(),
+            Way::Command { path, .. } | Way::Local(path) => path.clear(),
+        }
+        if let Some(key) = by {
+            access.secrets = Secrets::default();
+            access.asker = Asker::default();
+            access.config.identity = Some(key.to_owned());
+            access.state_dir = None;
+        }
+        open(&access, false, false).await
+    }
+
+    async fn make(&self) -> Result<Remote, ConnectError> {
+        let known = Replica::is_known(&self.state_dir);
+        let access = self.access();
         let made = open(&access, known, self.compresses()).await?;
         *lock(&self.last) = made.shared_line();
         Ok(made)
@@ -234,6 +267,16 @@ fn russh_options(access: &Access) -> ConnectOptions {
         options.identities = vec![identity.clone()];
         options.default_identities = false;
         options.agent = false;
+    }
+    let own = access.state_dir.as_deref();
+    options.identities.extend(own.map(enrol::key_file));
+    if access.for_login {
+        // What is in the home would be asked for before it is there, or through its own mount.
+        options.default_identities = false;
+        options.agent = false;
+        let learnt = own.map(|dir| dir.join(KNOWN_HOSTS));
+        let global = PathBuf::from(GLOBAL_KNOWN_HOSTS);
+        options.known_hosts = learnt.into_iter().chain([global]).collect();
     }
     if let Some(known_hosts) = &config.known_hosts {
         options.known_hosts = vec![known_hosts.clone()];

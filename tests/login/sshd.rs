@@ -3,14 +3,19 @@
 use super::*;
 
 /// An sshd on a computer of the lab, whose password is asked for by a program.
-struct Door<'a> {
+pub(super) struct Door<'a> {
     lab: &'a Lab,
-    port: u16,
+    pub(super) port: u16,
     ask: PathBuf,
 }
 
 impl<'a> Door<'a> {
-    fn open(lab: &'a Lab) -> Self {
+    pub(super) fn open(lab: &'a Lab) -> Self {
+        Self::open_with(lab, "")
+    }
+
+    /// With more lines of sshd_config.
+    pub(super) fn open_with(lab: &'a Lab, more: &str) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -22,7 +27,8 @@ impl<'a> Door<'a> {
             lab.path("etc/door_config"),
             format!(
                 "ListenAddress 127.0.0.1:{port}\nHostKey /etc/door_key\nPidFile none\nUsePAM yes\n\
-                 PasswordAuthentication yes\nKbdInteractiveAuthentication no\n"
+                 PasswordAuthentication yes\nKbdInteractiveAuthentication no\n\
+                 Subsystem sftp internal-sftp\n{more}"
             ),
         )
         .unwrap();
@@ -42,7 +48,22 @@ impl<'a> Door<'a> {
         Self { lab, port, ask }
     }
 
+    /// Its host key as `known_hosts` has it.
+    pub(super) fn known(&self) -> String {
+        let line = roamhome::remote::public_line(&self.lab.path("etc/door_key")).unwrap();
+        format!("[127.0.0.1]:{} {line}\n", self.port)
+    }
+
+    /// Ann comes with the password.
     fn ssh(&self, commands: &str) -> Said {
+        let said = self.try_ssh(&["-oPreferredAuthentications=password"], commands);
+        let log = || fs::read_to_string(self.lab.path("etc/door_log")).unwrap();
+        assert_eq!(said.status, 0, "{said:?}\n{}", self.lab.logs() + &log());
+        said
+    }
+
+    /// Ann comes as `options` say, whatever comes of it.
+    pub(super) fn try_ssh(&self, options: &[&str], commands: &str) -> Said {
         let mut ssh = Command::new("timeout");
         ssh.args(["60", "ssh", "-p", &self.port.to_string()])
             .args([
@@ -51,24 +72,13 @@ impl<'a> Door<'a> {
                 "-o",
                 "UserKnownHostsFile=/dev/null",
             ])
-            .args([
-                "-o",
-                "PreferredAuthentications=password",
-                "-o",
-                "LogLevel=ERROR",
-            ])
+            .args(options)
+            .args(["-o", "LogLevel=ERROR"])
             .args(["ann@127.0.0.1", commands])
             .env("SSH_ASKPASS", &self.ask)
             .env("SSH_ASKPASS_REQUIRE", "force")
             .stdin(Stdio::null());
-        let said = Said::new(&ssh.output().unwrap());
-        assert_eq!(
-            said.status,
-            0,
-            "{said:?}\n{}",
-            self.lab.logs() + &fs::read_to_string(self.lab.path("etc/door_log")).unwrap()
-        );
-        said
+        Said::new(&ssh.output().unwrap())
     }
 }
 

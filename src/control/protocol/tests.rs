@@ -44,6 +44,7 @@ fn status() -> Status {
         },
         conflicts: 3,
         lacks: vec!["copy-data: all is sent".into()],
+        key_since: None,
         guard: None,
     }
 }
@@ -65,6 +66,7 @@ fn the_status_schema_is_stable() {
         "replica": {"nodes": 9, "files": 8, "content_bytes": 7, "backups": 0},
         "conflicts": 3,
         "lacks": ["copy-data: all is sent"],
+        "key_since": null,
         "guard": null,
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);
@@ -139,6 +141,25 @@ fn requests_have_their_documented_form() {
         ),
     ] {
         assert_form(&request, expected);
+    }
+}
+
+#[test]
+fn requests_about_keys_have_their_documented_form() {
+    let machine = "lab-07".to_owned();
+    for (action, expected) in [
+        (KeysAction::List, json!({"op": "keys", "action": "list"})),
+        (KeysAction::Line, json!({"op": "keys", "action": "line"})),
+        (
+            KeysAction::Enrol { anew: true },
+            json!({"op": "keys", "action": "enrol", "anew": true}),
+        ),
+        (
+            KeysAction::Revoke { machine },
+            json!({"op": "keys", "action": "revoke", "machine": "lab-07"}),
+        ),
+    ] {
+        assert_form(&Request::Keys { action }, expected);
     }
 }
 

@@ -96,6 +96,18 @@ impl Control for Scripted {
     async fn entries(&self, _: u64) -> Result<Entries, Failure> {
         Ok(Entries::default())
     }
+    async fn machines(&self) -> Result<Machines, Failure> {
+        Ok(Machines::default())
+    }
+    async fn enrol(&self, anew: bool) -> Result<String, Failure> {
+        Ok(format!("anew: {anew}"))
+    }
+    async fn key_line(&self) -> Result<String, Failure> {
+        Ok("ssh-ed25519 AAAA".into())
+    }
+    async fn revoke(&self, machine: String) -> Result<String, Failure> {
+        Ok(machine)
+    }
     async fn passes(&self) -> Result<Passes, Failure> {
         Ok(Passes::default())
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::{self, LineEnding};
 use russh::keys::{Algorithm, PrivateKey, key::safe_rng};
 
 /// A new Ed25519 key.
@@ -27,5 +27,14 @@ pub fn generate_identity(path: &Path, comment: &str) -> io::Result<String> {
         .open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
+    key.public_key().to_openssh().map_err(io::Error::other)
+}
+
+/// The public half of a private key's file, as a line for `authorized_keys`.
+pub fn public_line(path: &Path) -> io::Result<String> {
+    let key = PrivateKey::read_openssh_file(path).map_err(|error| match error {
+        ssh_key::Error::Io(kind) => io::Error::from(kind),
+        error => io::Error::other(error),
+    })?;
     key.public_key().to_openssh().map_err(io::Error::other)
 }
