@@ -231,7 +231,9 @@ fn the_last_logout_returns_in_time_and_the_machine_goes_on_sending() {
     session.log_out();
     assert_eq!(lab.mounts(ANN), 1);
     assert!(!site.at("big").exists());
-    // Whoever comes meanwhile has the same home.
+    // Whoever comes meanwhile has the same home, and hears what is left from before.
+    at_door(&lab, ANN, PASSWORD, &IN_AND_OUT[..2])
+        .assert(0, &["1 change made here earlier is not on the server yet"]);
     lab.log_in(ANN, "stat -c %s big").assert(0, &["2000000"]);
     site.proxy.throttle(100_000_000);
     lab.wait_until_quiet(ANN);

@@ -82,8 +82,8 @@ enum Event {
     Asked(Ask, Caller),
     /// A process with leases ended.
     Ended(Holder),
-    /// The daemon serves, or could not be started.
-    Started(Result<(), Failure>),
+    /// The daemon serves, and so many changes from before are not on the server; or it could not be started.
+    Started(Result<u64, Failure>),
     /// The daemon that was started as this one ended.
     DaemonEnded(u64),
     /// The daemon has the password.
@@ -131,6 +131,8 @@ struct Keeper {
     starts: u64,
     /// The home may be gone in a moment.
     unmounting: bool,
+    /// Changes from before that are not on the server, for who logs in next.
+    overdue: u64,
     /// Content was let go since somebody had a session.
     purged: bool,
     /// The daemon is being told a password, by which it may get in.
@@ -184,6 +186,7 @@ impl Keeper {
             sending,
             starts: 0,
             unmounting: false,
+            overdue: 0,
             purged: false,
             handing: false,
             not_before: Some(Instant::now() + HEARING),

@@ -87,9 +87,10 @@ impl Keeper {
         self.not_before = None;
     }
 
-    fn started(&mut self, started: Result<(), Failure>) {
+    fn started(&mut self, started: Result<u64, Failure>) {
         match &started {
-            Ok(()) => {
+            Ok(unsent) => {
+                self.overdue = *unsent;
                 self.home = Home::Mounted;
                 self.sending = Sending::Due;
             }
@@ -119,8 +120,12 @@ impl Keeper {
         if self.home != Home::Mounted || self.unmounting {
             return;
         }
-        for waiting in self.opening.drain(..) {
-            waiting.caller.answer(Answer::Done { note: None });
+        if !self.opening.is_empty() {
+            // Once: what the next ones hear of would be from this session.
+            let note = note_of(std::mem::take(&mut self.overdue));
+            for waiting in self.opening.drain(..) {
+                waiting.caller.answer(Answer::Done { note: note.clone() });
+            }
         }
         if let Some(typed) = self.password.take()
             && !typed.handed
@@ -162,6 +167,7 @@ impl Keeper {
         match flushed {
             Ok(left) if left.files == 0 => {
                 self.sending = Sending::Done;
+                self.overdue = 0;
                 self.tell_closing(&Answer::Done {
                     note: Some("all is on the server".into()),
                 });
@@ -179,6 +185,7 @@ impl Keeper {
 
     fn left(&mut self, files: u64, bytes: u64) {
         self.sending = Sending::Left;
+        self.overdue = files;
         self.not_before = Some(Instant::now() + LEFT_WAIT);
         self.tell_closing(&Answer::Left { files, bytes });
     }
@@ -214,4 +221,16 @@ impl Keeper {
             }
         }
     }
+}
+
+/// What who logs in is told of what was left by who was there before.
+fn note_of(overdue: u64) -> Option<String> {
+    let (changes, are) = match overdue {
+        0 => return None,
+        1 => ("change", "is"),
+        _ => ("changes", "are"),
+    };
+    Some(format!(
+        "{overdue} {changes} made here earlier {are} not on the server yet; this machine goes on sending"
+    ))
 }

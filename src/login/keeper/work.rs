@@ -47,7 +47,10 @@ pub(super) fn start(
     events: &mpsc::Sender<Event>,
 ) {
     let started = job.daemon.start(password);
-    let told = started.as_ref().map(drop).map_err(Failure::clone);
+    let told = match &started {
+        Ok(_) => Ok(unsent(&job.daemon.control_socket())),
+        Err(failure) => Err(failure.clone()),
+    };
     if events.send(Event::Started(told)).is_err() {
         return;
     }
@@ -61,6 +64,14 @@ pub(super) fn start(
         Err(_) => return,
     }
     drop(events.send(Event::DaemonEnded(number)));
+}
+
+/// How many changes the server does not have yet, as far as that can be asked.
+fn unsent(socket: &Path) -> u64 {
+    match client::ask(socket, Request::Status, &mut |_| {}) {
+        Ok(Reply::Status(status)) => status.unsent.files,
+        _ => 0,
+    }
 }
 
 /// Has the daemon send what is left.
