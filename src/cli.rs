@@ -42,6 +42,7 @@ mod process;
 mod reach;
 mod reconcile;
 mod settings;
+mod setup;
 mod state;
 mod status;
 mod umount;
@@ -198,6 +199,8 @@ enum Command {
         /// The account's name
         account: String,
     },
+    /// Set this machine up, so that homes follow logins: server, policy, and PAM when told
+    Setup(setup::SetupArgs),
     /// What PAM runs when somebody logs in: mounts their home for as long as they are there
     ///
     /// pam_exec runs it in `auth`, with `expose_authtok`, where it takes the password for the server, and in `session`,
@@ -310,6 +313,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Enrol(args) => keys::enrol(&args),
         Command::Revoke { machine, which } => keys::revoke(machine, which.mount.as_deref()),
         Command::AuthorizedKeys { account } => keys::authorized(&account),
+        Command::Setup(args) => setup::run(&args),
         Command::Login => login::login(),
         Command::Logout => login::logout(),
         Command::Keep(args) => keep::run(&args),

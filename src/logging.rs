@@ -3,8 +3,6 @@
 //! `ROAMHOME_LOG` (such as `debug` or `roamhome::engine=trace,info`) overrides the configured level. Content,
 //! passwords and keys are never logged; paths are.
 
-use std::io::IsTerminal;
-
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable that overrides the configured level.
@@ -22,7 +20,7 @@ pub fn init(level: &str) {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_ansi(false)
             .try_init(),
     );
 }
