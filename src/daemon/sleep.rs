@@ -57,7 +57,9 @@ struct Told(String);
 impl Told {
     fn once(&mut self, error: &zbus::Error) {
         let error = error.to_string();
-        if self.0 != error {
+        if self.0 == error {
+            tracing::debug!(error, "still not");
+        } else {
             tracing::info!(
                 error,
                 "the machine does not wait for this home when it goes to sleep"
