@@ -13,6 +13,7 @@ use crate::support::proxy::Proxy;
 mod install;
 mod keys;
 mod mounts;
+mod sleep;
 mod sshd;
 
 /// A server that knows passwords alone, the network before it, and computers that use it.

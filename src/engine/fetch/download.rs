@@ -122,14 +122,9 @@ async fn fetch_once(
         }
     };
     if let Some(noted) = so_far {
-        let is_same = noted.ended_with(&stat);
+        let is_same = noted.expect(stat);
         claim = Some(noted.end(shared));
-        if !is_same {
-            return Err(TransferError::Changed {
-                path: path.clone(),
-                now: stat,
-            });
-        }
+        is_same?;
     }
     let (hash, chunks) = content.finish(size);
     let version = Version {
@@ -273,9 +268,13 @@ impl Noted {
         Ok(true)
     }
 
-    /// Whether it is the version that was shown when it began.
-    fn ended_with(&self, stat: &remote::Stat) -> bool {
-        stat.mtime == self.note.mtime && stat.size == self.note.size
+    /// It has to be the version that was shown when it began.
+    fn expect(&self, now: remote::Stat) -> Result<(), TransferError> {
+        let path = self.note.path.clone();
+        match now.mtime == self.note.mtime && now.size == self.note.size {
+            true => Ok(()),
+            false => Err(TransferError::Changed { path, now }),
+        }
     }
 
     /// It came to its end; the claim is for as long as its file is in staging.
