@@ -13,6 +13,7 @@ mod link;
 mod network;
 mod restore;
 mod secrets;
+mod sleep;
 mod undo;
 
 use std::path::{Path, PathBuf};

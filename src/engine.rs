@@ -25,6 +25,7 @@ mod reconcile;
 mod scan;
 mod shared;
 mod status;
+mod suspend;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +96,7 @@ impl Engine {
     pub async fn settled_link(&self, timeout: Duration) -> LinkView {
         let mut link = self.shared.link.subscribe();
         let settled = link.wait_for(|view| {
-            let hold = *self.shared.held.borrow();
+            let hold = self.shared.hold.borrow().by_person;
             match view.state {
                 LinkState::Connecting => false,
                 LinkState::Offline { held, .. } => held == hold,
@@ -145,8 +146,8 @@ impl Engine {
     /// Holds the link down, or lets it come back at once.
     pub fn hold(&self, held: bool) {
         self.shared
-            .held
-            .send_if_modified(|now| std::mem::replace(now, held) != held);
+            .hold
+            .send_if_modified(|now| std::mem::replace(&mut now.by_person, held) != held);
         if !held {
             self.try_again();
         }
@@ -154,7 +155,7 @@ impl Engine {
 
     /// What it takes to get in may have changed: a link that is down, and not held, is tried at once.
     pub fn try_again(&self) {
-        if !*self.shared.held.borrow() {
+        if !self.shared.hold.borrow().is_held() {
             self.shared.expect_attempt();
             self.shared.connect_now.notify_one();
         }

@@ -18,4 +18,5 @@ mod programs;
 mod refusal;
 mod replaced;
 mod servers;
+mod sleep;
 mod transports;

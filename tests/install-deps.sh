@@ -24,6 +24,7 @@ needs=(
     setpriv:util-linux
     pamtester:pamtester
     automount:autofs
+    dbus-daemon:dbus-daemon
     pam-auth-update:libpam-runtime
     systemd-analyze:systemd
     mkfs.xfs:xfsprogs

@@ -14,6 +14,7 @@ mod install;
 mod keys;
 mod mounts;
 mod setup;
+mod sleep;
 mod sshd;
 
 /// A server that knows passwords alone, the network before it, and computers that use it.

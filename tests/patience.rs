@@ -347,6 +347,46 @@ async fn a_link_that_is_up_has_to_prove_it_when_the_network_changed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_for_the_network_while_the_machine_sleeps() {
+    let field = Field::new(&[("f", b"far away")]).await;
+    // Who waits for a silent server, and, the second time, for a link that is coming up.
+    for connecting in [false, true] {
+        field.server.hold(true);
+        if connecting {
+            field.engine.resume();
+            assert_eq!(field.engine.link().state.word(), "connecting");
+        }
+        let start = Instant::now();
+        let (content, listing, ()) = futures_util::join!(
+            field.hydrate("f"),
+            field.list(),
+            field.engine.suspend(Duration::from_secs(4))
+        );
+        assert_eq!(content, Err(FetchError::Unreachable));
+        assert_eq!(listing, Err(FetchError::Unreachable));
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+        field.server.hold(false);
+    }
+    let asked = field.server.requests();
+    field.engine.try_again();
+    assert_eq!(field.hydrate("f").await, Err(FetchError::Unreachable));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(field.server.requests(), asked);
+    let start = Instant::now();
+    field.engine.resume();
+    assert_eq!(field.hydrate("f").await, Ok(()));
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn small_files_are_fetched_before_a_program_asks_for_them() {
     const ROUND_TRIP: Duration = Duration::from_millis(20);
     let names: Vec<String> = (0..300).map(|number| format!("f{number:03}")).collect();

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod fake;
 pub(crate) mod field;
 pub(crate) mod lab;
+pub(crate) mod logind;
 pub(crate) mod machine;
 pub(crate) mod mounted;
 pub(crate) mod passwords;

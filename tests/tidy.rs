@@ -97,6 +97,7 @@ const HIDDEN: &[(&str, &[&str])] = &[
     ("russh", &["remote"]),
     ("russh_sftp", &["remote"]),
     ("clap", &["cli"]),
+    ("zbus", &["daemon"]),
 ];
 
 /// Lines of a file without its tests; past that it is two files.

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::answers::Answers;
 use super::conflicts;
 use super::link::Connector;
-use super::{MountRequest, authorized, enrol, failure, fresh, network};
+use super::{MountRequest, authorized, enrol, failure, fresh, network, sleep};
 use crate::clock;
 use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
@@ -67,7 +67,10 @@ fn serve(
     let connect = Arc::clone(&connector);
     let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connect, options)
         .map_err(failure::replica)?;
-    let watcher = runtime.spawn(network::watch(engine.clone()));
+    let watchers = [
+        runtime.spawn(network::watch(engine.clone())),
+        runtime.spawn(sleep::watch(engine.clone())),
+    ];
     let begun = begin(runtime, request, &replica, (&engine, &connector), known);
     let mounted = begun.is_ok();
     let outcome = begun.and_then(|serving| {
@@ -77,7 +80,7 @@ fn serve(
         serving.control.end(runtime);
         ended
     });
-    watcher.abort();
+    watchers.iter().for_each(tokio::task::JoinHandle::abort);
     engine.stop();
     let closed = replica.close().map_err(failure::replica);
     if !known && !mounted {

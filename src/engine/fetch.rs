@@ -1,6 +1,7 @@
 //! Bringing content here: for a program that waits, for a plan that needs it, for a comparison.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::apply;
 use super::link::LinkState;
@@ -24,9 +25,28 @@ const CHANGED_RETRIES: u32 = 3;
 /// Who waits for a file of this size or more lets others who wait go first.
 const LARGE_BYTES: u64 = 1024 * 1024;
 
-/// Does what a program waits for. A link that is down is not waited for at all, one that is coming up at most for
-/// `fetch_timeout`, and then the server as long as it is never silent for that time: what is large may take long.
+/// How long what somebody waits for may take to end when the machine is about to sleep.
+const STOP_MAX: Duration = Duration::from_millis(500);
+
+/// Does what a program waits for, until the machine is about to sleep.
 async fn waited_for(
+    shared: &Shared,
+    work: impl Future<Output = Result<(), ScanError>>,
+) -> Result<(), FetchError> {
+    let mut work = std::pin::pin!(patiently(shared, work));
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = shared.asleep() => {}
+    }
+    // Its connection is gone. When it has heard so, it has noted how far it came.
+    let stopped = tokio::time::timeout(STOP_MAX, work).await;
+    stopped.unwrap_or(Err(FetchError::Unreachable))
+}
+
+/// A link that is down is not waited for at all, one that is coming up at most for `fetch_timeout`, and then the server as
+/// long as it is never silent for that time: what is large may take long.
+async fn patiently(
     shared: &Shared,
     work: impl Future<Output = Result<(), ScanError>>,
 ) -> Result<(), FetchError> {
@@ -92,6 +112,7 @@ pub(super) fn for_mount<F>(
     if !first {
         return;
     }
+    let under_way = shared.under_way();
     let work = work(Arc::clone(shared));
     let shared = Arc::clone(shared);
     shared.runtime.clone().spawn(async move {
@@ -101,6 +122,7 @@ pub(super) fn for_mount<F>(
         for done in waiters {
             done(outcome);
         }
+        drop(under_way);
     });
 }
 

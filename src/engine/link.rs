@@ -58,6 +58,34 @@ impl LinkState {
     }
 }
 
+/// What holds the link down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Hold {
+    /// `roamhome offline`.
+    pub(super) by_person: bool,
+    /// The machine sleeps, or is about to.
+    pub(super) asleep: bool,
+}
+
+impl Hold {
+    /// Whether anything does.
+    pub(super) fn is_held(self) -> bool {
+        self.by_person || self.asleep
+    }
+
+    /// How the link stands meanwhile.
+    pub(super) fn state(self) -> LinkState {
+        let detail = match self.asleep {
+            true => "the machine is going to sleep",
+            false => "",
+        };
+        LinkState::Offline {
+            detail: detail.to_owned(),
+            held: self.by_person,
+        }
+    }
+}
+
 /// The link as seen at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkView {

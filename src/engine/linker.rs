@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::home;
-use super::link::{BackOff, LinkState};
+use super::link::{BackOff, Hold, LinkState};
 use super::reconcile::Request;
 use super::shared::{FAULT, Shared, contained, lock};
 use super::{LinkError, Space};
@@ -20,20 +22,19 @@ const ALIVE_WAIT: Duration = Duration::from_secs(3);
 /// Runs until the engine stops.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut back_off = BackOff::default();
-    let mut held = shared.held.subscribe();
+    let mut hold = shared.hold.subscribe();
     let mut stopping = shared.stopping.subscribe();
     loop {
         if *stopping.borrow() {
             return;
         }
-        if *held.borrow_and_update() {
-            shared.set_link(LinkState::Offline {
-                detail: String::new(),
-                held: true,
-            });
+        let held = *hold.borrow_and_update();
+        if held.is_held() {
+            shared.set_link(held.state());
+            back_off.reset();
             tokio::select! {
                 biased;
-                _ = held.changed() => {}
+                _ = hold.changed() => {}
                 _ = stopping.changed() => {}
             }
             continue;
@@ -43,13 +44,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
             attempted = contained(attempt(&shared), fault) => attempted,
             // Who is asked over a network that is gone does not answer.
             () = shared.network_changed.notified() => continue,
-            _ = held.changed() => continue,
+            _ = hold.changed() => continue,
             _ = stopping.changed() => return,
         };
         let wait = match attempted {
             Ok(remote) => {
                 back_off.reset();
-                serve(&shared, &remote, &mut held, &mut stopping).await;
+                serve(&shared, &remote, &mut hold, &mut stopping).await;
                 continue;
             }
             Err(error) if error.needs_person => {
@@ -72,7 +73,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             () = tokio::time::sleep(wait) => {}
             () = shared.connect_now.notified() => back_off.reset(),
             () = shared.network_changed.notified() => back_off.reset(),
-            _ = held.changed() => {}
+            _ = hold.changed() => {}
             _ = stopping.changed() => {}
         }
     }
@@ -102,12 +103,14 @@ async fn attempt(shared: &Arc<Shared>) -> Result<Remote, LinkError> {
     *lock(&shared.guards) = guards;
     if suspect {
         // Nothing is written to a home that may not be ours, not even a probe.
+        refresh_space(shared, &remote).await;
         return Ok(remote);
     }
     let clock = home::measure_clock(shared, &remote)
         .await
         .map_err(unreachable)?;
     *lock(&shared.clock) = clock;
+    refresh_space(shared, &remote).await;
     Ok(remote)
 }
 
@@ -115,11 +118,18 @@ async fn attempt(shared: &Arc<Shared>) -> Result<Remote, LinkError> {
 async fn serve(
     shared: &Arc<Shared>,
     remote: &Remote,
-    held: &mut tokio::sync::watch::Receiver<bool>,
-    stopping: &mut tokio::sync::watch::Receiver<bool>,
+    hold: &mut watch::Receiver<Hold>,
+    stopping: &mut watch::Receiver<bool>,
 ) {
-    refresh_space(shared, remote).await;
-    *lock(&shared.remote) = Some(remote.clone());
+    {
+        let mut current = lock(&shared.remote);
+        // Whoever holds it down closes what is here afterwards.
+        if shared.hold.borrow().is_held() {
+            remote.close();
+            return;
+        }
+        *current = Some(remote.clone());
+    }
     // The receiver lives as long as the engine; a failed send means that it stops. First, so that whoever saw the
     // link come up asks for a pass after this one.
     let _unheard = shared.requests.send(Request::Reconnected);
@@ -128,13 +138,13 @@ async fn serve(
     tokio::select! {
         biased;
         () = remote.closed() => {}
-        _ = held.changed() => {}
+        _ = hold.changed() => {}
         _ = stopping.changed() => {}
         () = cut_off(shared, remote) => detail = "the network changed, and the server does not answer any more",
     }
     *lock(&shared.remote) = None;
     remote.close();
-    if !*shared.held.borrow() {
+    if !shared.hold.borrow().is_held() {
         shared.set_link(LinkState::Offline {
             detail: detail.into(),
             held: false,

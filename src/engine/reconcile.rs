@@ -121,6 +121,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
 
 /// One pass, whole. A fault of ours ends this pass, not all that would come after it.
 async fn pass(shared: &Arc<Shared>, scope: Scope) -> Result<PassReport, PassError> {
+    let _under_way = shared.under_way();
     let fault = || PassError::Failed(FAULT.into());
     contained(one_pass(shared, scope), fault).await
 }

@@ -15,7 +15,7 @@ use super::feed::Publishers;
 use super::fetch::Trail;
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
-use super::link::{LinkState, LinkView};
+use super::link::{Hold, LinkState, LinkView};
 use super::push::{Gone, PutAside};
 use super::reconcile::{PassReport, Request};
 use super::status::Transfers;
@@ -65,6 +65,15 @@ impl Drop for Claim {
     }
 }
 
+/// Something is done that has to end before the machine sleeps, until this is dropped.
+pub(super) struct UnderWay(Arc<Shared>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.send_modify(|number| *number -= 1);
+    }
+}
+
 /// Who waits for what.
 pub(super) type Waiting = Mutex<HashMap<NodeId, Vec<Done>>>;
 
@@ -81,8 +90,10 @@ pub(super) struct Shared {
     pub(super) link: watch::Sender<LinkView>,
     /// The connection while online.
     pub(super) remote: Mutex<Option<Remote>>,
-    /// Held down by a person.
-    pub(super) held: watch::Sender<bool>,
+    /// What holds the link down.
+    pub(super) hold: watch::Sender<Hold>,
+    /// How much is done that has to end before the machine sleeps.
+    under_way: watch::Sender<usize>,
     /// Wakes the linker at once, for `online`.
     pub(super) connect_now: Notify,
     /// The way to the server may be another one.
@@ -191,7 +202,8 @@ impl Shared {
                 since,
             }),
             remote: Mutex::default(),
-            held: watch::Sender::new(false),
+            hold: watch::Sender::default(),
+            under_way: watch::Sender::default(),
             connect_now: Notify::new(),
             network_changed: Notify::new(),
             requests,
@@ -258,6 +270,25 @@ impl Shared {
     /// The connection, if online.
     pub(super) fn online(&self) -> Option<Remote> {
         lock(&self.remote).clone()
+    }
+
+    /// What is done while the result lives has to end before the machine sleeps.
+    pub(super) fn under_way(self: &Arc<Self>) -> UnderWay {
+        self.under_way.send_modify(|number| *number += 1);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Resolves when nothing is under way.
+    pub(super) async fn at_rest(&self) {
+        let mut under_way = self.under_way.subscribe();
+        // The sender lives as long as `self`, so this cannot fail.
+        drop(under_way.wait_for(|number| *number == 0).await);
+    }
+
+    /// Resolves when the machine sleeps, or is about to.
+    pub(super) async fn asleep(&self) {
+        let mut hold = self.hold.subscribe();
+        drop(hold.wait_for(|hold| hold.asleep).await);
     }
 
     pub(super) fn set_link(&self, state: LinkState) {

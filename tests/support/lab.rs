@@ -145,15 +145,24 @@ impl Lab {
         self.switch_on();
     }
 
-    /// A command that runs there, as root.
-    pub(crate) fn command(&self, program: &str) -> Command {
+    /// The number of its first process, as seen from outside.
+    fn first_pid(&self) -> String {
         let unshare = self.first.as_ref().unwrap().id();
         let children = format!("/proc/{unshare}/task/{unshare}/children");
-        let first = fs::read_to_string(children).unwrap();
+        fs::read_to_string(children).unwrap().trim().to_owned()
+    }
+
+    /// What is at `path` while it runs, with all that is mounted there.
+    pub(crate) fn live_path(&self, path: &str) -> PathBuf {
+        format!("/proc/{}/root{path}", self.first_pid()).into()
+    }
+
+    /// A command that runs there, as root.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("timeout");
         command
             .args(["--kill-after=5", "120"])
-            .args(["nsenter", "--mount", "--pid", "--target", first.trim()])
+            .args(["nsenter", "--mount", "--pid", "--target", &self.first_pid()])
             .arg(program)
             .env_remove("XDG_RUNTIME_DIR");
         command

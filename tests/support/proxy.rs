@@ -40,6 +40,8 @@ struct State {
     /// It stalls when so many bytes have passed.
     stall_after: Option<u64>,
     passed: u64,
+    /// Connections that were let in.
+    connections: u64,
 }
 
 impl State {
@@ -136,6 +138,11 @@ impl Proxy {
         self.line.lock().passed
     }
 
+    /// How many connections were let in.
+    pub(crate) fn connections(&self) -> u64 {
+        self.line.lock().connections
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.line.lock());
         self.line.changed.notify_all();
@@ -165,7 +172,11 @@ impl Line {
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
         let ends = [near.try_clone()?, far.try_clone()?];
-        self.lock().open.push(ends);
+        {
+            let mut state = self.lock();
+            state.open.push(ends);
+            state.connections += 1;
+        }
         for (from, to) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
             let line = Arc::clone(self);
             thread::spawn(move || {

@@ -26,6 +26,8 @@ pub(in crate::engine) struct Fetched {
     chunks: Option<Chunks>,
     /// It was put together from several attempts.
     went_on: bool,
+    /// Nobody else begins a file of this name while this one is there.
+    _claim: Option<Claim>,
 }
 
 impl Fetched {
@@ -80,6 +82,8 @@ async fn fetch_once(
         true => Noted::begin(shared, session, path, size).await?,
         false => None,
     };
+    // Outlives the file.
+    let mut claim = None;
     let noted = so_far.as_mut().and_then(|noted| noted.file.take());
     let file = match noted {
         Some(file) => file,
@@ -117,13 +121,10 @@ async fn fetch_once(
             return Err(error);
         }
     };
-    if let Some(noted) = so_far
-        && !noted.end(shared, &stat)
-    {
-        return Err(TransferError::Changed {
-            path: path.clone(),
-            now: stat,
-        });
+    if let Some(noted) = so_far {
+        let is_same = noted.expect(stat);
+        claim = Some(noted.end(shared));
+        is_same?;
     }
     let (hash, chunks) = content.finish(size);
     let version = Version {
@@ -141,6 +142,7 @@ async fn fetch_once(
         version,
         chunks,
         went_on: start > 0,
+        _claim: claim,
     })
 }
 
@@ -182,7 +184,7 @@ struct Noted {
     file: Option<StagingFile>,
     /// So many bytes of it are here.
     start: u64,
-    _claim: Claim,
+    claim: Claim,
 }
 
 impl Noted {
@@ -220,7 +222,7 @@ impl Noted {
             key,
             file: None,
             start: 0,
-            _claim: claim,
+            claim,
         };
         if let Some((file, before)) = store.download_so_far(&noted.key).map_err(opened)?
             && noted.goes_on(session, &file, &before).await?
@@ -266,11 +268,19 @@ impl Noted {
         Ok(true)
     }
 
-    /// It came to its end; whether it is the version that was shown when it began.
-    fn end(self, shared: &Shared, stat: &remote::Stat) -> bool {
-        let same = stat.mtime == self.note.mtime && stat.size == self.note.size;
+    /// It has to be the version that was shown when it began.
+    fn expect(&self, now: remote::Stat) -> Result<(), TransferError> {
+        let path = self.note.path.clone();
+        match now.mtime == self.note.mtime && now.size == self.note.size {
+            true => Ok(()),
+            false => Err(TransferError::Changed { path, now }),
+        }
+    }
+
+    /// It came to its end; the claim is for as long as its file is in staging.
+    fn end(self, shared: &Shared) -> Claim {
         self.forget(shared);
-        same
+        self.claim
     }
 
     fn note(&self, shared: &Shared, content: &InOrder) {
@@ -297,7 +307,7 @@ impl Noted {
         }
     }
 
-    fn forget(self, shared: &Shared) {
+    fn forget(&self, shared: &Shared) {
         if let Err(error) = shared.replica.content().forget_download(&self.key) {
             tracing::info!(%error, "forgetting a download");
         }

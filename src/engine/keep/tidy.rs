@@ -246,5 +246,5 @@ fn forget_large(shared: &Shared) -> Result<(), ReplicaError> {
     let kept = large.into_iter().filter_map(|(_, base)| base.version.hash);
     let store = shared.replica.content();
     store.retain_chunks(&kept.collect())?;
-    store.expire_transfers(shared.now())
+    store.expire_transfers(shared.now(), &|transfer| shared.claims.take(transfer))
 }

@@ -135,18 +135,25 @@ impl ContentStore {
                 remove_file(&path)?;
             }
         }
-        self.bound_downloads()
+        self.bound_downloads(&|_| Some(()))
     }
 
-    /// Removes what was cut off too long ago, or is too much.
-    pub fn expire_transfers(&self, now: Time) -> Result<()> {
+    /// Removes what was cut off too long ago, or is too much. By `claim` the caller keeps others away from a transfer while
+    /// the result lives; there is none if somebody is at work on it, and then it stays.
+    pub fn expire_transfers<C>(&self, now: Time, claim: &dyn Fn(&str) -> Option<C>) -> Result<()> {
         for path in read_dir(&self.staging)? {
-            let is_part = name(&path).starts_with("up-") || name(&path).starts_with("down-");
-            if is_part && !self.goes_on(&path, now) {
+            let name = name(&path);
+            let transfer = name.strip_suffix(".note").unwrap_or(&name);
+            if !transfer.starts_with("up-") && !transfer.starts_with("down-") {
+                continue;
+            }
+            if let Some(_claimed) = claim(transfer)
+                && !self.goes_on(&path, now)
+            {
                 remove_file(&path)?;
             }
         }
-        self.bound_downloads()
+        self.bound_downloads(claim)
     }
 
     fn goes_on(&self, path: &Path, now: Time) -> bool {
@@ -168,7 +175,7 @@ impl ContentStore {
     }
 
     /// The latest stay.
-    fn bound_downloads(&self) -> Result<()> {
+    fn bound_downloads<C>(&self, claim: &dyn Fn(&str) -> Option<C>) -> Result<()> {
         let mut parts = Vec::new();
         for path in read_dir(&self.staging)? {
             let name = name(&path);
@@ -184,7 +191,9 @@ impl ContentStore {
         let mut bytes = 0_u64;
         for (n, (_, at, key)) in parts.iter().enumerate() {
             bytes = bytes.saturating_add(*at);
-            if n >= MOST_PARTS || bytes > MOST_BYTES {
+            if (n >= MOST_PARTS || bytes > MOST_BYTES)
+                && let Some(_claimed) = claim(&format!("down-{key}"))
+            {
                 self.forget_download(key)?;
                 remove_file(&self.download_path(key))?;
             }

@@ -160,3 +160,21 @@ fn content_follows_its_row() {
     replica.close().unwrap();
     store.open_read(id, true).unwrap_err();
 }
+
+#[test]
+fn a_download_that_somebody_is_at_work_on_is_not_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ContentStore::open(dir.path(), NOW).unwrap();
+    let mut download = store.begin_download("key").unwrap();
+    download.file.write_all(b"half").unwrap();
+    let at_work = |transfer: &str| (transfer != "down-key").then_some(());
+    store.expire_transfers(NOW, &at_work).unwrap();
+    store.install(download, NODE).unwrap();
+    assert_eq!(read(store.open_read(NODE, false).unwrap()), "half");
+    // Nobody is, and nobody could go on with it.
+    let left = store.begin_download("key").unwrap();
+    let path = left.path.clone();
+    left.keep();
+    store.expire_transfers(NOW, &|_| Some(())).unwrap();
+    assert!(!path.exists());
+}
