@@ -24,6 +24,8 @@ needs=(
     setpriv:util-linux
     pamtester:pamtester
     automount:autofs
+    dpkg-shlibdeps:dpkg-dev
+    strip:binutils
     pam-auth-update:libpam-runtime
     systemd-analyze:systemd
     mkfs.xfs:xfsprogs
