@@ -126,6 +126,25 @@ fn a_package_enables_nothing_and_its_upgrade_leaves_mounted_homes_to_those_who_s
 }
 
 #[test]
+fn it_is_not_removed_while_a_file_of_pams_needs_it() {
+    let machine = Packaged::new();
+    let lab = &machine.lab;
+    machine.install("0.1.0");
+    machine.set_up();
+    let door = lab.path("etc/pam.d/door");
+    let text = fs::read_to_string(&door).unwrap();
+    let step = "session required pam_exec.so type=open_session /usr/bin/roamhome login\n";
+    fs::write(&door, format!("{text}{step}")).unwrap();
+    let said = lab.try_run(&["dpkg", "--remove", "roamhome"]);
+    said.assert(1, &["/etc/pam.d/door", "by hand"]);
+    at_door(lab, ANN, PASSWORD, &IN_AND_OUT).assert(0, &[]);
+    lab.wait_until_quiet(ANN);
+    fs::write(&door, format!("{text}#{step}")).unwrap();
+    machine.dpkg(&["--remove", "roamhome"]);
+    at_door(lab, ANN, PASSWORD, &IN_AND_OUT).assert(0, &[]);
+}
+
+#[test]
 fn a_removal_leaves_homes_mounted_and_a_purge_leaves_what_is_unsent() {
     let machine = Packaged::new();
     let lab = &machine.lab;
