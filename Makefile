@@ -3,8 +3,10 @@
 TOOLS := target/tools
 
 PREFIX ?= /usr
+# What is installed and packed.
+PROGRAM ?= target/release/roamhome
 
-.PHONY: build demo check test soak bench fmt install install-deps
+.PHONY: build demo check test soak bench fmt install deb install-deps
 
 build:
 	cargo build --release
@@ -31,10 +33,15 @@ soak:
 bench: build install-deps
 	bench/run
 
-# The program and what a login needs, for packages with DESTDIR. Changes no configuration that is there.
+# The program, manual pages, completions, and what a login needs, for packages with DESTDIR. Changes no configuration that
+# is there.
 install:
-	install -D -m 755 target/release/roamhome "$(DESTDIR)$(PREFIX)/bin/roamhome"
+	install -D -m 755 "$(PROGRAM)" "$(DESTDIR)$(PREFIX)/bin/roamhome"
 	pam/install "$(DESTDIR)" "$(PREFIX)"
+
+# target/roamhome_VERSION_ARCHITECTURE.deb
+deb: build
+	pam/packages/deb "$(PROGRAM)" target $(VERSION)
 
 fmt:
 	cargo fmt

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::duration,
-    control::{Code, Failure, protocol::Request},
+    control::{Failure, protocol::Request},
     daemon,
 };
 
@@ -27,6 +27,7 @@ mod demo;
 mod doctor;
 mod find;
 mod flush;
+mod generate;
 mod keep;
 mod kept;
 mod keys;
@@ -41,6 +42,7 @@ mod preflight;
 mod process;
 mod reach;
 mod reconcile;
+mod reference;
 mod settings;
 mod setup;
 mod state;
@@ -54,7 +56,7 @@ mod umount;
 /// and what changed on both sides is merged: the newest wins, the other is kept as a backup. The server needs
 /// nothing but SFTP, and the directory there stays an ordinary one.
 #[derive(Debug, Parser)]
-#[command(name = "roamhome", version, after_long_help = after_help(), disable_help_subcommand = true)]
+#[command(name = "roamhome", version, after_long_help = reference::after_help(), disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -224,6 +226,12 @@ enum Command {
         known: bool,
         directory: PathBuf,
     },
+    /// Print what a package installs besides the program: manual pages, and what completes the command line in shells
+    #[command(hide = true)]
+    Generate {
+        #[command(subcommand)]
+        what: generate::GenerateCommand,
+    },
     /// Show roamhome at work: a throw-away server, and one home mounted from it on two machines
     Demo {
         /// Leave both mounted to try things out, until Enter or Ctrl-C
@@ -319,30 +327,9 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Keep(args) => keep::run(&args),
         Command::Resume => login::resume(),
         Command::ServeDirectory { known, directory } => daemon::serve_directory(&directory, known),
+        Command::Generate { what } => generate::run(&what),
         Command::Demo { keep } => demo::run(keep),
     }
-}
-
-fn after_help() -> String {
-    let mut help = String::from("Exit status:\n   0  success\n");
-    for (code, meaning) in Code::TABLE {
-        help.push_str(&format!("  {:2}  {meaning}\n", code.status()));
-    }
-    help.push_str(
-        "
-Files:
-  /etc/roamhome/config.toml, /etc/roamhome/users/USER.toml, $XDG_CONFIG_HOME/roamhome/config.toml
-      settings, in this order; `roamhome config` lists them all
-  $XDG_STATE_HOME/roamhome/HOME/ (for root: /var/lib/roamhome/HOME/)
-      the replica of one home, with all that is not on the server yet, and daemon.log
-  $XDG_RUNTIME_DIR/roamhome/ (for root: /run/roamhome/0/)
-      control sockets of running mounts
-
-Environment:
-  ROAMHOME_LOG  log level or directives, such as debug or roamhome::engine=trace,info
-",
-    );
-    help
 }
 
 #[cfg(test)]

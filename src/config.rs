@@ -20,7 +20,7 @@ mod transport;
 
 pub use bandwidth::Timetable;
 pub use dirs::{Env, control_socket_name};
-pub use layers::{ConfigError, Layers, Source, Value};
+pub use layers::{ConfigError, DEFAULTS, Layers, Source, Value};
 pub use target::{Place, Target, TargetError};
 pub use transport::{Transport, Way, WayError};
 

@@ -25,6 +25,8 @@ needs=(
     pamtester:pamtester
     automount:autofs
     dbus-daemon:dbus-daemon
+    dpkg-shlibdeps:dpkg-dev
+    strip:binutils
     pam-auth-update:libpam-runtime
     systemd-analyze:systemd
     mkfs.xfs:xfsprogs

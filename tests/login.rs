@@ -10,9 +10,11 @@ use crate::support::machine::{Said, eventually};
 use crate::support::passwords::PasswordServer;
 use crate::support::proxy::Proxy;
 
+mod authselect;
 mod install;
 mod keys;
 mod mounts;
+mod package;
 mod setup;
 mod sleep;
 mod sshd;
@@ -63,12 +65,17 @@ impl Site {
 /// A directory of the computer's disk as the server, which needs no password.
 fn local_lab(more: &str) -> Lab {
     let lab = Lab::new("");
+    serve_locally(&lab, more);
+    lab
+}
+
+/// Makes a directory of its own disk the server.
+fn serve_locally(lab: &Lab, more: &str) {
     fs::create_dir_all(lab.path("home/server/ann")).unwrap();
     lab.give(&lab.path("home/server/ann"), ANN);
     lab.configure(&format!(
         "server = \"/home/server/{{user}}\"\nquiet_period = \"100ms\"\nlog = \"roamhome=debug,info\"\n{more}"
     ));
-    lab
 }
 
 /// What pamtester does at a door that wants a password, all in one process.

@@ -55,7 +55,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
 
 /// Modules without effects: what they do depends on their arguments alone.
 const PURE: &[&str] = &[
+    "cli::generate::pages",
+    "cli::generate::settings_page",
     "cli::options",
+    "cli::reference",
     "config::bandwidth",
     "config::duration",
     "config::target",
@@ -98,6 +101,8 @@ const HIDDEN: &[(&str, &[&str])] = &[
     ("russh_sftp", &["remote"]),
     ("clap", &["cli"]),
     ("zbus", &["daemon"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
 ];
 
 /// Lines of a file without its tests; past that it is two files.

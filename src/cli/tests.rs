@@ -1,6 +1,7 @@
 use clap::CommandFactory;
 
 use super::*;
+use crate::control::Code;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())

@@ -10,7 +10,8 @@ use toml::Table;
 
 use super::{Config, Env};
 
-const DEFAULTS: &str = include_str!("defaults.toml");
+/// Every key at its default, with what it means: the manual of the format.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,21 +13,27 @@ use super::machine::{Said, eventually, needs_root};
 /// The program there.
 pub(crate) const ROAMHOME: &str = "/usr/bin/roamhome";
 
-/// What happens when it is switched on: roamhome is installed as on any Debian. The first process stays, and buries those
-/// that nobody waits for.
+/// What happens when it is switched on. Unless a package is to do so, roamhome is installed as by hand on any Debian. The first
+/// process stays, and buries those that nobody waits for.
 const START: &str = r#"
 set -e
-lab=$1 program=$2 source=$3
+lab=$1 program=$2 source=$3 install=$4
 mount --make-rprivate /
 for dir in etc home var/lib; do mount --bind "$lab/$dir" "/$dir"; done
 mount --bind "$lab/debconf" /var/cache/debconf
 mount -t overlay usr -o "lowerdir=/usr,upperdir=$lab/usr,workdir=$lab/work" /usr
-touch /usr/bin/roamhome
-mount --bind "$program" /usr/bin/roamhome
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/sshd
-"$source/pam/install" "" /usr
-DEBIAN_FRONTEND=noninteractive pam-auth-update --package --enable roamhome
+if [ "$install" = yes ]; then
+    touch /usr/bin/roamhome
+    mount --bind "$program" /usr/bin/roamhome
+    "$source/pam/install" "" /usr
+    DEBIAN_FRONTEND=noninteractive pam-auth-update --package --enable roamhome
+else
+    # What dpkg writes besides its database.
+    mount -t tmpfs log /var/log
+    [ ! -d /var/cache/man ] || mount -t tmpfs man /var/cache/man
+fi
 touch "$lab/started"
 while :; do sleep 1000 & wait; done
 "#;
@@ -46,15 +52,37 @@ pub(crate) const PASSWORD: &str = "it's a long way";
 pub(crate) struct Lab {
     dir: TempDir,
     first: Option<Child>,
+    installs: bool,
 }
 
 impl Lab {
     /// Switched on, with `config` as `/etc/roamhome/config.toml`.
     pub(crate) fn new(config: &str) -> Self {
+        let mut lab = Self::off();
+        lab.installs = true;
+        fs::create_dir_all(lab.path("etc/roamhome/users")).unwrap();
+        lab.configure(config);
+        lab.switch_on();
+        lab
+    }
+
+    /// Switched on, without roamhome, and with a database of packages of its own.
+    pub(crate) fn without_roamhome() -> Self {
+        let mut lab = Self::off();
+        lab.copy("/var/lib/dpkg", "var/lib/dpkg");
+        lab.switch_on();
+        lab
+    }
+
+    fn off() -> Self {
         needs_root("it makes accounts on computers of its own");
         let dir = tempfile::Builder::new().prefix("rhlab").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut lab = Self { dir, first: None };
+        let lab = Self {
+            dir,
+            first: None,
+            installs: false,
+        };
         for name in ["home", "var/lib", "usr", "work"] {
             fs::create_dir_all(lab.path(name)).unwrap();
         }
@@ -63,20 +91,20 @@ impl Lab {
             ("/var/cache/debconf", "debconf"),
             ("/var/lib/pam", "var/lib/pam"),
         ] {
-            let copied = Command::new("cp")
-                .args(["-a", from])
-                .arg(lab.path(to))
-                .status();
-            assert!(copied.unwrap().success());
+            lab.copy(from, to);
         }
-        fs::create_dir_all(lab.path("etc/roamhome/users")).unwrap();
-        lab.configure(config);
         for (name, uid) in [ANN, BOB] {
             lab.add_account(name, uid);
         }
         fs::write(lab.path("etc/pam.d/door"), DOOR).unwrap();
-        lab.switch_on();
         lab
+    }
+
+    /// Gives it what this machine has.
+    fn copy(&self, from: &str, to: &str) {
+        let mut copy = Command::new("cp");
+        let copied = copy.args(["-a", from]).arg(self.path(to)).status();
+        assert!(copied.unwrap().success());
     }
 
     fn add_account(&self, name: &str, uid: u32) {
@@ -124,6 +152,7 @@ impl Lab {
             .arg(self.dir.path())
             .arg(env!("CARGO_BIN_EXE_roamhome"))
             .arg(env!("CARGO_MANIFEST_DIR"))
+            .arg(if self.installs { "yes" } else { "no" })
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
