@@ -23,7 +23,7 @@ pub(super) fn is_enabled() -> bool {
         let mut lines = text.lines().filter(|line| !line.starts_with('#'));
         lines.any(|line| line.contains("pam_exec") && line.contains("roamhome login"))
     };
-    FILES.iter().any(|path| has_steps(path))
+    FILES.iter().any(has_steps)
 }
 
 /// The lines that come into PAM's files.
