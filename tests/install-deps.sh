@@ -16,6 +16,7 @@ needs=(
     strace:strace
     ps:procps
     script:bsdutils
+    ip:iproute2
     losetup:mount
     unshare:util-linux
     mkfs.ext4:e2fsprogs

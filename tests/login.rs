@@ -14,10 +14,12 @@ mod authselect;
 mod install;
 mod keys;
 mod mounts;
+mod network;
 mod package;
 mod setup;
 mod sleep;
 mod sshd;
+mod trouble;
 
 /// A server that knows passwords alone, the network before it, and computers that use it.
 struct Site {

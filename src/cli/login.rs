@@ -184,11 +184,13 @@ impl Step {
     /// Asks the keeper, which is started if there is none.
     fn ask(&self, question: &Ask, patience: Duration) -> Result<Answer, Failure> {
         let mut asked = ask(self.uid(), question, patience, &mut show());
-        if matches!(asked, Asked::Nobody) {
+        // One that was killed leaves to the next what it knew.
+        if matches!(asked, Asked::Nobody | Asked::Gone) {
             // The keeper does so, too, but nobody hears what it says.
             self.roaming.prepare()?;
             start_keeper(self.uid())?;
             let until = Instant::now() + START_MAX;
+            asked = Asked::Nobody;
             while matches!(asked, Asked::Nobody) && Instant::now() < until {
                 thread::sleep(Duration::from_millis(20));
                 asked = ask(self.uid(), question, patience, &mut show());
@@ -196,8 +198,10 @@ impl Step {
         }
         match asked {
             Asked::Answered(answer) => Ok(answer),
-            Asked::Nobody => Err(Failure::new(Code::NotRunning, "the keeper does not listen")
-                .remedy(format!("its log may tell why: {}", log_path(self.uid())))),
+            Asked::Nobody | Asked::Gone => {
+                Err(Failure::new(Code::NotRunning, "the keeper does not listen")
+                    .remedy(format!("its log may tell why: {}", log_path(self.uid()))))
+            }
             Asked::Silent(error) => Err(silent(&error)),
         }
     }

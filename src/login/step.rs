@@ -17,7 +17,9 @@ pub enum Asked {
     Answered(Answer),
     /// No keeper listens.
     Nobody,
-    /// It said nothing in time, or ended.
+    /// It ended before it had answered.
+    Gone,
+    /// It said nothing in time.
     Silent(io::Error),
 }
 
@@ -29,8 +31,14 @@ pub fn ask(uid: u32, ask: &Ask, patience: Duration, progress: &mut dyn FnMut(&Pr
     };
     match converse(stream, ask, patience, progress) {
         Ok(answer) => Asked::Answered(answer),
+        Err(error) if is_gone(&error) => Asked::Gone,
         Err(error) => Asked::Silent(error),
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 fn converse(

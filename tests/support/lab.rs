@@ -17,13 +17,14 @@ pub(crate) const ROAMHOME: &str = "/usr/bin/roamhome";
 /// process stays, and buries those that nobody waits for.
 const START: &str = r#"
 set -e
-lab=$1 program=$2 source=$3 install=$4
+lab=$1 program=$2 source=$3 install=$4 alone=$5
 mount --make-rprivate /
 for dir in etc home var/lib; do mount --bind "$lab/$dir" "/$dir"; done
 mount --bind "$lab/debconf" /var/cache/debconf
 mount -t overlay usr -o "lowerdir=/usr,upperdir=$lab/usr,workdir=$lab/work" /usr
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/sshd
+[ "$alone" = no ] || ip link set lo up
 if [ "$install" = yes ]; then
     touch /usr/bin/roamhome
     mount --bind "$program" /usr/bin/roamhome
@@ -53,6 +54,8 @@ pub(crate) struct Lab {
     dir: TempDir,
     first: Option<Child>,
     installs: bool,
+    /// Whether it has a network of its own, and not the machine's.
+    alone: bool,
 }
 
 impl Lab {
@@ -64,6 +67,41 @@ impl Lab {
         lab.configure(config);
         lab.switch_on();
         lab
+    }
+
+    /// The same, with a network of its own, to which nothing is connected yet.
+    pub(crate) fn on_its_own_network(config: &str) -> Self {
+        let mut lab = Self::off();
+        (lab.installs, lab.alone) = (true, true);
+        fs::create_dir_all(lab.path("etc/roamhome/users")).unwrap();
+        lab.configure(config);
+        lab.switch_on();
+        lab
+    }
+
+    /// Lays a cable to another one: `10.77.N.1` is here and `10.77.N.2` there, where it is plugged in as `eth0`.
+    pub(crate) fn connect(&self, other: &Self, n: u8) {
+        let (near, far) = (format!("to{n}"), other.first_pid());
+        let near = near.as_str();
+        let add = [
+            "ip", "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns",
+        ];
+        // By the number that it has outside: inside, it is another.
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.first_pid()]);
+        let added = command.args(add).arg(far).status();
+        assert!(added.unwrap().success());
+        self.run(&["ip", "addr", "add", &format!("10.77.{n}.1/24"), "dev", near]);
+        self.run(&["ip", "link", "set", near, "up"]);
+        other.run(&[
+            "ip",
+            "addr",
+            "add",
+            &format!("10.77.{n}.2/24"),
+            "dev",
+            "eth0",
+        ]);
+        other.run(&["ip", "link", "set", "eth0", "up"]);
     }
 
     /// Switched on, without roamhome, and with a database of packages of its own.
@@ -82,6 +120,7 @@ impl Lab {
             dir,
             first: None,
             installs: false,
+            alone: false,
         };
         for name in ["home", "var/lib", "usr", "work"] {
             fs::create_dir_all(lab.path(name)).unwrap();
@@ -148,11 +187,12 @@ impl Lab {
         drop(fs::remove_file(&started));
         let child = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(self.alone.then_some("--net"))
             .args(["bash", "-c", START, "lab"])
             .arg(self.dir.path())
             .arg(env!("CARGO_BIN_EXE_roamhome"))
             .arg(env!("CARGO_MANIFEST_DIR"))
-            .arg(if self.installs { "yes" } else { "no" })
+            .args([self.installs, self.alone].map(|it| if it { "yes" } else { "no" }))
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -191,7 +231,8 @@ impl Lab {
         let mut command = Command::new("timeout");
         command
             .args(["--kill-after=5", "120"])
-            .args(["nsenter", "--mount", "--pid", "--target", &self.first_pid()])
+            .args(["nsenter", "--mount", "--pid", "--net"])
+            .args(["--target", &self.first_pid()])
             .arg(program)
             .env_remove("XDG_RUNTIME_DIR");
         command
