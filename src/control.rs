@@ -8,6 +8,7 @@ mod failure;
 pub mod protocol;
 mod secret;
 pub mod server;
+pub mod socket;
 
 pub use failure::{Code, Failure};
 pub use secret::Secret;

@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -27,6 +26,7 @@ use super::{
         REQUEST_MAX_BYTES, Reply, ReplyLine, Request, RequestLine, Shown, Status, TrashAction,
         Undone, VERSION,
     },
+    socket,
 };
 
 /// Between two signs of life.
@@ -123,26 +123,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `path` for the user `uid`; makes its directory, for that user alone. A socket that nobody
-    /// listens on is replaced. Has to be called within a Tokio runtime.
+    /// Binds `path` for the user `uid`, see [`socket::bind`]. Has to be called within a Tokio runtime.
     pub fn bind(path: &Path, uid: u32) -> io::Result<Self> {
-        if let Some(dir) = path.parent() {
-            make_private_dir(dir, uid)?;
-        }
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    format!("{}: another daemon listens there", path.display()),
-                ));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => std::fs::remove_file(path)?,
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let listener = socket::bind(path, uid)?.ok_or_else(|| {
+            let message = format!("{}: another daemon listens there", path.display());
+            io::Error::new(io::ErrorKind::AddrInUse, message)
+        })?;
+        listener.set_nonblocking(true)?;
         Ok(Self {
-            listener,
+            listener: UnixListener::from_std(listener)?,
             path: path.to_owned(),
             uid,
         })
@@ -192,29 +181,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(std::fs::remove_file(&self.path));
     }
-}
-
-/// Makes `dir` with mode 0700, or checks that it is `uid`'s and closed to others.
-fn make_private_dir(dir: &Path, uid: u32) -> io::Result<()> {
-    // Other users have theirs beside it, so only the last directory is private.
-    if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let metadata = std::fs::symlink_metadata(dir)?;
-    if !metadata.is_dir() || metadata.uid() != uid {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("{}: not a directory of user {uid}", dir.display()),
-        ));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
 }
 
 async fn converse(stream: UnixStream, uid: u32, control: Arc<dyn Control>) -> io::Result<()> {

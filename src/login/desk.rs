@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
@@ -11,8 +10,9 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::places::{keeper_socket, keepers_dir};
+use super::places::keeper_socket;
 use super::protocol::{Answer, Ask, LINE_MAX_BYTES};
+use crate::control::socket;
 
 /// A step that has not said what it wants by then is not heard.
 const ASK_MAX: Duration = Duration::from_secs(10);
@@ -38,17 +38,11 @@ impl Desk {
         uid: u32,
         heard: impl Fn(Ask, Caller) + Clone + Send + 'static,
     ) -> io::Result<Option<Self>> {
-        keepers_dir()?;
         let path = keeper_socket(uid);
-        if UnixStream::connect(&path).is_ok() {
+        // Root's, whoever's home is kept.
+        let Some(listener) = socket::bind(&path, 0)? else {
             return Ok(None);
-        }
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        };
         thread::Builder::new().name("desk".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 let heard = heard.clone();

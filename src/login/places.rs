@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use super::account::Account;
+use crate::control::socket::make_private_dir;
 use crate::control::{Code, Failure};
 
 /// Where a login's directories and sockets are.
@@ -60,11 +61,8 @@ pub fn unsent_accounts() -> Vec<u32> {
 /// The keepers' directory, made for root alone.
 pub fn keepers_dir() -> io::Result<&'static Path> {
     let dir = Path::new(KEEPERS);
-    DirBuilder::new().recursive(true).create("/run/roamhome")?;
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(dir),
-    }
+    make_private_dir(dir, 0)?;
+    Ok(dir)
 }
 
 impl Places {
