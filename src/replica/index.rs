@@ -15,7 +15,7 @@ use super::journal::Journal;
 use super::open::Lock;
 use super::opens::Opens;
 use super::recover;
-use super::rows::{Counter, Counts};
+use super::rows::{Counter, Counts, LocalBackup};
 use super::stored::Stored;
 use super::table::Changes;
 use super::tx::{Move, Tx};
@@ -263,6 +263,27 @@ impl Replica {
             Some(_) => self.sync_content(node),
             None => Ok(()),
         }
+    }
+
+    /// Makes all updates and all content survive power loss. It takes whatever else waits for the same disk along.
+    pub fn sync_all(&self) -> Result<(), ReplicaError> {
+        self.content().sync_all()?;
+        self.sync()
+    }
+
+    /// Takes what `from` keeps as backups over, one after the other: each is in one of both at every moment, or in both.
+    pub fn take_backups(&self, from: &Self) -> Result<(), ReplicaError> {
+        for theirs in from.view(|view| view.backups())? {
+            let id = self.update(|tx| tx.alloc_backup())?;
+            self.content().copy_backup(from.content(), theirs.id, id)?;
+            let number = theirs.id;
+            self.update(|tx| tx.add_backup(LocalBackup { id, ..theirs }))?;
+            self.sync()?;
+            from.update(|tx| tx.remove_backup(number))?;
+            from.sync()?;
+            from.content().remove_backup(number)?;
+        }
+        Ok(())
     }
 
     fn seat(&self) -> MutexGuard<'_, Seat> {
