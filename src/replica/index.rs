@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::content::ContentStore;
+use super::content::{ContentStore, Which};
 use super::error::ReplicaError;
 use super::journal::Journal;
 use super::open::Lock;
@@ -269,6 +269,17 @@ impl Replica {
     pub fn sync_all(&self) -> Result<(), ReplicaError> {
         self.content().sync_all()?;
         self.sync()
+    }
+
+    /// Removes unsent content without a row: what was copied in when the process died that was about to put it there. Not
+    /// for a replica that ever held anything else.
+    pub fn drop_strays(&self) -> Result<(), ReplicaError> {
+        for (node, _) in self.content().list(Which::Unsent)? {
+            if self.view(|view| view.node(node))?.is_none() {
+                self.content().remove_unsent(node)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes what `from` keeps as backups over, one after the other: each is in one of both at every moment, or in both.

@@ -79,7 +79,8 @@ pub(super) fn import(
             break;
         }
     }
-    replica.sync_all().map_err(failure::replica)?;
+    let settled = replica.drop_strays().and_then(|()| replica.sync_all());
+    settled.map_err(failure::replica)?;
     mark.importing = false;
     mark.files = imported.files;
     mark.known = imported.known;

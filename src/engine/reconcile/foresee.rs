@@ -21,7 +21,7 @@ pub struct Foreseen {
     pub compared: u64,
     /// What would be taken over from the server.
     pub taken: u64,
-    /// Conflicts: of each, both versions would be kept.
+    /// Conflicts for sure: of each, both versions would be kept.
     pub conflicts: u64,
 }
 
@@ -29,10 +29,13 @@ impl Foreseen {
     pub(super) fn of(input: &Input, plan: &Plan) -> Self {
         let mut all = Self::default();
         for step in plan.steps() {
-            all.conflicts += u64::from(matches!(
+            // What is compared may be equal.
+            let compared = matches!(step.action, Action::Compare { .. });
+            let conflict = matches!(
                 step.why,
                 Why::ConflictLocalWins | Why::ConflictRemoteWins | Why::DirectoryStays
-            ));
+            );
+            all.conflicts += u64::from(conflict && !compared);
             let local = input.triples.get(&step.place);
             let local = local.and_then(|triple| triple.local.as_ref());
             match &step.action {

@@ -104,15 +104,16 @@ impl Source {
     }
 }
 
+/// Room for most attributes and their names, and for the largest that Linux has.
+const ROOM: [usize; 2] = [256, 64 << 10];
+
 /// What a call answers that needs to be told how much there is room for.
-fn sized(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    loop {
-        let mut buffer = vec![0; call(&mut [])?];
-        if buffer.is_empty() {
-            return Ok(buffer);
-        }
+fn sized(
+    mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    for room in ROOM {
+        let mut buffer = vec![0; room];
         match call(&mut buffer) {
-            // It grew meanwhile.
             Err(Errno::RANGE) => {}
             read => {
                 buffer.truncate(read?);
@@ -120,6 +121,7 @@ fn sized(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::R
             }
         }
     }
+    Err(Errno::RANGE)
 }
 
 /// Opens what is no link and waits for nobody.
