@@ -11,6 +11,7 @@ use crate::support::passwords::PasswordServer;
 use crate::support::proxy::Proxy;
 
 mod authselect;
+mod adopt;
 mod install;
 mod keys;
 mod mounts;
