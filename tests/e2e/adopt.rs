@@ -80,6 +80,34 @@ fn an_existing_home_comes_to_the_server_and_into_the_replica_whole() {
     shows(&machine, &seen);
 }
 
+/// A file's time and content.
+type Kept = Option<(i64, &'static str)>;
+
+/// Files by what the directory and the server have of them.
+const DIFFERENT: [(&str, Kept, Kept); 5] = [
+    (
+        "here-newer",
+        Some((1_700_000_000, "here, newer")),
+        Some((1_600_000_000, "there")),
+    ),
+    (
+        "both/there-newer",
+        Some((1_600_000_000, "here, longer")),
+        Some((1_700_000_000, "there, newer")),
+    ),
+    (
+        "both/inner/equal",
+        Some((1_600_000_000, "equal")),
+        Some((1_650_000_000, "equal")),
+    ),
+    ("both/here", Some((1_600_000_000, "only here")), None),
+    (
+        "both/inner/there",
+        None,
+        Some((1_600_000_000, "only there")),
+    ),
+];
+
 #[test]
 fn of_files_that_differ_the_newest_wins_and_the_other_one_is_kept() {
     let site = Site::new();
@@ -88,30 +116,7 @@ fn of_files_that_differ_the_newest_wins_and_the_other_one_is_kept() {
     for root in [&dir, &site.home()] {
         fs::create_dir_all(root.join("both/inner")).unwrap();
     }
-    let files = [
-        (
-            "here-newer",
-            Some((1_700_000_000, "here, newer")),
-            Some((1_600_000_000, "there")),
-        ),
-        (
-            "both/there-newer",
-            Some((1_600_000_000, "here, longer")),
-            Some((1_700_000_000, "there, newer")),
-        ),
-        (
-            "both/inner/equal",
-            Some((1_600_000_000, "equal")),
-            Some((1_650_000_000, "equal")),
-        ),
-        ("both/here", Some((1_600_000_000, "only here")), None),
-        (
-            "both/inner/there",
-            None,
-            Some((1_600_000_000, "only there")),
-        ),
-    ];
-    for (path, here, there) in files {
+    for (path, here, there) in DIFFERENT {
         for (root, what) in [(&dir, here), (&site.home(), there)] {
             if let Some((time, text)) = what {
                 fs::write(root.join(path), text).unwrap();
