@@ -32,6 +32,7 @@ mod generate;
 mod keep;
 mod kept;
 mod keys;
+mod leave;
 mod link;
 mod login;
 mod mount;
@@ -72,6 +73,8 @@ enum Command {
     /// Send what is left, then unmount
     #[command(visible_alias = "unmount")]
     Umount(umount::UmountArgs),
+    /// Make plain local files of a mounted home again
+    Leave(leave::LeaveArgs),
     /// Show connection, unsent files, transfers and problems
     Status {
         #[command(flatten)]
@@ -291,6 +294,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Mount(mount) => mount::run(*mount, args),
         Command::Adopt(adopt) => adopt::run(&adopt, args),
         Command::Umount(umount) => umount::run(&umount),
+        Command::Leave(leave) => leave::run(&leave),
         Command::Status { which, json } => status::run(which.mountpoint.as_deref(), json),
         Command::Flush { which, timeout } => flush::run(which.mountpoint.as_deref(), timeout),
         Command::Reconcile {

@@ -8,6 +8,7 @@ mod content;
 pub mod doctor;
 mod enrol;
 mod failure;
+mod freeze;
 mod fresh;
 mod lifecycle;
 mod link;

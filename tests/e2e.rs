@@ -11,6 +11,7 @@ mod ending;
 mod faults;
 mod kill;
 mod large;
+mod leave;
 mod login;
 mod names;
 mod network;

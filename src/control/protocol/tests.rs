@@ -92,6 +92,13 @@ fn requests_have_their_documented_form() {
         ),
         (Request::Offline, json!({"op": "offline"})),
         (
+            Request::Freeze {
+                seconds: 9,
+                hold: true,
+            },
+            json!({"op": "freeze", "seconds": 9, "hold": true}),
+        ),
+        (
             Request::Password {
                 password: Secret::new("p".into()),
             },
