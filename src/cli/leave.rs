@@ -77,6 +77,9 @@ pub(super) fn run(args: &LeaveArgs) -> Result<(), Failure> {
     }
 }
 
+/// Whom a copy tells how far it is.
+type Watcher<'a> = &'a mut dyn FnMut(Count);
+
 struct Leaving<'a> {
     args: &'a LeaveArgs,
     mount: PathBuf,
@@ -198,7 +201,7 @@ impl Leaving<'_> {
         self.fetch()?;
         let copied = self.copy(true)?;
         let home = self.work.home();
-        let compared = self.watched("comparing", true, &mut |progress| {
+        let compared = self.watched("comparing", true, |progress| {
             differing(&self.mount, &home, progress)
         })?;
         match compared {
@@ -214,7 +217,7 @@ impl Leaving<'_> {
 
     fn copy(&self, still: bool) -> Result<Count, Failure> {
         let home = self.work.home();
-        self.watched("copying", still, &mut |progress| {
+        self.watched("copying", still, |progress| {
             copy::copy(&self.mount, &home, progress)
         })
     }
@@ -224,7 +227,7 @@ impl Leaving<'_> {
         &self,
         what: &str,
         still: bool,
-        act: &mut dyn FnMut(&mut dyn FnMut(Count)) -> Result<T, Trouble>,
+        act: impl FnOnce(Watcher<'_>) -> Result<T, Trouble>,
     ) -> Result<T, Failure> {
         let line = RefCell::new(ProgressLine::new());
         let mut asked = Instant::now();
