@@ -166,7 +166,7 @@ impl AdoptArgs {
         let options = self.way.options()?;
         let state = [("state_dir", "--state", self.state.as_deref())];
         let target = self.target.as_deref();
-        let access = self
+        let mut access = self
             .way
             .access(&env, Files::All, target, &options, &state)?;
         logging::init(if std::env::var_os("ROAMHOME_LOG").is_some() {
@@ -187,6 +187,7 @@ impl AdoptArgs {
             false => state_dir,
         };
         process::await_holder(&state_dir)?;
+        access.state_dir = Some(state_dir.clone());
         Ok(AdoptRequest {
             access,
             mounts: check::below(&source, &mounts),

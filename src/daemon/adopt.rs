@@ -111,7 +111,8 @@ pub type Watcher<'a> = &'a mut dyn FnMut(&Progress);
 pub fn adopt(request: &AdoptRequest, watcher: Watcher<'_>) -> Result<Adopted, Failure> {
     let runtime = runtime()?;
     let place = Workplace::find(request)?;
-    let connector = Arc::new(Connector::new(&request.access, &place.dir));
+    // The machine's key is with its own replica.
+    let connector = Arc::new(Connector::new(&request.access, &request.state_dir));
     let prepared = runtime.block_on(connector.prepare());
     prepared.inspect_err(|_| place.forget_new(request))?;
     let (replica, mark) = place.open(request)?;
@@ -267,17 +268,27 @@ fn is_untouched(replica: &Replica) -> Result<bool, Failure> {
     untouched.map_err(failure::replica)
 }
 
-/// Removes all that is in a state directory but its lock and log.
+/// What a replica consists of, its lock and log aside; the machine's key and others are none of it.
+fn is_of_replica(name: &str) -> bool {
+    matches!(
+        name,
+        "content" | "unsent" | "staging" | "backups" | "chunks"
+    ) || name.starts_with("index.db")
+        || name.starts_with("journal.")
+}
+
+/// Removes a replica and leaves what else is in its state directory.
 fn wipe(dir: &Path) -> Result<(), Failure> {
     let failed =
         |error: io::Error| Failure::new(Code::StateDir, format!("{}: {error}", dir.display()));
     for entry in fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
         let path = entry.path();
+        if !entry.file_name().to_str().is_some_and(is_of_replica) {
+            continue;
+        }
         match entry.file_type().map_err(failed)?.is_dir() {
             true => fs::remove_dir_all(path).map_err(failed)?,
-            false if name == "lock" || name == "daemon.log" => {}
             false => fs::remove_file(path).map_err(failed)?,
         }
     }
@@ -320,4 +331,35 @@ fn look(request: &AdoptRequest, since: Time) -> Result<Survey, Failure> {
         let message = format!("{}: {error}", request.source.display());
         Failure::new(Code::General, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_goes_without_what_else_is_in_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["machine_key", "daemon.log"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let replica = Replica::open(dir.path(), Time(0)).unwrap();
+        let mark = Mark::new(Path::new("/old"));
+        mark::set(&replica, Some(&mark)).unwrap();
+        assert!(!is_untouched_by_marks(&replica));
+        drop(replica);
+        wipe(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["daemon.log", "lock", "machine_key"]);
+        let replica = Replica::open(dir.path(), Time(0)).unwrap();
+        assert!(is_untouched_by_marks(&replica) && is_untouched(&replica).unwrap());
+    }
+
+    fn is_untouched_by_marks(replica: &Replica) -> bool {
+        mark::of(replica).unwrap().is_none()
+    }
 }

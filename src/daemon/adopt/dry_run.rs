@@ -26,7 +26,7 @@ pub(super) fn foretell(
     main: Option<&Replica>,
     watcher: Watcher<'_>,
 ) -> Result<Foretold, Failure> {
-    let connector = Arc::new(Connector::new(&request.access, dir));
+    let connector = Arc::new(Connector::new(&request.access, &request.state_dir));
     runtime.block_on(connector.prepare())?;
     let replica = Arc::new(Replica::open(dir, clock::now()).map_err(failure::replica)?);
     let how = Importing {
