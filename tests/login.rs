@@ -10,8 +10,8 @@ use crate::support::machine::{Said, eventually};
 use crate::support::passwords::PasswordServer;
 use crate::support::proxy::Proxy;
 
-mod authselect;
 mod adopt;
+mod authselect;
 mod install;
 mod keys;
 mod mounts;
