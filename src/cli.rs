@@ -1,7 +1,7 @@
 //! The command line: what can be said, and which file does it.
 //!
 //! Each command is a file. Commands act through a running daemon (`control::client`), except `mount`, which
-//! becomes one, `demo`, which runs the others, and `check` and `rescue`, which work on a state directory that
+//! becomes one, `adopt`, which does a daemon's work for once, `demo`, which runs the others, and `check` and `rescue`, which work on a state directory that
 //! no daemon has.
 
 use std::{
@@ -19,6 +19,7 @@ use crate::{
     daemon,
 };
 
+mod adopt;
 mod background;
 mod conflicts;
 mod content;
@@ -31,6 +32,7 @@ mod generate;
 mod keep;
 mod kept;
 mod keys;
+mod leave;
 mod link;
 mod login;
 mod mount;
@@ -66,9 +68,13 @@ struct Cli {
 enum Command {
     /// Mount a home; returns when the mount serves
     Mount(Box<mount::MountArgs>),
+    /// Take an existing directory of this machine over into a home, before that is mounted there
+    Adopt(Box<adopt::AdoptArgs>),
     /// Send what is left, then unmount
     #[command(visible_alias = "unmount")]
     Umount(umount::UmountArgs),
+    /// Make plain local files of a mounted home again
+    Leave(leave::LeaveArgs),
     /// Show connection, unsent files, transfers and problems
     Status {
         #[command(flatten)]
@@ -286,7 +292,9 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
     match cli.command {
         Command::Mount(mount) => mount::run(*mount, args),
+        Command::Adopt(adopt) => adopt::run(&adopt, args),
         Command::Umount(umount) => umount::run(&umount),
+        Command::Leave(leave) => leave::run(&leave),
         Command::Status { which, json } => status::run(which.mountpoint.as_deref(), json),
         Command::Flush { which, timeout } => flush::run(which.mountpoint.as_deref(), timeout),
         Command::Reconcile {

@@ -1,5 +1,6 @@
 //! The daemon: one process that serves one mount.
 
+mod adopt;
 mod answers;
 mod authorized;
 mod conflicts;
@@ -7,6 +8,7 @@ mod content;
 pub mod doctor;
 mod enrol;
 mod failure;
+mod freeze;
 mod fresh;
 mod lifecycle;
 mod link;
@@ -25,6 +27,7 @@ use crate::control::{Code, Failure};
 use crate::remote::{self, ErrorKind};
 use crate::replica;
 
+pub use self::adopt::{AdoptRequest, Adopted, Foretold, Watcher, adopt, foretell};
 pub use self::secrets::{Ask, Asker, Secrets};
 pub use crate::control::Secret;
 pub use crate::fuse::{Broker, Place, Unmount};

@@ -41,8 +41,8 @@ pub use keep::{KeptItem, KeptWhere, Shelf};
 pub use link::{LinkState, LinkView};
 pub use options::{Connect, EngineOptions, Large, LinkError, Publish};
 pub use port::{Done, Events, Fetch, FetchError, Space};
-pub use reconcile::{DryRun, PassError, PassReport, Scope};
-pub use status::{EngineStatus, TransferView};
+pub use reconcile::{DryRun, Foreseen, PassError, PassReport, Scope};
+pub use status::{EngineStatus, Tally, TransferView};
 
 use crate::replica::{Deed, Node, Replica, ReplicaError};
 use crate::tree::{Kind, NodeId, RelPath, Version};
@@ -170,6 +170,11 @@ impl Engine {
     /// The status, from memory and the index.
     pub fn status(&self) -> Result<EngineStatus, ReplicaError> {
         status::status(&self.shared)
+    }
+
+    /// What became of files since the engine started.
+    pub fn tally(&self) -> Tally {
+        *lock(&self.shared.tally)
     }
 
     /// What is kept here and on the server.

@@ -1,5 +1,6 @@
 //! The program as its users have it: the binary, a real sshd, mounts of the kernel, and all that goes wrong.
 
+mod adopt;
 mod conflict;
 mod content;
 mod credentials;
@@ -10,6 +11,7 @@ mod ending;
 mod faults;
 mod kill;
 mod large;
+mod leave;
 mod login;
 mod names;
 mod network;

@@ -10,6 +10,7 @@ use crate::support::machine::{Said, eventually};
 use crate::support::passwords::PasswordServer;
 use crate::support::proxy::Proxy;
 
+mod adopt;
 mod authselect;
 mod install;
 mod keys;

@@ -2,6 +2,7 @@
 
 pub(crate) mod chance;
 pub(crate) mod client;
+pub(crate) mod exact;
 #[path = "../src/fs/tests/fake.rs"]
 pub(crate) mod fake;
 pub(crate) mod field;

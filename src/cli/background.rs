@@ -163,7 +163,7 @@ pub(super) fn start_for(
 }
 
 /// What the child reads first.
-fn hand_over(to: &mut dyn Write, secrets: &Secrets, somebody: bool) -> io::Result<()> {
+pub(super) fn hand_over(to: &mut dyn Write, secrets: &Secrets, somebody: bool) -> io::Result<()> {
     let line = |secret: &Option<Secret>| secret.as_ref().map_or("", Secret::reveal).to_owned();
     let who = if somebody { SOMEBODY } else { "" };
     let (password, passphrase) = (line(&secrets.password), line(&secrets.passphrase));

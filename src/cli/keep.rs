@@ -27,7 +27,7 @@ const STATE_ROOT: &str = "/var/lib/roamhome";
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// A daemon runs with this and nothing of whoever logged in.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An account whose home follows it.
 pub(super) struct Roaming {

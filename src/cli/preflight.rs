@@ -128,7 +128,11 @@ pub(super) fn check_mountpoint(
     if !nonempty && entries.next().is_some() {
         return Err(
             refuse("the directory is not empty, and a mount would hide what is in it")
-                .remedy("choose an empty one, or hide it all the same: -o nonempty"),
+                .remedy(format!(
+                    "take it over into the home first: roamhome adopt {} --move-aside; or choose an empty one, or hide it all \
+                     the same: -o nonempty",
+                    path.display()
+                )),
         );
     }
     Ok(absolute)
@@ -202,7 +206,7 @@ pub(super) fn check_apart(home: &Path, mountpoint: &Path, state_dir: &Path) -> R
 }
 
 /// The path without links, as far as it exists, and the rest as it is.
-fn canonical_prefix(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn canonical_prefix(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     for ancestor in path.ancestors() {
         match ancestor.canonicalize() {

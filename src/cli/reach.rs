@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, IsTerminal, Write},
+    ops::Deref,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -26,7 +27,14 @@ pub(super) struct ReachArgs {
     ///
     /// A PATH after a HOST without a leading slash is relative to the directory where the server lets the user in.
     #[arg(value_name = "[USER@]HOST:PATH")]
-    pub(super) target: String,
+    target: String,
+    #[command(flatten)]
+    way: WayArgs,
+}
+
+/// How to get to a home.
+#[derive(Debug, Args)]
+pub(super) struct WayArgs {
     /// The port of the server's sshd
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
@@ -83,12 +91,15 @@ impl From<WayError> for Failure {
     }
 }
 
-impl ReachArgs {
-    /// The options after `-o`.
-    pub(super) fn options(&self) -> Result<MountOptions, Failure> {
-        options::parse(&self.options).map_err(|message| Failure::new(Code::Usage, message))
-    }
+impl Deref for ReachArgs {
+    type Target = WayArgs;
 
+    fn deref(&self) -> &WayArgs {
+        &self.way
+    }
+}
+
+impl ReachArgs {
     /// What was said here and in the files; `more` are settings by flags that only one command has.
     pub(super) fn access(
         &self,
@@ -96,9 +107,45 @@ impl ReachArgs {
         options: &MountOptions,
         more: &[(&str, &str, Option<&Path>)],
     ) -> Result<Access, Failure> {
-        let layers = self.layers(options, env, more)?;
+        self.way
+            .access(env, Files::All, Some(&self.target), options, more)
+    }
+}
+
+/// Which files of settings are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    /// Also the user's own.
+    All,
+    /// The administrator's.
+    System,
+}
+
+impl WayArgs {
+    /// The options after `-o`.
+    pub(super) fn options(&self) -> Result<MountOptions, Failure> {
+        options::parse(&self.options).map_err(|message| Failure::new(Code::Usage, message))
+    }
+
+    /// What was said here and in the files; without a target, the home is the one that they name. `more` are settings
+    /// by flags that only one command has.
+    pub(super) fn access(
+        &self,
+        env: &Env,
+        files: Files,
+        target: Option<&str>,
+        options: &MountOptions,
+        more: &[(&str, &str, Option<&Path>)],
+    ) -> Result<Access, Failure> {
+        let mut said = more.to_vec();
+        said.push(("server", "the command line", target.map(Path::new)));
+        let layers = self.layers(options, env, files, &said)?;
         let config = layers.config().clone();
-        let mut target = Target::parse(&self.target)?;
+        let server = config.server.as_deref().ok_or_else(|| {
+            Failure::new(Code::Usage, "which home is meant?")
+                .remedy("name it: [USER@]HOST:PATH, or set `server` in a configuration file")
+        })?;
+        let mut target = Target::parse(server)?;
         if let (Some(port), Target::Server(place)) = (self.port.or(options.port), &mut target) {
             place.port = Some(port);
         }
@@ -119,13 +166,18 @@ impl ReachArgs {
         &self,
         options: &MountOptions,
         env: &Env,
+        files: Files,
         more: &[(&str, &str, Option<&Path>)],
     ) -> Result<Layers, Failure> {
         let file = self
             .config
             .clone()
             .or(options.config.clone().map(PathBuf::from));
-        let mut layers = Layers::load(env, file.as_deref())?;
+        let mut layers = match (files, file) {
+            (Files::System, None) => Layers::load_system(env)?,
+            // Who names a file means it.
+            (_, file) => Layers::load(env, file.as_deref())?,
+        };
         for (key, value) in &options.settings {
             layers.set_flag(key, &anchored(key, value)?, &format!("-o {key}="))?;
         }
@@ -142,7 +194,6 @@ impl ReachArgs {
         let mut flags = vec![
             ("host_key_policy", "--host-key-policy", policy),
             ("transport", "--transport", transport),
-            ("server", "the command line", Some(self.target.as_str())),
         ];
         let paths = [
             ("identity", "--identity", self.identity.as_deref()),

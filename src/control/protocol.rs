@@ -75,6 +75,13 @@ pub enum Request {
     Offline,
     /// Connect again. Answered by `Done`.
     Online,
+    /// Take no writes, so that the home can be copied as it is at one moment. Answered by `Done`.
+    Freeze {
+        /// For so long, unless it is asked again; 0 ends it.
+        seconds: u64,
+        /// Leave the server alone meanwhile, too.
+        hold: bool,
+    },
     /// Log in with this password where no key does. Answered by `Done`.
     Password {
         /// Somebody typed it.

@@ -53,6 +53,8 @@ pub trait Control: Send + Sync + 'static {
     async fn reconcile(&self, force_guard: bool, progress: Reporter) -> Result<Pass, Failure>;
     /// Leaves the server alone, or connects again; answers what it did.
     async fn set_offline(&self, offline: bool) -> Result<String, Failure>;
+    /// Takes no writes for so many seconds, and leaves the server alone if told to; 0 ends both. Answers what it did.
+    async fn freeze(&self, seconds: u64, hold: bool) -> Result<String, Failure>;
     /// Logs in with this password where no key does; answers what it did.
     async fn set_password(&self, password: Secret) -> Result<String, Failure>;
     /// All backups, newest first.
@@ -255,6 +257,7 @@ async fn answer(
         }
         Request::Offline => done(control.set_offline(true).await?),
         Request::Online => done(control.set_offline(false).await?),
+        Request::Freeze { seconds, hold } => done(control.freeze(seconds, hold).await?),
         Request::Password { password } => done(control.set_password(password).await?),
         Request::Backups { action } => match action {
             BackupsAction::List => Reply::Items(control.backups().await?),

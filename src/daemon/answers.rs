@@ -9,6 +9,7 @@ use super::conflicts;
 use super::content;
 use super::enrol;
 use super::failure;
+use super::freeze::Freezing;
 use super::lifecycle::{Daemon, Event};
 use super::{restore, undo};
 use crate::control::protocol::{
@@ -41,11 +42,16 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Answers {
     daemon: Arc<Daemon>,
     events: mpsc::Sender<Event>,
+    freezing: Arc<Freezing>,
 }
 
 impl Answers {
     pub(super) fn new(daemon: Arc<Daemon>, events: mpsc::Sender<Event>) -> Self {
-        Self { daemon, events }
+        Self {
+            daemon,
+            events,
+            freezing: Arc::default(),
+        }
     }
 
     async fn flush_reporting(
@@ -265,6 +271,10 @@ impl Control for Answers {
             engine::LinkState::Online => Ok("online".into()),
             state => Ok(format!("{}: {}", state.word(), state.detail())),
         }
+    }
+
+    async fn freeze(&self, seconds: u64, hold: bool) -> Result<String, Failure> {
+        Ok(self.freezing.freeze(&self.daemon, seconds, hold).await)
     }
 
     async fn backups(&self) -> Result<Items, Failure> {

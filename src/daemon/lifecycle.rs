@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::answers::Answers;
 use super::conflicts;
 use super::link::Connector;
-use super::{MountRequest, authorized, enrol, failure, fresh, network, sleep};
+use super::{MountRequest, adopt, authorized, enrol, failure, fresh, network, sleep};
 use crate::clock;
 use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
@@ -62,6 +62,7 @@ fn serve(
         prepared.inspect_err(|_| fresh::forget_empty(&state_dir))?;
     }
     let replica = Replica::open(&state_dir, clock::now()).map_err(failure::replica)?;
+    adopt::refuse_unfinished(&replica, &request.access.target)?;
     let replica = Arc::new(replica);
     let options = engine_options(&request.access.config);
     let connect = Arc::clone(&connector);
@@ -276,20 +277,24 @@ fn open_home(
     replica: &Arc<Replica>,
     engine: &Engine,
 ) -> Result<Arc<Home>, Failure> {
-    let patterns: Vec<&str> = request.access.config.host_scoped_patterns().collect();
-    let host_scoped = HostScope::new(&patterns).map_err(|error| {
-        Failure::new(Code::Usage, format!("host_scoped: {error}"))
-            .remedy("correct the pattern; its syntax is that of .gitignore")
-    })?;
     let options = HomeOptions {
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
-        host_scoped,
+        host_scoped: host_scope(&request.access.config)?,
         now: Box::new(clock::now),
     };
     let home = Home::new(Arc::clone(replica), Arc::new(engine.clone()), options);
     home.map(Arc::new)
         .map_err(|error| Failure::new(Code::StateDir, error.to_string()))
+}
+
+/// What the configuration says stays on this machine.
+pub(super) fn host_scope(config: &Config) -> Result<HostScope, Failure> {
+    let patterns: Vec<&str> = config.host_scoped_patterns().collect();
+    HostScope::new(&patterns).map_err(|error| {
+        Failure::new(Code::Usage, format!("host_scoped: {error}"))
+            .remedy("correct the pattern; its syntax is that of .gitignore")
+    })
 }
 
 fn start_control(
@@ -321,7 +326,7 @@ fn start_control(
     .remedy("set XDG_RUNTIME_DIR to a directory of yours"))
 }
 
-fn engine_options(config: &Config) -> EngineOptions {
+pub(super) fn engine_options(config: &Config) -> EngineOptions {
     let uid = rustix::process::getuid().as_raw();
     let gid = rustix::process::getgid().as_raw();
     EngineOptions {

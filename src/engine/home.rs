@@ -42,6 +42,7 @@ pub(super) async fn recheck(
     let known = meta(&shared.replica, META_IDENTITY);
     let identity = |identity| Ok(vec![Guard::Identity(identity)]);
     match (known, found) {
+        (None, None | Some(Ok(_))) if shared.options.only_look => Ok(Vec::new()),
         (None, None) => {
             let identity = found_home(shared, remote).await?;
             remember_identity(&shared.replica, &identity);

@@ -101,7 +101,7 @@ async fn attempt(shared: &Arc<Shared>) -> Result<Remote, LinkError> {
     let guards = home::recheck(shared, &remote).await.map_err(unreachable)?;
     let suspect = !guards.is_empty();
     *lock(&shared.guards) = guards;
-    if suspect {
+    if suspect || shared.options.only_look {
         // Nothing is written to a home that may not be ours, not even a probe.
         refresh_space(shared, &remote).await;
         return Ok(remote);

@@ -116,6 +116,9 @@ pub struct EngineOptions {
     pub uid: u32,
     /// Group of what the server brings.
     pub gid: u32,
+    /// Only dry runs are made, and nothing is written to the server: no passes by themselves, and not even what makes
+    /// a directory a home. Its replica is thrown away afterwards.
+    pub only_look: bool,
 }
 
 impl EngineOptions {
@@ -143,6 +146,7 @@ impl EngineOptions {
             guard: GuardLimits::default(),
             uid,
             gid,
+            only_look: false,
         }
     }
 }

@@ -22,11 +22,13 @@ use crate::sync::{self, Guard, Plan, Policy, Removals};
 use crate::tree::{Kind, NodeId, Place};
 
 mod ask;
+mod foresee;
 mod report;
 mod ripe;
 mod spare;
 
 use ask::Asked;
+pub use foresee::Foreseen;
 pub use report::{DryRun, PassError, PassReport, Scope};
 use ripe::{is_ripe, lull};
 
@@ -96,7 +98,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiv
             next_full = Instant::now() + shared.options.reconcile_interval;
         }
         push_at = None;
-        if shared.online().is_none() {
+        if shared.online().is_none() || shared.options.only_look {
             continue;
         }
         let outcome = pass(&shared, scope).await;
@@ -264,12 +266,17 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
         .map_err(ScanError::from)?;
     if !guards.is_empty() {
         return Ok(DryRun {
-            lines: Vec::new(),
             guards,
+            ..DryRun::default()
         });
     }
     scan::walk(shared).await?;
-    let (_, plan) = planned(shared, Scope::Push { now: true })?;
+    let (mut gathered, mut plan) = planned(shared, Scope::Push { now: true })?;
+    // What is in directories that both sides have is seen only when they count as agreed on.
+    while shared.options.only_look && foresee::unite(shared, &remote, &gathered).await? {
+        scan::walk(shared).await?;
+        (gathered, plan) = planned(shared, Scope::Push { now: true })?;
+    }
     guards.extend(ask::questions(shared, &plan)?.questions);
     let lines = shared.replica.view(|view| {
         let mut lines = Vec::new();
@@ -278,7 +285,11 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
         }
         Ok::<_, ReplicaError>(lines)
     })?;
-    Ok(DryRun { lines, guards })
+    Ok(DryRun {
+        lines,
+        guards,
+        foreseen: Foreseen::of(&gathered.input, &plan),
+    })
 }
 
 fn connection(shared: &Shared) -> Result<Remote, PassError> {

@@ -18,7 +18,7 @@ use super::keep::conflicts::Loser;
 use super::link::{Hold, LinkState, LinkView};
 use super::push::{Gone, PutAside};
 use super::reconcile::{PassReport, Request};
-use super::status::Transfers;
+use super::status::{Tally, Transfers};
 use super::{Connect, Done, EngineOptions, Events, Space};
 use crate::remote::Remote;
 use crate::remote::layout::{ClientId, FeedRecord};
@@ -116,6 +116,7 @@ pub(super) struct Shared {
     pub(super) clock: Mutex<ClockOffset>,
     pub(super) space: Mutex<Option<Space>>,
     pub(super) last_pass: Mutex<Option<PassReport>>,
+    pub(super) tally: Mutex<Tally>,
     /// What the pass that runs did.
     pub(super) log: Mutex<Log>,
     /// What lost a conflict on the server, as of the last look there.
@@ -217,6 +218,7 @@ impl Shared {
             clock: Mutex::default(),
             space: Mutex::default(),
             last_pass: Mutex::default(),
+            tally: Mutex::default(),
             log: Mutex::default(),
             losers: Mutex::default(),
             publishers: Mutex::default(),

@@ -53,6 +53,17 @@ pub struct EngineStatus {
     pub lacks: Vec<String>,
 }
 
+/// What passes did to files, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Files that were sent.
+    pub sent: u64,
+    /// Their sizes.
+    pub sent_bytes: u64,
+    /// Files that turned out to be the same on both sides.
+    pub equal: u64,
+}
+
 /// The files under way; a [`Progress`] takes itself off the list when it ends.
 #[derive(Default)]
 pub(super) struct Transfers {

@@ -87,7 +87,7 @@ impl Change<'_, '_> {
     /// Makes a node at `place` in `parent`, with the owner and the mode that the parent makes it have.
     pub(super) fn create(
         &mut self,
-        mut parent: Node,
+        parent: Node,
         place: Place,
         new: NewNode,
         caller: super::Caller,
@@ -114,12 +114,23 @@ impl Change<'_, '_> {
             listed: is_dir,
             scoped,
         };
-        self.tx.put_node(node.clone())?;
-        self.tx.link(place.clone(), node.id)?;
-        parent.nlink += u32::from(is_dir);
-        self.touch(parent)?;
-        self.mark(place, scoped)?;
+        self.insert(parent, place, node.clone())?;
         Ok(node)
+    }
+
+    /// Puts a new node at `place` in `parent`.
+    pub(super) fn insert(
+        &mut self,
+        mut parent: Node,
+        place: Place,
+        node: Node,
+    ) -> Result<(), Stop> {
+        parent.nlink += u32::from(node.kind == Kind::Dir);
+        let scoped = node.scoped;
+        self.tx.link(place.clone(), node.id)?;
+        self.tx.put_node(node)?;
+        self.touch(parent)?;
+        self.mark(place, scoped)
     }
 
     /// Whether what stands at `place` stays on this machine.

@@ -47,23 +47,8 @@ impl Home {
         self.change(|change| {
             let dir = change.listed_dir(parent)?;
             let place = change.vacant(parent, name)?;
-            let mut node = change.node(id)?;
-            match node.nlink {
-                _ if node.kind == Kind::Dir => return Err(FsError::NotPermitted.into()),
-                0 => return Err(FsError::NotFound.into()),
-                MOST_LINKS.. => return Err(FsError::TooManyLinks.into()),
-                _ => {}
-            }
-            // With one name outside, all of it travels.
-            node.scoped = node.scoped && change.is_scoped(&place, node.kind)?;
-            node.nlink += 1;
-            node.ctime = change.now;
-            let attr = Attr::from(&node);
-            change.tx.link(place.clone(), id)?;
-            change.mark(place, node.scoped)?;
-            change.tx.put_node(node)?;
-            change.touch(dir)?;
-            Ok(attr)
+            let node = change.node(id)?;
+            change.add_name(dir, place, node)
         })
     }
 
@@ -121,6 +106,31 @@ impl Home {
 }
 
 impl Change<'_, '_> {
+    /// Gives a node one more name in `dir`.
+    pub(super) fn add_name(
+        &mut self,
+        dir: Node,
+        place: Place,
+        mut node: Node,
+    ) -> Result<Attr, Stop> {
+        match node.nlink {
+            _ if node.kind == Kind::Dir => return Err(FsError::NotPermitted.into()),
+            0 => return Err(FsError::NotFound.into()),
+            MOST_LINKS.. => return Err(FsError::TooManyLinks.into()),
+            _ => {}
+        }
+        // With one name outside, all of it travels.
+        node.scoped = node.scoped && self.is_scoped(&place, node.kind)?;
+        node.nlink += 1;
+        node.ctime = self.now;
+        let attr = Attr::from(&node);
+        self.tx.link(place.clone(), node.id)?;
+        self.mark(place, node.scoped)?;
+        self.tx.put_node(node)?;
+        self.touch(dir)?;
+        Ok(attr)
+    }
+
     /// The place of an entry that is to lose its name, and its directory.
     pub(super) fn removable(&self, parent: NodeId, name: &Name) -> Result<(Node, Place), Stop> {
         if is_reserved(parent, name) {

@@ -2,6 +2,7 @@
 
 mod dirty;
 mod fake;
+mod import;
 mod rename;
 
 use std::collections::BTreeSet;

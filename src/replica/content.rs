@@ -20,6 +20,7 @@ mod backups;
 mod cached;
 mod chunks;
 pub(super) mod disk;
+mod import;
 mod list;
 mod parts;
 mod rot;

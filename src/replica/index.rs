@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::content::ContentStore;
+use super::content::{ContentStore, Which};
 use super::error::ReplicaError;
 use super::journal::Journal;
 use super::open::Lock;
 use super::opens::Opens;
 use super::recover;
-use super::rows::{Counter, Counts};
+use super::rows::{Counter, Counts, LocalBackup};
 use super::stored::Stored;
 use super::table::Changes;
 use super::tx::{Move, Tx};
@@ -263,6 +263,38 @@ impl Replica {
             Some(_) => self.sync_content(node),
             None => Ok(()),
         }
+    }
+
+    /// Makes all updates and all content survive power loss. It takes whatever else waits for the same disk along.
+    pub fn sync_all(&self) -> Result<(), ReplicaError> {
+        self.content().sync_all()?;
+        self.sync()
+    }
+
+    /// Removes unsent content without a row: what was copied in when the process died that was about to put it there. Not
+    /// for a replica that ever held anything else.
+    pub fn drop_strays(&self) -> Result<(), ReplicaError> {
+        for (node, _) in self.content().list(Which::Unsent)? {
+            if self.view(|view| view.node(node))?.is_none() {
+                self.content().remove_unsent(node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what `from` keeps as backups over, one after the other: each is in one of both at every moment, or in both.
+    pub fn take_backups(&self, from: &Self) -> Result<(), ReplicaError> {
+        for theirs in from.view(|view| view.backups())? {
+            let id = self.update(|tx| tx.alloc_backup())?;
+            self.content().copy_backup(from.content(), theirs.id, id)?;
+            let number = theirs.id;
+            self.update(|tx| tx.add_backup(LocalBackup { id, ..theirs }))?;
+            self.sync()?;
+            from.update(|tx| tx.remove_backup(number))?;
+            from.sync()?;
+            from.content().remove_backup(number)?;
+        }
+        Ok(())
     }
 
     fn seat(&self) -> MutexGuard<'_, Seat> {

@@ -73,6 +73,17 @@ fn the_status_schema_is_stable() {
 }
 
 #[test]
+fn holding_still_has_its_documented_form() {
+    let request = Request::Freeze {
+        seconds: 9,
+        hold: true,
+    };
+    let form = json!({"op": "freeze", "seconds": 9, "hold": true});
+    assert_eq!(serde_json::to_value(&request).unwrap(), form);
+    assert_eq!(serde_json::from_value::<Request>(form).unwrap(), request);
+}
+
+#[test]
 fn requests_have_their_documented_form() {
     for (request, expected) in [
         (Request::Ping, json!({"op": "ping"})),

@@ -47,6 +47,9 @@ impl Control for Scripted {
     async fn set_offline(&self, offline: bool) -> Result<String, Failure> {
         Ok(format!("offline: {offline}"))
     }
+    async fn freeze(&self, seconds: u64, hold: bool) -> Result<String, Failure> {
+        Ok(format!("freeze: {seconds} {hold}"))
+    }
     async fn set_password(&self, password: Secret) -> Result<String, Failure> {
         // Whoever shows what it is told shows no password.
         Ok(format!("{password:?} of {}", password.reveal().len()))
@@ -176,6 +179,13 @@ fn every_request_reaches_its_method() {
     };
     for (request, expected) in [
         (Request::Offline, done("offline: true")),
+        (
+            Request::Freeze {
+                seconds: 9,
+                hold: true,
+            },
+            done("freeze: 9 true"),
+        ),
         (
             Request::Password {
                 password: Secret::new("four".into()),

@@ -10,6 +10,7 @@ use super::super::gather::{self, Gathered};
 use super::super::push::Pushed;
 use super::super::scan::ScanError;
 use super::super::shared::{Shared, lock};
+use super::super::status::Tally;
 use super::{Ended, RoundStats};
 use crate::replica::{Observation, ReplicaError, Tx};
 use crate::sync::{self, Action, Fold, Outcome, Removals, Step, Why};
@@ -54,6 +55,7 @@ pub(super) fn settle(
     }
     let (seen_at, now) = (shared.server_now(), shared.now());
     let mut overtaken = Vec::new();
+    let mut tally = *lock(&shared.tally);
     shared.replica.update(|tx| {
         for settled in all {
             let Settled {
@@ -65,6 +67,7 @@ pub(super) fn settle(
                 done,
             } = settled;
             if let Some(version) = done {
+                tally.add(step, version.as_ref());
                 for deed in deeds::of_step(shared, tx, step, version.as_ref())? {
                     deeds::add(shared, tx, deed)?;
                 }
@@ -90,7 +93,25 @@ pub(super) fn settle(
         Ok::<_, ReplicaError>(())
     })?;
     lock(&shared.overtaken).extend(overtaken);
+    *lock(&shared.tally) = tally;
     lost
+}
+
+impl Tally {
+    /// A step was done; `version` is what stands there since.
+    fn add(&mut self, step: &Step, version: Option<&Version>) {
+        let Some(version) = version.filter(|version| version.kind == Kind::File) else {
+            return;
+        };
+        match &step.action {
+            Action::Publish { .. } => {
+                self.sent += 1;
+                self.sent_bytes += version.size;
+            }
+            Action::Compare { .. } | Action::Agree { .. } => self.equal += 1,
+            _ => {}
+        }
+    }
 }
 
 /// Whether programs went on writing to the node after it was sent.

@@ -1,6 +1,7 @@
 //! What is asked of a pass, and what it answers.
 
 use super::super::scan::ScanError;
+use super::foresee::Foreseen;
 use crate::replica::ReplicaError;
 use crate::sync::Guard;
 use crate::tree::Time;
@@ -83,4 +84,6 @@ pub struct DryRun {
     pub lines: Vec<String>,
     /// Questions that it would ask first.
     pub guards: Vec<Guard>,
+    /// The same in numbers.
+    pub foreseen: Foreseen,
 }
