@@ -87,7 +87,7 @@ fn kinit(lab: &Lab) {
     let mut child = lab
         .command("setpriv")
         .args(["--reuid=54001", "--regid=54001", "--clear-groups"])
-        .args(["kinit", "-c", TICKET, "ann"])
+        .args(["kinit", "-f", "-c", TICKET, "ann"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -160,54 +160,86 @@ fn a_ticket_of_the_login_lets_the_home_in_and_is_there_after_the_session() {
 
 #[test]
 fn root_opens_nothing_that_a_login_names_as_its_ticket() {
-    // Nobody is at that port; without a home the login goes on.
-    let lab = Lab::new(
-        "server = \"ssh://{user}@127.0.0.1:9/~\"\ntransport = \"ssh\"\nfirst_login = \"local\"\n",
-    );
+    let nas = Lab::new("");
+    let realm = Realm::new(&nas);
+    let lab = realm.client();
+    kinit(&lab);
+    with_ticket(&lab, TICKET, &["open_session"]).assert(0, &[]);
+    let session = lab.stay(ANN);
+    let copy = lab.path(COPY);
+    fs::remove_file(&copy).unwrap();
     let dir = lab.path("var/lib/session");
-    fs::create_dir(&dir).unwrap();
     // Root's would be a ticket, for root.
-    fs::write(lab.path("etc/ticket"), b"\x05\x04root's").unwrap();
-    fs::set_permissions(
-        lab.path("etc/ticket"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )
-    .unwrap();
+    let roots = lab.path("etc/ticket");
+    fs::write(&roots, b"\x05\x04root's").unwrap();
+    lab.run(&["chmod", "600", "/etc/ticket"]);
     std::os::unix::fs::symlink("/etc/ticket", dir.join("link")).unwrap();
-    fs::hard_link(lab.path("etc/ticket"), dir.join("hard")).unwrap();
+    std::os::unix::fs::symlink("/var/lib/session/cc", dir.join("own-link")).unwrap();
     lab.run(&["mkfifo", "-m", "666", "/var/lib/session/fifo"]);
-    lab.give(&dir, ANN);
     lab.give(&dir.join("fifo"), ANN);
     for (name, says) in [
         ("FILE:/etc/ticket", "denied"),
         ("/etc/shadow", "denied"),
         ("FILE:/var/lib/session/link", "cannot be used"),
-        ("FILE:/var/lib/session/hard", "denied"),
+        ("FILE:/var/lib/session/own-link", "cannot be used"),
         ("FILE:/var/lib/session/fifo", "not a file"),
         ("FILE:/dev/zero", "not a file"),
         ("FILE:/etc/passwd", "somebody else's"),
-        ("DIR:/etc", "no Kerberos ticket"),
         ("FILE:relative", "is in no"),
         ("--help", "is in no"),
-        ("KEYRING:session:ann\u{1b}[2J", "is in no"),
+        ("KEYRING:session:\u{1b}[2J", "is in no"),
+        // None is there, as for who logs in without the network.
+        ("DIR:/etc", ""),
+        ("", ""),
     ] {
         let said = with_ticket(&lab, name, &["open_session"]);
-        assert!(!said.stdout.contains("root:") && !said.stdout.contains('\u{1b}'));
-        match name {
-            // None is there, and nobody is told so.
-            "DIR:/etc" => said.assert(0, &["cannot be reached"]),
-            _ => said.assert(0, &["cannot be reached", says]),
-        }
-        assert!(!lab.path(COPY).exists(), "{name}: {said:?}");
+        said.assert(0, &[says]);
+        assert!(!said.stdout.contains("root") && !said.stdout.contains('\u{1b}'));
+        assert_eq!(
+            said.stdout.contains("ticket"),
+            !says.is_empty(),
+            "{name}: {said:?}"
+        );
+        assert!(!copy.exists(), "{name}: {said:?}");
     }
-    // What stands at its end is the account's, too.
-    let state = lab.path("var/lib/roamhome/ann");
-    fs::write(dir.join("own"), b"\x05\x04ann's").unwrap();
-    lab.give(&dir.join("own"), ANN);
-    for name in ["krb5cc", "krb5cc.next"] {
-        std::os::unix::fs::symlink("/etc/ticket", state.join(name)).unwrap();
+    // What stands where it goes is the account's, too.
+    for name in [COPY, "var/lib/roamhome/ann/krb5cc.next"] {
+        std::os::unix::fs::symlink("/etc/ticket", lab.path(name)).unwrap();
     }
-    with_ticket(&lab, "FILE:/var/lib/session/own", &["open_session"]).assert(0, &[]);
-    let kept = fs::read(lab.path("etc/ticket")).unwrap();
-    assert_eq!(kept, b"\x05\x04root's");
+    with_ticket(&lab, TICKET, &["open_session"]).assert(0, &[]);
+    assert!(fs::symlink_metadata(&copy).unwrap().is_file());
+    assert_eq!(fs::read(&roots).unwrap(), b"\x05\x04root's");
+    session.log_out();
+    lab.wait_until_quiet(ANN);
+}
+
+#[test]
+fn a_ticket_that_was_passed_on_to_sshd_mounts_the_home() {
+    let nas = Lab::new("");
+    let realm = Realm::new(&nas);
+    let lab = realm.client();
+    // sshd keeps what was passed on in /tmp.
+    lab.run(&["mount", "-t", "tmpfs", "-o", "mode=1777", "tmp", "/tmp"]);
+    fs::copy(nas.path("etc/krb5.keytab"), lab.path("etc/krb5.keytab")).unwrap();
+    let desk = Door::open_with(
+        &lab,
+        "GSSAPIAuthentication yes\nGSSAPIStrictAcceptorCheck no\nPubkeyAuthentication no\n",
+    );
+    // She sits at a third computer, for which the server does.
+    fs::create_dir(nas.path("var/lib/session")).unwrap();
+    nas.give(&nas.path("var/lib/session"), ANN);
+    kinit(&nas);
+    let port = desk.port.to_string();
+    let ssh = format!(
+        "KRB5CCNAME={TICKET} ssh -p {port} -oGSSAPIAuthentication=yes -oGSSAPIDelegateCredentials=yes \
+         -oStrictHostKeyChecking=no -oUserKnownHostsFile=/dev/null -oPreferredAuthentications=gssapi-with-mic \
+         ann@localhost 'pwd; echo here > here; klist'"
+    );
+    let id = ["--reuid=54001", "--regid=54001", "--clear-groups"];
+    let said = nas.try_run(&[&["setpriv"], &id[..], &["sh", "-c", &ssh]].concat());
+    let log = fs::read_to_string(lab.path("etc/door_log")).unwrap_or_default();
+    assert_eq!(said.status, 0, "{said:?}\n{log}\n{}", lab.logs());
+    said.assert(0, &["/home/ann", "krbtgt/ROAM.TEST"]);
+    lab.wait_until_quiet(ANN);
+    assert!(realm.has("here"), "{}", lab.logs());
 }

@@ -327,7 +327,7 @@ mod tests {
         ssh.identity = Some("/key".into());
         let text = argv(&ssh).into_string().unwrap();
         assert!(
-            !text.contains("ssh_config") && !text.contains("none -"),
+            !text.contains("ssh_config") && !text.contains("IdentityFile=none"),
             "{text}"
         );
 
