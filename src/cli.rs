@@ -49,6 +49,7 @@ mod settings;
 mod setup;
 mod state;
 mod status;
+mod ticket;
 mod umount;
 
 /// A home directory that follows its user.
@@ -221,6 +222,9 @@ enum Command {
     /// Keep the home of an account mounted while somebody needs it
     #[command(hide = true)]
     Keep(keep::KeepArgs),
+    /// Take the Kerberos ticket of who logs in into a state directory, as the account
+    #[command(hide = true)]
+    TakeTicket(ticket::TicketArgs),
     /// Send what was left when this machine was last used, for all accounts; for its start
     #[command(hide = true)]
     Resume,
@@ -333,6 +337,7 @@ fn run(cli: Cli, args: &[OsString]) -> Result<(), Failure> {
         Command::Login => login::login(),
         Command::Logout => login::logout(),
         Command::Keep(args) => keep::run(&args),
+        Command::TakeTicket(args) => ticket::run(&args),
         Command::Resume => login::resume(),
         Command::ServeDirectory { known, directory } => daemon::serve_directory(&directory, known),
         Command::Generate { what } => generate::run(&what),

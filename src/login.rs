@@ -5,6 +5,7 @@
 //! login`, `roamhome logout`) only tell the keeper what happened, and show what it answers.
 //!
 //! `session` decides, and is pure; `keeper` does what was decided; `desk` takes what the steps say; `step` is their end.
+//! `ticket` keeps the Kerberos ticket for what is sent after a logout.
 
 mod account;
 mod desk;
@@ -15,6 +16,7 @@ mod places;
 mod protocol;
 mod session;
 mod step;
+mod ticket;
 
 pub use account::Account;
 pub use keeper::{Daemon, Job, Started, keep};
@@ -23,3 +25,4 @@ pub use places::{Places, is_kept, keepers_dir, unsent_accounts};
 pub use protocol::{Answer, Ask};
 pub use session::{Holder, Kind};
 pub use step::{Asked, ask};
+pub use ticket::{Ccache, TICKET, TICKET_NEXT};

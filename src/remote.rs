@@ -34,7 +34,9 @@ pub use handle::{About, Remote};
 pub use line::{Limits, Line, LineFacts, Rate};
 pub use local::{LocalSession, serve_directory};
 pub use memory::MemoryServer;
-pub use process::{LocalHome, SshProgram, answer_ssh, connect_command, connect_local, connect_ssh};
+pub use process::{
+    Apart, LocalHome, SshProgram, answer_ssh, connect_command, connect_local, connect_ssh,
+};
 pub use record::Calls;
 pub use serve::serve;
 pub use session::{DirEntry, Features, FileHandle, Session, SetStat, Stat, StatVfs};

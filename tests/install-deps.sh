@@ -30,6 +30,9 @@ needs=(
     strip:binutils
     pam-auth-update:libpam-runtime
     systemd-analyze:systemd
+    krb5kdc:krb5-kdc
+    kadmin.local:krb5-admin-server
+    kinit:krb5-user
     mkfs.xfs:xfsprogs
     xfs_io:xfsprogs
     mkfs.btrfs:btrfs-progs

@@ -13,6 +13,7 @@ use crate::support::proxy::Proxy;
 mod adopt;
 mod authselect;
 mod install;
+mod kerberos;
 mod keys;
 mod mounts;
 mod network;

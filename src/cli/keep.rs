@@ -76,6 +76,11 @@ impl Roaming {
         prepare(&self.account, &self.state_dir, &self.way)
     }
 
+    /// Whether the system's ssh goes to the server, which may have a Kerberos ticket let it in.
+    pub(super) fn is_by_ssh(&self) -> bool {
+        matches!(self.way, Way::Ssh { .. })
+    }
+
     /// Whether the home was here before.
     pub(super) fn is_known(&self) -> bool {
         daemon::is_known(&self.state_dir)

@@ -12,7 +12,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{keep::Roaming, output};
+use super::{keep::Roaming, output, ticket};
 use crate::{
     config::FirstLogin,
     control::{Code, Failure, Secret, protocol::Progress},
@@ -123,6 +123,10 @@ impl Step {
         if password.is_empty() {
             return Ok(());
         }
+        if is_kept(self.uid()) {
+            // Who unlocks a screen may have a new one. The daemon tries it with the password.
+            self.take_ticket();
+        }
         let password = Secret::new(password.to_owned());
         match self.ask(&Ask::Password { password }, MARGIN) {
             Ok(_) => {}
@@ -148,7 +152,12 @@ impl Step {
         let kind = self.kind();
         let config = &self.roaming.config;
         let patience = config.login_timeout.max(config.fetch_timeout) + MARGIN * 2;
-        match self.ask(&Ask::Open { holder, kind }, patience)? {
+        let open = Ask::Open {
+            holder,
+            kind,
+            ticket: self.take_ticket(),
+        };
+        match self.ask(&open, patience)? {
             Answer::Failed { failure } => Err(failure),
             Answer::Done { note: Some(note) } => {
                 output::tell(&note);
@@ -156,6 +165,24 @@ impl Step {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes the Kerberos ticket that the login has, since its own may end with the session; whether there was one.
+    fn take_ticket(&self) -> bool {
+        let Some(ccache) = self
+            .pam
+            .ccache
+            .as_ref()
+            .filter(|_| self.roaming.is_by_ssh())
+        else {
+            return false;
+        };
+        let state_dir = &self.roaming.state_dir;
+        if !state_dir.exists() && self.roaming.prepare().is_err() {
+            // The login is about to hear of it.
+            return false;
+        }
+        ticket::take(&self.roaming.account, ccache, state_dir)
     }
 
     /// A session ends. The last one waits until all is sent, or says what is left.

@@ -87,6 +87,8 @@ pub enum Request {
         /// Somebody typed it.
         password: Secret,
     },
+    /// What it takes to get in may have changed: connect now, unless `Offline` holds. Answered by `Done`.
+    TryAgain,
     /// About the versions that lost a conflict or were replaced.
     Backups {
         /// What to do with them.

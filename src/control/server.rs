@@ -57,6 +57,8 @@ pub trait Control: Send + Sync + 'static {
     async fn freeze(&self, seconds: u64, hold: bool) -> Result<String, Failure>;
     /// Logs in with this password where no key does; answers what it did.
     async fn set_password(&self, password: Secret) -> Result<String, Failure>;
+    /// Connects now if it may, since it may get in now; answers what it did.
+    async fn try_again(&self) -> Result<String, Failure>;
     /// All backups, newest first.
     async fn backups(&self) -> Result<Items, Failure>;
     /// A backup's content.
@@ -259,6 +261,7 @@ async fn answer(
         Request::Online => done(control.set_offline(false).await?),
         Request::Freeze { seconds, hold } => done(control.freeze(seconds, hold).await?),
         Request::Password { password } => done(control.set_password(password).await?),
+        Request::TryAgain => done(control.try_again().await?),
         Request::Backups { action } => match action {
             BackupsAction::List => Reply::Items(control.backups().await?),
             BackupsAction::Show { id } => Reply::Shown(control.show_backup(id).await?),

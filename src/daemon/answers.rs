@@ -237,6 +237,11 @@ impl Control for Answers {
         Ok("the next connection may use it".into())
     }
 
+    async fn try_again(&self) -> Result<String, Failure> {
+        self.daemon.engine.try_again();
+        Ok("a link that is down is tried now".into())
+    }
+
     async fn machines(&self) -> Result<Machines, Failure> {
         enrol::list(&self.daemon).await
     }

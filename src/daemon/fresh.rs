@@ -7,12 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::control::{Code, Failure};
+use crate::login::{TICKET, TICKET_NEXT};
 
 /// The log, which the command begins before its daemon looks.
 const LOG: &str = "daemon.log";
 
 /// What a first mount that was killed, or runs, has made here.
 const LOCK: &str = "lock";
+
+/// All that may be there before a replica is, with what a login puts there.
+const OURS: [&str; 4] = [LOG, LOCK, TICKET, TICKET_NEXT];
 
 /// Whether a replica may be made in `dir`.
 pub(super) fn check(dir: &Path) -> Result<(), Failure> {
@@ -41,7 +45,7 @@ fn stranger(dir: &Path, top: bool) -> io::Result<Option<PathBuf>> {
             stranger(&entry.path(), false)?
         } else {
             let name = entry.file_name();
-            let ours = top && (name == LOG || name == LOCK);
+            let ours = top && OURS.iter().any(|ours| name == *ours);
             (!ours).then(|| entry.path())
         };
         if found.is_some() {
@@ -78,7 +82,9 @@ mod tests {
         fs::create_dir_all(state.join("unsent/00")).unwrap();
         fs::write(state.join(LOG), "").unwrap();
         assert_eq!(check(&state), Ok(()));
-        fs::write(state.join(LOCK), "").unwrap();
+        for name in [LOCK, TICKET, TICKET_NEXT] {
+            fs::write(state.join(name), "").unwrap();
+        }
         assert_eq!(check(&state), Ok(()));
         fs::write(state.join("unsent/00/1"), "not sent").unwrap();
         let failure = check(&state).unwrap_err();

@@ -13,8 +13,9 @@ use crate::clock;
 use crate::config::{Compression, Config, HostKeyPolicy, Place, Timetable, Way};
 use crate::control::{Code, Failure};
 use crate::engine::{Connect, LinkError};
+use crate::login::TICKET;
 use crate::remote::{
-    self, ConnectError, ConnectOptions, Limits, Line, LineFacts, LocalHome, Rate, Remote,
+    self, Apart, ConnectError, ConnectOptions, Limits, Line, LineFacts, LocalHome, Rate, Remote,
     SftpConfig, SshProgram,
 };
 use crate::replica::Replica;
@@ -302,6 +303,15 @@ fn ssh_program(access: &Access, command: &[String], place: &Place) -> SshProgram
         silence: SILENCE,
         limits: limits(config),
         compress: false,
+        apart: access
+            .state_dir
+            .as_deref()
+            .filter(|_| access.for_login && !rustix::process::geteuid().is_root())
+            .map(|dir| Apart {
+                home: dir.to_owned(),
+                ticket: dir.join(TICKET),
+                known_hosts: dir.join(KNOWN_HOSTS),
+            }),
     }
 }
 

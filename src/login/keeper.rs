@@ -86,7 +86,7 @@ enum Event {
     Started(Result<u64, Failure>),
     /// The daemon that was started as this one ended.
     DaemonEnded(u64),
-    /// The daemon has the password.
+    /// The daemon has the password, or knows of the ticket.
     Handed,
     /// How far the sending is.
     Progress(Progress),
@@ -135,7 +135,9 @@ struct Keeper {
     overdue: u64,
     /// Content was let go since somebody had a session.
     purged: bool,
-    /// The daemon is being told a password, by which it may get in.
+    /// A Kerberos ticket came that the daemon was not told of.
+    ticket: bool,
+    /// The daemon is being told a password or a ticket, by which it may get in.
     handing: bool,
     /// Not before this time is the next thing done.
     not_before: Option<Instant>,
@@ -188,6 +190,7 @@ impl Keeper {
             unmounting: false,
             overdue: 0,
             purged: false,
+            ticket: false,
             handing: false,
             not_before: Some(Instant::now() + HEARING),
             given_up: false,
@@ -272,6 +275,8 @@ impl Keeper {
 
     fn start(&mut self) {
         self.home = Home::Starting;
+        // It finds one that is there.
+        self.ticket = false;
         records::set_unsent(self.job.uid, true);
         let password = self.password.as_mut().map(|typed| {
             typed.handed = true;

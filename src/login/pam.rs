@@ -1,6 +1,7 @@
 //! What pam_exec tells of itself, in the environment: see pam_exec(8).
 //!
-//! The rest of the environment may be the user's (`~/.pam_environment`, sshd's `SetEnv`) and is not looked at.
+//! The rest of the environment may be the user's (`~/.pam_environment`, sshd's `SetEnv`) and is not looked at, but for where
+//! a Kerberos ticket is, which only a process of the account follows.
 
 use std::ffi::OsString;
 
@@ -24,6 +25,8 @@ pub struct Pam {
     pub service: String,
     /// The step, if it is one of those that matter here.
     pub step: Option<PamType>,
+    /// Where the Kerberos ticket of the login is, as somebody says, who may be anybody.
+    pub ccache: Option<OsString>,
 }
 
 /// The service of `systemd --user`, which opens a session of its own for each user.
@@ -32,9 +35,13 @@ const MANAGER_SERVICE: &str = "systemd-user";
 impl Pam {
     /// Out of the environment; none if PAM did not start this process.
     pub fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Option<Self> {
-        let (mut user, mut service, mut step) = (None, None, None);
+        let (mut user, mut service, mut step, mut ccache) = (None, None, None, None);
         // pam_exec puts its own variables last. Of two with one name, the first may be the user's.
         for (name, value) in vars {
+            if name == "KRB5CCNAME" {
+                ccache = Some(value).filter(|name| !name.is_empty());
+                continue;
+            }
             let value = value.into_string().ok();
             match name.to_str() {
                 Some("PAM_USER") => user = value,
@@ -52,6 +59,7 @@ impl Pam {
                 Some("close_session") => Some(PamType::CloseSession),
                 _ => None,
             },
+            ccache,
         })
     }
 

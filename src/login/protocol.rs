@@ -25,6 +25,9 @@ pub enum Ask {
         holder: Holder,
         /// Of what kind it is.
         kind: Kind,
+        /// It brought a Kerberos ticket.
+        #[serde(default)]
+        ticket: bool,
     },
     /// A session ends; the answer to the last one comes when all is sent, or after `logout_timeout`.
     Close {

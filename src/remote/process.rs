@@ -24,7 +24,7 @@ use super::connect::{no_sftp, only_session, settle_root, start_error, unreachabl
 use super::{About, ConnectError, Limits, Line, Remote, RemoteError, SftpConfig, SftpSession};
 
 pub use self::askpass::answer as answer_ssh;
-pub use self::ssh::{SshProgram, connect_ssh};
+pub use self::ssh::{Apart, SshProgram, connect_ssh};
 
 /// How long a program that ended its output may take to end, and to say why.
 const END: Duration = Duration::from_secs(2);

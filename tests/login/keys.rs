@@ -3,12 +3,17 @@
 use super::sshd::Door;
 use super::*;
 
-/// A server with accounts, whose sshd asks PAM, and a computer whose homes are there, in `/home/USER/roam`.
-fn client_of(door: &Door<'_>, nas: &Lab) -> Lab {
+/// Gives ann a home on the server, in `/home/ann/roam`.
+pub(super) fn home_on(nas: &Lab) {
     for dir in ["home/ann", "home/ann/roam"] {
         fs::create_dir_all(nas.path(dir)).unwrap();
         nas.give(&nas.path(dir), ANN);
     }
+}
+
+/// A server with accounts, whose sshd asks PAM, and a computer whose homes are there, in `/home/USER/roam`.
+fn client_of(door: &Door<'_>, nas: &Lab) -> Lab {
+    home_on(nas);
     let lab = Lab::new(&format!(
         "server = \"ssh://{{user}}@127.0.0.1:{}/~/roam\"\nquiet_period = \"100ms\"\nlogout_timeout = \"2s\"\n\
          log = \"roamhome=debug,info\"\n",

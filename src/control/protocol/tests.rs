@@ -109,6 +109,7 @@ fn requests_have_their_documented_form() {
             json!({"op": "password", "password": "p"}),
         ),
         (Request::Online, json!({"op": "online"})),
+        (Request::TryAgain, json!({"op": "try_again"})),
         (
             Request::Backups {
                 action: BackupsAction::Restore {

@@ -54,6 +54,9 @@ impl Control for Scripted {
         // Whoever shows what it is told shows no password.
         Ok(format!("{password:?} of {}", password.reveal().len()))
     }
+    async fn try_again(&self) -> Result<String, Failure> {
+        Ok("again".into())
+    }
     async fn backups(&self) -> Result<Items, Failure> {
         Ok(Items::default())
     }
@@ -193,6 +196,7 @@ fn every_request_reaches_its_method() {
             done("(secret) of 4"),
         ),
         (Request::Online, done("offline: false")),
+        (Request::TryAgain, done("again")),
         (
             Request::Reconcile {
                 dry_run: true,

@@ -7,7 +7,7 @@ use super::{
     RESTARTS_WITHIN, Sending, Typed, Unmounted, Waiting, records, work,
 };
 use crate::control::Failure;
-use crate::control::protocol::Left;
+use crate::control::protocol::{Left, Request};
 
 impl Keeper {
     pub(super) fn hear(&mut self, event: Event) {
@@ -49,7 +49,12 @@ impl Keeper {
                 self.not_before = None;
                 caller.answer(Answer::Done { note: None });
             }
-            Ask::Open { holder, kind } => {
+            Ask::Open {
+                holder,
+                kind,
+                ticket,
+            } => {
+                self.ticket |= ticket;
                 self.leases.open(holder, kind);
                 self.watch(holder);
                 self.given_up = false;
@@ -114,8 +119,8 @@ impl Keeper {
         }
     }
 
-    /// Those who wait for the home hear that it is there, and the daemon gets the password that it lacks. It is not needed
-    /// here any more then.
+    /// Those who wait for the home hear that it is there, and the daemon gets the password that it lacks, which is not
+    /// needed here any more then, or hears of a ticket.
     pub(super) fn tell_of_home(&mut self) {
         if self.home != Home::Mounted || self.unmounting {
             return;
@@ -127,12 +132,17 @@ impl Keeper {
                 waiting.caller.answer(Answer::Done { note: note.clone() });
             }
         }
-        if let Some(typed) = self.password.take()
-            && !typed.handed
-        {
-            self.handing = true;
-            self.work(move |job, events| work::hand_password(job, typed.password, events));
+        if self.handing {
+            return;
         }
+        let ticket = std::mem::take(&mut self.ticket);
+        let request = match self.password.take().filter(|typed| !typed.handed) {
+            Some(Typed { password, .. }) => Request::Password { password },
+            None if ticket => Request::TryAgain,
+            None => return,
+        };
+        self.handing = true;
+        self.work(move |job, events| work::hand(job, request, events));
     }
 
     fn hand_over(&self) {

@@ -141,11 +141,10 @@ pub(super) fn end_lazily(job: &Job, patience: Duration) {
     }
 }
 
-/// Whoever logged in once more typed a password that the daemon may lack.
-pub(super) fn hand_password(job: &Job, password: Secret, events: &mpsc::Sender<Event>) {
-    let request = Request::Password { password };
+/// Whoever logged in once more brought what the daemon may get in by.
+pub(super) fn hand(job: &Job, request: Request, events: &mpsc::Sender<Event>) {
     if let Err(failure) = client::ask(&job.daemon.control_socket(), request, &mut |_| {}) {
-        tracing::warn!(%failure, "the daemon did not take a password");
+        tracing::warn!(%failure, "the daemon was not told of a password or a ticket");
     }
     drop(events.send(Event::Handed));
 }

@@ -4,7 +4,7 @@
 //! this home, and what is wanted nowhere: forwarding, a terminal, local commands.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::connect::{no_sftp, unreachable};
@@ -16,8 +16,21 @@ use super::{Ended, Opening, Program, open};
 const PERSON: Duration = Duration::from_secs(180);
 /// How long `ssh` may take for a jump, a ticket and a login by itself.
 const LOGIN: Duration = Duration::from_secs(30);
+/// What holds for all users.
+const CONFIG: &str = "/etc/ssh/ssh_config";
 /// What `ssh` exits with when it, not the remote program, failed.
 const SSH_FAILED: i32 = 255;
+
+/// What `ssh` has instead of what is in the home of its user, which it is to reach.
+#[derive(Debug, Clone)]
+pub struct Apart {
+    /// Where libraries look for what people have in their homes.
+    pub home: PathBuf,
+    /// The Kerberos ticket, if there is such a file; otherwise krb5.conf says where it is.
+    pub ticket: PathBuf,
+    /// The keys of servers that were learnt.
+    pub known_hosts: PathBuf,
+}
 
 /// How to connect by `ssh`.
 #[derive(Clone)]
@@ -51,6 +64,8 @@ pub struct SshProgram {
     pub limits: Limits,
     /// Whether to compress; if not, ssh_config says.
     pub compress: bool,
+    /// For a home that is mounted as the home of its user.
+    pub apart: Option<Apart>,
 }
 
 impl SshProgram {
@@ -81,14 +96,18 @@ impl SshProgram {
         if self.host_key_policy == HostKeyPolicy::AcceptNew {
             option("StrictHostKeyChecking", "accept-new");
         }
+        let learnt = self.apart.as_ref().map(|apart| &apart.known_hosts);
         for (key, path) in [
-            ("UserKnownHostsFile", &self.known_hosts),
-            ("IdentityFile", &self.identity),
+            ("UserKnownHostsFile", self.known_hosts.as_ref().or(learnt)),
+            ("IdentityFile", self.identity.as_ref()),
         ] {
             if let Some(path) = path {
                 let path = path.to_string_lossy().replace('%', "%%");
                 option(key, &format!("\"{path}\""));
             }
+        }
+        if self.apart.is_some() && self.identity.is_none() {
+            option("IdentityFile", "none");
         }
         if self.identity.is_some() {
             option("IdentitiesOnly", "yes");
@@ -99,8 +118,32 @@ impl SshProgram {
         if let Some(user) = &self.user {
             option("User", user);
         }
+        let names_config = self.command.iter().any(|word| word.starts_with("-F"));
+        if self.apart.is_some() && !names_config {
+            // The system's, without the user's before it.
+            let config = if Path::new(CONFIG).exists() {
+                CONFIG
+            } else {
+                "none"
+            };
+            argv.push(format!("-F{config}").into());
+        }
         argv.extend(["-s", "--", &self.host, "sftp"].map(OsString::from));
         argv
+    }
+
+    /// What is added to the environment, for the account's own libraries.
+    fn env(&self) -> Vec<(OsString, OsString)> {
+        let Some(apart) = &self.apart else {
+            return Vec::new();
+        };
+        let mut env = vec![("HOME".into(), apart.home.clone().into())];
+        if apart.ticket.exists() {
+            let mut name = OsString::from("FILE:");
+            name.push(&apart.ticket);
+            env.push(("KRB5CCNAME".into(), name));
+        }
+        env
     }
 }
 
@@ -115,7 +158,11 @@ pub async fn connect_ssh(ssh: &SshProgram) -> Result<Remote, ConnectError> {
     };
     let program = |asks: Option<&Askpass>| Program {
         argv: ssh.argv(asks.is_some()),
-        env: asks.map_or_else(Vec::new, |askpass| askpass.env(&ssh.askpass)),
+        env: [
+            ssh.env(),
+            asks.map_or_else(Vec::new, |askpass| askpass.env(&ssh.askpass)),
+        ]
+        .concat(),
     };
     let config = SftpConfig {
         root: ssh.path.clone().into_bytes(),
@@ -219,6 +266,7 @@ mod tests {
             silence: Duration::from_secs(1),
             limits: Limits::default(),
             compress: false,
+            apart: None,
         }
     }
 
@@ -250,6 +298,50 @@ mod tests {
         for part in ["-oUser=", "-oPort=", "-oIdentit", "-oStrict", "KnownHosts"] {
             assert!(!argv.contains(part), "{argv} has {part}");
         }
+    }
+
+    #[test]
+    fn ssh_that_reaches_the_home_it_runs_in_looks_for_nothing_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let apart = Apart {
+            home: dir.path().to_owned(),
+            ticket: dir.path().join("krb5cc"),
+            known_hosts: "/s/known_hosts".into(),
+        };
+        let mut ssh = SshProgram {
+            command: vec!["ssh".into()],
+            identity: None,
+            apart: Some(apart.clone()),
+            ..ssh()
+        };
+        let argv = |ssh: &SshProgram| ssh.argv(false).join(&OsString::from(" "));
+        let text = argv(&ssh).into_string().unwrap();
+        for part in [
+            "-F/etc/ssh/ssh_config -s -- nas",
+            "-oUserKnownHostsFile=\"/s/known_hosts\"",
+            "-oIdentityFile=none",
+        ] {
+            assert!(text.contains(part), "{text} lacks {part}");
+        }
+        ssh.command = vec!["ssh".into(), "-F/c".into()];
+        ssh.identity = Some("/key".into());
+        let text = argv(&ssh).into_string().unwrap();
+        assert!(
+            !text.contains("ssh_config") && !text.contains("IdentityFile=none"),
+            "{text}"
+        );
+
+        let names = |ssh: &SshProgram| {
+            ssh.env()
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&ssh), ["HOME"]);
+        std::fs::write(&apart.ticket, "").unwrap();
+        assert_eq!(names(&ssh), ["HOME", "KRB5CCNAME"]);
+        ssh.apart = None;
+        assert!(names(&ssh).is_empty());
     }
 
     #[test]
