@@ -30,6 +30,9 @@ needs=(
     strip:binutils
     pam-auth-update:libpam-runtime
     systemd-analyze:systemd
+    /usr/share/pam-configs/systemd:libpam-systemd
+    pkaction:polkitd
+    pivot_root:util-linux
     krb5kdc:krb5-kdc
     kadmin.local:krb5-admin-server
     kinit:krb5-user

@@ -21,6 +21,7 @@ mod package;
 mod setup;
 mod sleep;
 mod sshd;
+mod systemd;
 mod trouble;
 
 /// A server that knows passwords alone, the network before it, and computers that use it.

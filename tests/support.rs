@@ -1,5 +1,6 @@
 //! What several test modules need.
 
+pub(crate) mod booted;
 pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod exact;
@@ -14,6 +15,7 @@ pub(crate) mod passwords;
 pub(crate) mod proxy;
 pub(crate) mod rng;
 pub(crate) mod servers;
+pub(crate) mod session;
 pub(crate) mod sshd;
 pub(crate) mod writer;
 

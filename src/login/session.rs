@@ -119,6 +119,18 @@ pub(super) enum Sending {
     Done,
 }
 
+impl Sending {
+    /// After somebody came or went, who may have written. Where something was left when the last session ended, what
+    /// the user's manager leaves goes with it, later: a machine that shuts down waits once, not again for each of them.
+    pub(super) fn when_leases_change(self, home: Home, before: usize, after: usize) -> Self {
+        match (self, home) {
+            (Self::Running, _) => self,
+            (Self::Left, Home::Mounted) if before == 0 && after == 0 => self,
+            _ => Self::Due,
+        }
+    }
+}
+
 /// What a keeper knows when it decides.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Situation {
@@ -174,6 +186,22 @@ mod tests {
 
     fn holder(pid: i32) -> Holder {
         Holder { pid, started: 7 }
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_not_waited_for_again_when_the_manager_ends() {
+        let next = Sending::when_leases_change;
+        assert_eq!(next(Sending::Left, Home::Mounted, 0, 0), Sending::Left);
+        // It may have written since all was sent.
+        assert_eq!(next(Sending::Done, Home::Mounted, 0, 0), Sending::Due);
+        // Somebody comes and goes, and waits for what they wrote.
+        assert_eq!(next(Sending::Left, Home::Mounted, 0, 1), Sending::Due);
+        assert_eq!(next(Sending::Left, Home::Mounted, 1, 0), Sending::Due);
+        assert_eq!(next(Sending::Left, Home::Absent, 0, 0), Sending::Due);
+        assert_eq!(
+            next(Sending::Running, Home::Mounted, 1, 0),
+            Sending::Running
+        );
     }
 
     #[test]

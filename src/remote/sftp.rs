@@ -40,6 +40,7 @@ mod probe;
 mod stripe;
 #[cfg(test)]
 mod tests;
+mod unfollowed;
 
 /// An SFTP session over a byte stream; ends when dropped.
 pub struct SftpSession {
@@ -211,9 +212,7 @@ impl Session for SftpSession {
     }
 
     async fn lsetstat(&self, path: &RelPath, set: SetStat) -> Result<(), RemoteError> {
-        let request = Extended::Lsetstat(self.absolute(path), set_attrs(set));
-        self.extended("lsetstat", path, self.features.lsetstat, request)
-            .await
+        self.set_unfollowed(path, set).await
     }
 
     async fn list(&self, path: &RelPath) -> Result<Vec<DirEntry>, RemoteError> {

@@ -248,12 +248,18 @@ async fn links_are_not_followed_where_it_matters(remote: Remote) {
     s.lsetstat(&link, set).await.unwrap();
     assert_eq!(s.lstat(&link).await.unwrap().mtime, 1_000_000_000);
     assert_ne!(s.lstat(&file).await.unwrap().mtime, 1_000_000_000);
-    // A link has no mode of its own that could be set.
-    let before = s.lstat(&link).await.unwrap().mode;
     let set = SetStat {
         mode: Some(0o640),
         ..SetStat::default()
     };
+    let dir = path("dir");
+    s.mkdir(&dir, 0o755).await.unwrap();
+    for at in [&file, &dir] {
+        s.lsetstat(at, set).await.unwrap();
+        assert_eq!(s.lstat(at).await.unwrap().mode, 0o640);
+    }
+    // A link has no mode of its own that could be set.
+    let before = s.lstat(&link).await.unwrap().mode;
     assert!(s.lsetstat(&link, set).await.is_err());
     assert_eq!(s.lstat(&link).await.unwrap().mode, before);
     s.remove(&link).await.unwrap();

@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::booted::{self, Group};
 use super::machine::{Said, eventually, needs_root};
+use super::session::Session;
 
 /// The program there.
 pub(crate) const ROAMHOME: &str = "/usr/bin/roamhome";
@@ -56,6 +58,8 @@ pub(crate) struct Lab {
     installs: bool,
     /// Whether it has a network of its own, and not the machine's.
     alone: bool,
+    /// Where systemd is its first process.
+    group: Option<Group>,
 }
 
 impl Lab {
@@ -112,6 +116,18 @@ impl Lab {
         lab
     }
 
+    /// Switched on, and started by the machine's own systemd.
+    pub(crate) fn booted(config: &str) -> Self {
+        let mut lab = Self::off();
+        booted::prepare(&lab.path("etc"));
+        let name = lab.dir.path().file_name().unwrap().to_str().unwrap();
+        lab.group = Some(Group::new(name));
+        fs::create_dir_all(lab.path("etc/roamhome/users")).unwrap();
+        lab.configure(config);
+        lab.switch_on();
+        lab
+    }
+
     fn off() -> Self {
         needs_root("it makes accounts on computers of its own");
         let dir = tempfile::Builder::new().prefix("rhlab").tempdir().unwrap();
@@ -121,6 +137,7 @@ impl Lab {
             first: None,
             installs: false,
             alone: false,
+            group: None,
         };
         for name in ["home", "var/lib", "usr", "work"] {
             fs::create_dir_all(lab.path(name)).unwrap();
@@ -185,10 +202,18 @@ impl Lab {
     fn switch_on(&mut self) {
         let started = self.path("started");
         drop(fs::remove_file(&started));
-        let child = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(self.alone.then_some("--net"))
-            .args(["bash", "-c", START, "lab"])
+        let mut command = match &self.group {
+            Some(group) => group.first(),
+            None => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+                command.args(self.alone.then_some("--net"));
+                command.args(["bash", "-c", START]);
+                command
+            }
+        };
+        let child = command
+            .arg("lab")
             .arg(self.dir.path())
             .arg(env!("CARGO_BIN_EXE_roamhome"))
             .arg(env!("CARGO_MANIFEST_DIR"))
@@ -198,6 +223,20 @@ impl Lab {
             .unwrap();
         self.first = Some(child);
         eventually("the computer is on", || started.exists());
+        if self.group.is_some() {
+            eventually("systemd has started all", || booted::is_up(self));
+        }
+    }
+
+    /// Goes down in order, until only the power has to be taken.
+    pub(crate) fn shut_down(&self) {
+        let first = self.first_pid();
+        self.try_run(&["systemctl", "poweroff"]);
+        // When all units have stopped, systemd becomes the program that ends what is left.
+        let command = || fs::read_to_string(format!("/proc/{first}/cmdline"));
+        eventually("it has gone down", || {
+            command().map_or(true, |line| line.contains("systemd-shutdown"))
+        });
     }
 
     /// All that runs is gone in this moment; what is on the disk stays.
@@ -205,6 +244,9 @@ impl Lab {
         if let Some(mut first) = self.first.take() {
             first.kill().unwrap();
             first.wait().unwrap();
+        }
+        if let Some(group) = &self.group {
+            group.kill();
         }
     }
 
@@ -228,13 +270,24 @@ impl Lab {
 
     /// A command that runs there, as root.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("timeout");
-        command
-            .args(["--kill-after=5", "120"])
-            .args(["nsenter", "--mount", "--pid", "--net"])
-            .args(["--target", &self.first_pid()])
-            .arg(program)
-            .env_remove("XDG_RUNTIME_DIR");
+        let first = self.first_pid();
+        let mut command = match &self.group {
+            Some(group) => group.enter(&first),
+            None => {
+                let mut command = Command::new("timeout");
+                command.args([
+                    "--kill-after=5",
+                    "120",
+                    "nsenter",
+                    "--mount",
+                    "--pid",
+                    "--net",
+                ]);
+                command.args(["--target", &first]);
+                command
+            }
+        };
+        command.arg(program).env_remove("XDG_RUNTIME_DIR");
         command
     }
 
@@ -342,41 +395,5 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.lose_power();
-    }
-}
-
-/// Somebody who is logged in; logged out when dropped.
-pub(crate) struct Session<'a> {
-    lab: &'a Lab,
-    child: Child,
-}
-
-impl Session<'_> {
-    /// Logs out, and waits for what comes of it.
-    pub(crate) fn log_out(mut self) -> Said {
-        drop(self.child.stdin.take());
-        let status = self.child.wait().unwrap();
-        let mut stdout = String::new();
-        let out = self.child.stdout.as_mut().unwrap();
-        std::io::Read::read_to_string(out, &mut stdout).unwrap();
-        Said {
-            status: status.code().unwrap_or(-1),
-            stdout,
-            stderr: String::new(),
-        }
-    }
-
-    /// What held the session dies at once, as a display manager that crashes.
-    pub(crate) fn kill9(self) {
-        for pid in self.lab.pids(&["su - "]) {
-            self.lab.try_run(&["kill", "-9", &pid]);
-        }
-    }
-}
-
-impl Drop for Session<'_> {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        drop(self.child.wait());
     }
 }

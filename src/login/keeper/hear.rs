@@ -14,8 +14,9 @@ impl Keeper {
         match event {
             Event::Asked(ask, caller) => self.asked(ask, caller),
             Event::Ended(holder) => {
+                let before = self.leases.sessions();
                 self.leases.end(holder);
-                self.leases_changed();
+                self.leases_changed(before);
             }
             Event::Started(started) => self.started(started),
             // Of those before it is known that they ended.
@@ -55,11 +56,11 @@ impl Keeper {
                 ticket,
             } => {
                 self.ticket |= ticket;
+                let before = self.leases.sessions();
                 self.leases.open(holder, kind);
                 self.watch(holder);
                 self.given_up = false;
-                self.not_before = None;
-                self.leases_changed();
+                self.leases_changed(before);
                 let patience = match self.job.daemon.is_known() {
                     true => self.job.login_timeout,
                     false => self.job.first_timeout,
@@ -70,7 +71,7 @@ impl Keeper {
             Ask::Close { holder, kind } => {
                 let before = self.leases.sessions();
                 self.leases.close(holder, kind);
-                self.leases_changed();
+                self.leases_changed(before);
                 let was_last = before > 0 && self.leases.sessions() == 0;
                 if was_last && self.home != Home::Absent {
                     let until = Instant::now() + self.job.logout_timeout;
@@ -82,14 +83,19 @@ impl Keeper {
         }
     }
 
-    /// Somebody may have written since all was sent.
-    fn leases_changed(&mut self) {
+    /// Somebody came, or went and may have written since all was sent.
+    fn leases_changed(&mut self, sessions_before: usize) {
         records::set_leases(self.job.uid, &self.leases);
         self.purged = false;
-        if self.sending != Sending::Running {
-            self.sending = Sending::Due;
+        let sessions = self.leases.sessions();
+        let next = self
+            .sending
+            .when_leases_change(self.home, sessions_before, sessions);
+        // What is left waits for its time.
+        if (self.home, next) != (Home::Mounted, Sending::Left) {
+            self.not_before = None;
         }
-        self.not_before = None;
+        self.sending = next;
     }
 
     fn started(&mut self, started: Result<u64, Failure>) {

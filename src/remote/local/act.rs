@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use bytes::Bytes;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, renameat_with, utimensat};
 use rustix::io::Errno;
 
@@ -67,7 +68,12 @@ pub(super) fn set_path(path: &Path, set: SetStat, flags: AtFlags) -> io::Result<
         OpenOptions::new().write(true).open(path)?.set_len(size)?;
     }
     if let Some(mode) = set.mode {
-        rustix::fs::chmodat(CWD, path, mode.into(), flags)?;
+        let follow = match flags.contains(AtFlags::SYMLINK_NOFOLLOW) {
+            true => FchmodatFlags::NoFollowSymlink,
+            false => FchmodatFlags::FollowSymlink,
+        };
+        // The C library's: the system call alone cannot leave links alone, and rustix refuses then.
+        fchmodat(CWD, path, Mode::from_bits_truncate(mode), follow)?;
     }
     if let Some(mtime) = set.mtime {
         utimensat(CWD, path, &times(mtime), flags)?;
