@@ -26,6 +26,7 @@ needs=(
     pamtester:pamtester
     automount:autofs
     dbus-daemon:dbus-daemon
+    /lib/systemd/system/dbus.service:dbus
     dpkg-shlibdeps:dpkg-dev
     strip:binutils
     pam-auth-update:libpam-runtime
