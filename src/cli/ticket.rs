@@ -127,6 +127,9 @@ fn last_words(child: &mut Child) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
     use super::*;
 
     fn waited(script: &str) -> Result<bool, String> {
@@ -139,9 +142,10 @@ mod tests {
     fn nobody_waits_for_what_does_not_end_or_hold_its_end_open() {
         assert_eq!(waited("exit 0"), Ok(true));
         assert_eq!(waited("echo 'roamhome: none' >&2; exit 1"), Ok(false));
-        // Another process holds the end of the pipe.
-        let said = waited("sleep 30 & echo 'roamhome: it is not a file' >&2; exit 2");
-        assert_eq!(said, Err("it is not a file".to_owned()));
+        // Another process holds the end of the pipe, and still does when what was said is known.
+        let said = waited("sleep 30 & echo \"roamhome: $!\" >&2; exit 2").unwrap_err();
+        let holder = Pid::from_raw(said.parse().unwrap());
+        kill(holder, Signal::SIGKILL).unwrap();
         let hung = waited("exec sleep 30").unwrap_err();
         assert!(hung.contains("does not answer"), "{hung}");
     }
