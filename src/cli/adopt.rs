@@ -11,7 +11,7 @@ use super::{
     background,
     output::{ProgressLine, count, emit, printable, size},
     preflight, process,
-    reach::{Files, Terminal, WayArgs, ask_secrets},
+    reach::{Files, Terminal, WayArgs, ask_secrets, while_refused},
     settings,
 };
 use crate::{
@@ -24,9 +24,6 @@ use crate::{
 mod account;
 mod aside;
 mod check;
-
-/// How often a person may mistype a password.
-const PASSWORD_TRIES: usize = 3;
 
 /// What can be said to `adopt`.
 #[derive(Debug, Args)]
@@ -122,22 +119,17 @@ impl AdoptArgs {
         let mut request = self.request(&self.dir, true)?;
         request.access.secrets.password = self.way.password()?;
         request.access.asker = Terminal::asker();
-        let mut done = self.work(&request);
+        let done = self.work(&request);
         let asks = self.way.password_fd.is_none()
             && io::stdin().is_terminal()
             && matches!(request.access.way, Way::Russh(_));
-        for _ in 0..PASSWORD_TRIES {
-            match &done {
-                Err(failure) if failure.code == Code::Authentication && asks => {
-                    let secrets = ask_secrets(&request.access)?;
-                    // The failed attempt may have taken away what it had made.
-                    request = self.request(&self.dir, true)?;
-                    request.access.secrets = secrets;
-                    done = self.work(&request);
-                }
-                _ => break,
-            }
-        }
+        let done = while_refused(asks, done, || {
+            let secrets = ask_secrets(&request.access)?;
+            // The failed attempt may have taken away what it had made.
+            request = self.request(&self.dir, true)?;
+            request.access.secrets = secrets;
+            Ok(self.work(&request))
+        });
         let target = request.access.target.to_string();
         Ok((done?, account::mounted_here(&target, &request.source)))
     }

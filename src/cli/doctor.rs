@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     output::{count, emit, emit_json, printable, size, table},
-    reach::{ReachArgs, Terminal, ask_secrets},
+    reach::{ReachArgs, Terminal, ask_secrets, while_refused},
     settings,
 };
 use crate::{
@@ -18,9 +18,6 @@ use crate::{
     },
     logging,
 };
-
-/// How often a person may mistype a password.
-const PASSWORD_TRIES: usize = 3;
 
 /// What can be said to `doctor`.
 #[derive(Debug, Args)]
@@ -56,20 +53,14 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     access.asker = Terminal::asker();
     let own = access.config.state_dir.clone();
     let state_dir = own.unwrap_or_else(|| env.state_root().join(access.target.slug(&env.user)));
-    let mut outcome = daemon::doctor::doctor(&access, &state_dir, args.create);
+    let outcome = daemon::doctor::doctor(&access, &state_dir, args.create);
     let asks = args.reach.password_fd.is_none()
         && io::stdin().is_terminal()
         && matches!(access.way, Way::Russh(_));
-    for _ in 0..PASSWORD_TRIES {
-        match &outcome {
-            Err(failure) if failure.code == Code::Authentication && asks => {
-                access.secrets = ask_secrets(&access)?;
-                outcome = daemon::doctor::doctor(&access, &state_dir, args.create);
-            }
-            _ => break,
-        }
-    }
-    let report = outcome?;
+    let report = while_refused(asks, outcome, || {
+        access.secrets = ask_secrets(&access)?;
+        Ok(daemon::doctor::doctor(&access, &state_dir, args.create))
+    })?;
     if args.json {
         emit_json(&report)?;
     } else {

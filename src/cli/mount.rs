@@ -12,18 +12,15 @@ use clap::Args;
 use super::{
     background, dead, mount_for, preflight,
     process::{self, Process},
-    reach::{ReachArgs, Terminal, ask_secrets},
+    reach::{ReachArgs, Terminal, ask_secrets, while_refused},
     settings,
 };
 use crate::{
     config::{Env, Way, control_socket_name},
-    control::{Code, Failure},
+    control::Failure,
     daemon::{self, Access, MountRequest},
     logging,
 };
-
-/// How often a person may mistype a password.
-const PASSWORD_TRIES: usize = 3;
 
 /// What can be said to `mount`.
 #[derive(Debug, Args)]
@@ -95,24 +92,18 @@ pub(super) fn run(mount: MountArgs, args: &[OsString]) -> Result<(), Failure> {
             background::start(args, &request.access.secrets, &request.state_dir)
         }
     };
-    let mut outcome = attempt(&request);
+    let outcome = attempt(&request);
     // ssh asks by itself.
     let asks = mount.reach.password_fd.is_none()
         && io::stdin().is_terminal()
         && matches!(request.access.way, Way::Russh(_));
-    for _ in 0..PASSWORD_TRIES {
-        match &outcome {
-            Err(failure) if failure.code == Code::Authentication && asks => {
-                let secrets = ask_secrets(&request.access)?;
-                // The failed attempt may have taken away what it had made.
-                request = prepare(&mount)?;
-                request.access.secrets = secrets;
-                outcome = attempt(&request);
-            }
-            _ => break,
-        }
-    }
-    outcome
+    while_refused(asks, outcome, || {
+        let secrets = ask_secrets(&request.access)?;
+        // The failed attempt may have taken away what it had made.
+        request = prepare(&mount)?;
+        request.access.secrets = secrets;
+        Ok(attempt(&request))
+    })
 }
 
 /// The one place where a command becomes a daemon.

@@ -243,6 +243,25 @@ fn anchored(key: &str, value: &str) -> Result<String, Failure> {
     Ok(path.to_string_lossy().into_owned())
 }
 
+/// How often a person may mistype a password.
+const PASSWORD_TRIES: usize = 3;
+
+/// Does it again, for as long as the login is refused and there is somebody to ask. `again` asks, which may fail, and then
+/// tells what came of it.
+pub(super) fn while_refused<T>(
+    asks: bool,
+    mut outcome: Result<T, Failure>,
+    mut again: impl FnMut() -> Result<Result<T, Failure>, Failure>,
+) -> Result<T, Failure> {
+    for _ in 0..PASSWORD_TRIES {
+        match &outcome {
+            Err(failure) if failure.code == Code::Authentication && asks => outcome = again()?,
+            _ => break,
+        }
+    }
+    outcome
+}
+
 /// Asks for what the login lacks: the passphrase of a locked key or, where there is none or nothing was typed, the
 /// password.
 pub(super) fn ask_secrets(access: &Access) -> Result<Secrets, Failure> {

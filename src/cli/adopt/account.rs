@@ -8,13 +8,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{AdoptArgs, Done, PASSWORD_TRIES, check};
+use super::{AdoptArgs, Done, check};
 use crate::{
     cli::{
         background,
         keep::{PATH, Roaming, check_root, prepare, state_dir},
         output, preflight, process,
-        reach::{Files, ask_secrets},
+        reach::{Files, ask_secrets, while_refused},
     },
     config::{Env, Way},
     control::{Code, Failure},
@@ -54,19 +54,14 @@ pub(super) fn run(
     let places = prepare(&at, &state_dir, &access.way)?;
     process::await_holder(&places.state_dir)?;
     access.secrets.password = args.way.password()?;
-    let mut done = work(&account, &places, &access, said);
+    let done = work(&account, &places, &access, said);
     let asks = args.way.password_fd.is_none()
         && io::stdin().is_terminal()
         && matches!(access.way, Way::Russh(_));
-    for _ in 0..PASSWORD_TRIES {
-        match &done {
-            Err(failure) if failure.code == Code::Authentication && asks => {
-                access.secrets = ask_secrets(&access)?;
-                done = work(&account, &places, &access, said);
-            }
-            _ => break,
-        }
-    }
+    let done = while_refused(asks, done, || {
+        access.secrets = ask_secrets(&access)?;
+        Ok(work(&account, &places, &access, said))
+    });
     Ok((done?, mounted_by(&account, &places, &access)?))
 }
 
