@@ -244,7 +244,7 @@ fn anchored(key: &str, value: &str) -> Result<String, Failure> {
 }
 
 /// How often a person may mistype a password.
-const PASSWORD_TRIES: usize = 3;
+pub(super) const PASSWORD_TRIES: usize = 3;
 
 /// Does it again, for as long as the login is refused and there is somebody to ask. `again` asks, which may fail, and then
 /// tells what came of it.

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use super::{
     keep::{check_root, state_dir},
     output::{self, emit, printable},
-    reach::{Terminal, ask_secrets},
+    reach::{PASSWORD_TRIES, Terminal, ask_secrets},
 };
 use crate::{
     config::{Env, HostKeyPolicy, Layers, Target, Way},
@@ -30,8 +30,6 @@ mod pam;
 const CONFIG: &str = "/etc/roamhome/config.toml";
 /// What daemons of logins know of servers.
 const KNOWN_HOSTS: &str = "/etc/ssh/ssh_known_hosts";
-/// How often a person may mistype a password.
-const PASSWORD_TRIES: usize = 3;
 /// What is said of a server that nobody knows; one whose key changed is not to be trusted by a word.
 const UNKNOWN: &str = " is unknown: ";
 /// An account that stands for all where none is named.
