@@ -47,6 +47,6 @@ pub use ssh::{
 };
 pub use target::{SSH_PORT, Target, TargetError};
 pub use transfer::{
-    Heard, Part, Parts, TRANSFER_WINDOW, TransferError, Upload, assemble, download, matching,
-    upload,
+    Expected, Heard, NextPart, Part, Parts, TRANSFER_WINDOW, TransferError, Upload, assemble,
+    download, matching, upload,
 };

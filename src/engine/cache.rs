@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::fetch;
+use super::fetch::{self, FILES_AT_ONCE};
 use super::scan::{self, ScanError};
 use super::shared::{FAULT, Shared, blocking, contained, lock};
 use tokio::time::Instant;
@@ -23,8 +23,8 @@ pub(super) mod list;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Files whose content goes at once: each time the index is synced first.
 const EVICT_AT_ONCE: usize = 256;
-/// Files, or directories, that are fetched at once when nobody waits for one of them.
-const FETCH_AT_ONCE: usize = 64;
+/// Large files that are fetched at once: two fill the line while one begins or ends.
+const LARGE_AT_ONCE: usize = 4;
 
 /// How far a fetch of many is; shared with who wants to know.
 #[derive(Debug, Default)]
@@ -216,7 +216,7 @@ pub(super) async fn prefetch(
         };
         let mut listing = stream::iter(unlisted)
             .map(list)
-            .buffer_unordered(FETCH_AT_ONCE);
+            .buffer_unordered(FILES_AT_ONCE);
         while let Some(listed) = listing.next().await {
             if let Err(error) = listed {
                 fetched.fail(&error);
@@ -233,9 +233,16 @@ pub(super) async fn prefetch(
         progress.ended(&node);
         brought.map(|()| node)
     };
-    let mut bringing = stream::iter(missing)
-        .map(bring)
-        .buffer_unordered(FETCH_AT_ONCE);
+    let (large, small): (Vec<_>, Vec<_>) = missing
+        .into_iter()
+        .partition(|node| node.size >= fetch::LARGE_BYTES);
+    let small = stream::iter(small)
+        .map(&bring)
+        .buffer_unordered(FILES_AT_ONCE);
+    let large = stream::iter(large)
+        .map(&bring)
+        .buffer_unordered(LARGE_AT_ONCE);
+    let mut bringing = small.chain(large);
     while let Some(brought) = bringing.next().await {
         match brought {
             Ok(node) => {
@@ -322,7 +329,7 @@ async fn let_go(shared: &Arc<Shared>, nodes: &[NodeId]) -> Result<u64, ScanError
         }
     };
     let looks = stream::iter(nodes.to_vec()).map(is_there);
-    let there: Vec<Option<NodeId>> = looks.buffered(FETCH_AT_ONCE).try_collect().await?;
+    let there: Vec<Option<NodeId>> = looks.buffered(FILES_AT_ONCE).try_collect().await?;
     let there: Vec<_> = there.into_iter().flatten().collect();
     Ok(blocking(|| shared.replica.evict(&there))?)
 }

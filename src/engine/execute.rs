@@ -315,7 +315,7 @@ async fn compare(
         return Ok(None);
     };
     let session = remote.bulk().as_ref();
-    let Some(mut fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
+    let Some(mut fetched) = fetch::fetch(shared, session, &path, version).await? else {
         return Ok(None);
     };
     if !fetched.version.same_content(version) {

@@ -22,8 +22,12 @@ pub(super) use download::{Fetched, fetch};
 /// How often a file that changes while it is fetched is tried again.
 const CHANGED_RETRIES: u32 = 3;
 
+/// Files that nobody waits for are fetched so many at once: enough to fill a long line with files of a few KiB, and few
+/// enough for what a server lets one conversation have open (OpenSSH: 1,019).
+pub(super) const FILES_AT_ONCE: usize = 384;
+
 /// Who waits for a file of this size or more lets others who wait go first.
-const LARGE_BYTES: u64 = 1024 * 1024;
+pub(super) const LARGE_BYTES: u64 = 1024 * 1024;
 
 /// How long what somebody waits for may take to end when the machine is about to sleep.
 const STOP_MAX: Duration = Duration::from_millis(500);
@@ -148,7 +152,7 @@ pub(super) async fn hydrate(
             (true, false) => remote.interactive(),
             (false, _) => remote.bulk(),
         };
-        let fetched = fetch(shared, session.as_ref(), &path, version.size).await?;
+        let fetched = fetch(shared, session.as_ref(), &path, &version).await?;
         let Some(fetched) = fetched.filter(|fetched| !fetched.is_spoiled(&version)) else {
             retries += 1;
             continue;

@@ -264,7 +264,7 @@ impl Line {
         let full = state.window.is_full();
         let answered = state.answered;
         state.pace.seen(full, answered, now);
-        state.window.measured(waited, now);
+        state.window.measured(waited, answered, now);
         drop(state);
         self.freed.notify_waiters();
     }

@@ -16,7 +16,7 @@ use crate::tree::RelPath;
 
 mod up;
 
-pub use up::{Heard, Part, Parts, Upload, assemble, upload};
+pub use up::{Heard, NextPart, Part, Parts, Upload, assemble, upload};
 
 /// Bytes under way at once in one transfer.
 pub const TRANSFER_WINDOW: u64 = 8 * 1024 * 1024;
@@ -45,12 +45,32 @@ pub enum TransferError {
     },
 }
 
-/// Reads `path`, which is expected to have `size` bytes, from `from` on, and gives the pieces to `sink` with
-/// their offsets, in any order. Two round trips for a small file. Returns the attributes of what was read.
+/// What a file that is to be read was seen to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its mtime in seconds, if that was long enough ago: whatever is written to the file from now on shows another.
+    /// Then it need not be looked at before it is read.
+    pub settled: Option<i64>,
+}
+
+impl From<u64> for Expected {
+    /// Nothing is known but the size.
+    fn from(size: u64) -> Self {
+        Self {
+            size,
+            settled: None,
+        }
+    }
+}
+
+/// Reads `path`, which is expected to be so, from `from` on, and gives the pieces to `sink` with their offsets, in any
+/// order. Two round trips for a small file. Returns the attributes of what was read.
 pub async fn download(
     session: &dyn Session,
     path: &RelPath,
-    size: u64,
+    expected: impl Into<Expected>,
     from: u64,
     sink: &mut (dyn FnMut(u64, Bytes) -> io::Result<()> + Send),
 ) -> Result<Stat, TransferError> {
@@ -65,10 +85,12 @@ pub async fn download(
             source,
         })
     };
+    let expected = expected.into();
+    let size = expected.size;
     let len = size.saturating_sub(from);
     let chunk = session.features().max_read;
     if len <= u64::from(chunk) {
-        let (data, stat) = read_small(session, path, size, from, len as u32).await?;
+        let (data, stat) = read_small(session, path, expected, from, len as u32).await?;
         if data.len() as u64 == len {
             sink(from, data)?;
             return Ok(stat);
@@ -101,11 +123,11 @@ pub async fn download(
     check(path, size, before, after)
 }
 
-/// One burst after the open: attributes, data, attributes, close.
+/// One burst after the open: attributes if they are not known, data, attributes, close.
 async fn read_small(
     session: &dyn Session,
     path: &RelPath,
-    size: u64,
+    expected: Expected,
     from: u64,
     len: u32,
 ) -> Result<(Bytes, Stat), TransferError> {
@@ -117,14 +139,20 @@ async fn read_small(
             len => session.read(&handle, from, len).await,
         }
     };
-    let (before, data, after, closed) = join4(
-        session.fstat(&handle),
-        read,
-        session.fstat(&handle),
-        file.close(),
-    )
-    .await;
-    let stat = check(path, size, before?, after?)?;
+    let before = async {
+        match expected.settled {
+            Some(_) => Ok(None),
+            None => session.fstat(&handle).await.map(Some),
+        }
+    };
+    let (before, data, after, closed) =
+        join4(before, read, session.fstat(&handle), file.close()).await;
+    let after = after?;
+    let mut known = before?.unwrap_or(after);
+    if let Some(mtime) = expected.settled {
+        known.mtime = mtime;
+    }
+    let stat = check(path, expected.size, known, after)?;
     closed?;
     Ok((data?, stat))
 }

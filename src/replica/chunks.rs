@@ -110,8 +110,12 @@ pub fn average_like(old: &Chunks, least: u32, size: u64) -> u32 {
 
 /// Reads a content once: its hash, and its pieces if they are asked for.
 pub struct Digest {
-    whole: blake3::Hasher,
+    whole: Whole,
     cutter: Option<Cutter>,
+}
+
+struct Whole {
+    hasher: blake3::Hasher,
     mark_every: u64,
     marks: Vec<(u64, Hash)>,
 }
@@ -143,73 +147,109 @@ impl Digest {
     /// multiple of `mark_every` is told, too.
     pub fn new(average: Option<u32>, mark_every: u64) -> Self {
         Self {
-            whole: blake3::Hasher::new(),
+            whole: Whole {
+                hasher: blake3::Hasher::new(),
+                mark_every: mark_every.max(1),
+                marks: Vec::new(),
+            },
             cutter: average.map(|average| Cutter {
                 average,
                 buffer: Vec::new(),
                 start: 0,
                 list: Vec::new(),
             }),
-            mark_every: mark_every.max(1),
-            marks: Vec::new(),
         }
     }
 
     /// The next bytes.
     pub fn add(&mut self, bytes: &[u8]) {
+        self.whole.add(bytes);
+        if let Some(cutter) = &mut self.cutter {
+            cutter.add(bytes);
+        }
+    }
+
+    /// The next bytes, so many that it is worth a thread: one hashes, the other cuts.
+    pub fn add_in_two(&mut self, bytes: &[u8]) {
+        let Some(cutter) = &mut self.cutter else {
+            return self.whole.add(bytes);
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.whole.add(bytes));
+            cutter.add(bytes);
+        });
+    }
+
+    /// There are no more bytes: all pieces are known.
+    pub fn end(&mut self) {
+        if let Some(cutter) = &mut self.cutter {
+            while cutter.left() > 0 {
+                cutter.cut();
+            }
+        }
+    }
+
+    /// The pieces that are known so far.
+    pub fn pieces(&self) -> &[Chunk] {
+        self.cutter.as_ref().map_or(&[], |cutter| &cutter.list)
+    }
+
+    /// How many bytes there were so far, and their hash.
+    pub fn so_far(&self) -> (u64, Hash) {
+        self.whole.so_far()
+    }
+
+    /// The hash of the first `len` bytes, if it was marked.
+    pub fn mark(&self, len: u64) -> Option<Hash> {
+        mark(&self.whole.marks, len)
+    }
+
+    /// All that was read.
+    pub fn finish(mut self) -> Digested {
+        self.end();
+        let (size, hash) = self.so_far();
+        let chunks = self.cutter.map(|cutter| Chunks {
+            hash,
+            size,
+            average: cutter.average,
+            list: cutter.list,
+            stood: Vec::new(),
+        });
+        Digested {
+            hash,
+            chunks,
+            marks: self.whole.marks,
+        }
+    }
+}
+
+impl Whole {
+    fn add(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let left = self.mark_every - self.whole.count() % self.mark_every;
+            let left = self.mark_every - self.hasher.count() % self.mark_every;
             let (now, later) = rest
                 .split_at(usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len())));
-            self.whole.update(now);
+            self.hasher.update(now);
             if now.len() as u64 == left {
                 self.marks.push(self.so_far());
             }
             rest = later;
         }
-        if let Some(cutter) = &mut self.cutter {
-            cutter.buffer.extend_from_slice(bytes);
-            while cutter.left() >= cutter.longest() {
-                cutter.cut();
-            }
-        }
     }
 
-    /// How many bytes there were so far, and their hash.
-    pub fn so_far(&self) -> (u64, Hash) {
-        (self.whole.count(), Hash(*self.whole.finalize().as_bytes()))
-    }
-
-    /// The hash of the first `len` bytes, if it was marked.
-    pub fn mark(&self, len: u64) -> Option<Hash> {
-        mark(&self.marks, len)
-    }
-
-    /// All that was read.
-    pub fn finish(self) -> Digested {
-        let (size, hash) = self.so_far();
-        let chunks = self.cutter.map(|mut cutter| {
-            while cutter.left() > 0 {
-                cutter.cut();
-            }
-            Chunks {
-                hash,
-                size,
-                average: cutter.average,
-                list: cutter.list,
-                stood: Vec::new(),
-            }
-        });
-        Digested {
-            hash,
-            chunks,
-            marks: self.marks,
-        }
+    fn so_far(&self) -> (u64, Hash) {
+        let hash = self.hasher.finalize();
+        (self.hasher.count(), Hash(*hash.as_bytes()))
     }
 }
 
 impl Digested {
+    /// The pieces, if they were asked for.
+    pub fn pieces(&self) -> &[Chunk] {
+        self.chunks.as_ref().map_or(&[], |chunks| &chunks.list)
+    }
+
     /// The hash of the first `len` bytes, if it was marked.
     pub fn mark(&self, len: u64) -> Option<Hash> {
         mark(&self.marks, len)
@@ -222,6 +262,17 @@ fn mark(marks: &[(u64, Hash)], len: u64) -> Option<Hash> {
 }
 
 impl Cutter {
+    fn add(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+        while self.left() >= self.longest() {
+            self.cut();
+        }
+        if self.start >= DROPPED_AT_ONCE {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
     fn left(&self) -> usize {
         self.buffer.len() - self.start
     }
@@ -243,10 +294,6 @@ impl Cutter {
             hash: Hash(*blake3::hash(piece).as_bytes()),
         });
         self.start += piece.len();
-        if self.start >= DROPPED_AT_ONCE {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
     }
 }
 
@@ -267,7 +314,12 @@ mod tests {
 
     fn cut(bytes: &[u8], step: usize) -> Chunks {
         let mut digest = Digest::new(Some(4096), 100_000);
-        bytes.chunks(step).for_each(|part| digest.add(part));
+        for (n, part) in bytes.chunks(step).enumerate() {
+            match n % 2 {
+                0 => digest.add(part),
+                _ => digest.add_in_two(part),
+            }
+        }
         let digested = digest.finish();
         let marks = bytes.len() / 100_000;
         assert_eq!(digested.marks.len(), marks);

@@ -66,7 +66,7 @@ impl StagingFile {
         }
     }
 
-    /// Leaves it where it is.
+    /// Leaves it where it is, or where it was moved to.
     pub fn keep(mut self) {
         self.stays = true;
     }
@@ -82,7 +82,7 @@ impl Drop for StagingFile {
         if self.stays {
             return;
         }
-        // After an installation there is nothing at the path.
+        // Most who move it away leave it to this to find nothing.
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != ErrorKind::NotFound
         {
@@ -245,7 +245,9 @@ impl ContentStore {
         if exists(&unsent)? {
             return Err(ReplicaError::io(&unsent, ErrorKind::AlreadyExists));
         }
-        rename(&staged.path, &path_in(&self.clean, node), true, make_fans)
+        rename(&staged.path, &path_in(&self.clean, node), true, make_fans)?;
+        staged.keep();
+        Ok(())
     }
 
     /// A copy of the content of `node`. A writer may tear it: see [`super::Replica::snapshot`].

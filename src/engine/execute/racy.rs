@@ -87,7 +87,7 @@ async fn compare(
         return Ok(Compared::Same);
     };
     let session = remote.bulk().as_ref();
-    let Some(fetched) = fetch::fetch(shared, session, &path, version.size).await? else {
+    let Some(fetched) = fetch::fetch(shared, session, &path, version).await? else {
         return Ok(Compared::Changing);
     };
     // Another size or time is a change that listings show.

@@ -3,7 +3,8 @@
 //!
 //! It grows as a kernel's readahead does. Two cold files of a directory fetch its small files; two directories of one
 //! directory, where that was so, fetch all small files below it. The root counts as any directory, but never is all
-//! below it fetched: no program pulls the whole home in.
+//! below it fetched: no program pulls the whole home in. Who goes through directories one after the other finds the next
+//! one here but for its first file: who opens that gets the one after it, too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::super::shared::{Shared, lock};
-use super::hydrate;
+use super::{FILES_AT_ONCE, hydrate};
 use crate::replica::{Content, Node, ReplicaError, View};
 use crate::tree::{Kind, NodeId};
 
@@ -26,8 +27,6 @@ const LATELY: Duration = Duration::from_secs(10);
 /// No more than this is fetched ahead at once: the next cold files begin anew.
 const MOST_FILES: usize = 8192;
 const MOST_BYTES: u64 = 64 << 20;
-/// Files under way at once: enough to fill a long line with files of a few KiB.
-const AT_ONCE: usize = 192;
 /// Directories above a file that are looked at.
 const DEEPEST: usize = 64;
 /// Directories that are remembered.
@@ -39,6 +38,10 @@ pub(in crate::engine) struct Trail {
     counts: HashMap<NodeId, (u32, Instant)>,
     /// Where files are fetched ahead right now.
     active: BTreeSet<NodeId>,
+    /// By directory: the one in it below which all was fetched last.
+    below: HashMap<NodeId, NodeId>,
+    /// Files that were left out, and the directories above that were fetched but for them.
+    marks: HashMap<NodeId, NodeId>,
 }
 
 impl Trail {
@@ -69,10 +72,36 @@ impl Trail {
         }
         told
     }
+
+    /// All below `dir`, which is in `parent`, is fetched. Tells whether that goes on from `before`, the directory in front
+    /// of it.
+    fn goes_on(&mut self, parent: NodeId, dir: NodeId, before: Option<NodeId>) -> bool {
+        if self.below.len() >= REMEMBERED {
+            self.below.clear();
+        }
+        let last = self.below.insert(parent, dir);
+        last.is_some() && last == before
+    }
+
+    /// Leaves `first` out of what is fetched of `dir`, so that it is told when a program comes to it.
+    fn mark(&mut self, first: NodeId, dir: NodeId) {
+        if self.marks.len() >= REMEMBERED {
+            self.marks.clear();
+        }
+        self.marks.insert(first, dir);
+    }
 }
 
 /// A program opens a file that is not here.
 pub(super) fn opened(shared: &Arc<Shared>, id: NodeId) {
+    let marked = lock(&shared.trail).marks.remove(&id);
+    if let Some(dir) = marked {
+        let shared = Arc::clone(shared);
+        shared.runtime.clone().spawn(async move {
+            next_of(&shared, dir).await;
+        });
+        return;
+    }
     let dirs = match shared.replica.view(|view| directories(view, id)) {
         Ok(dirs) => dirs,
         Err(error) => return tracing::debug!(%error, "nothing is fetched ahead"),
@@ -88,7 +117,52 @@ pub(super) fn opened(shared: &Arc<Shared>, id: NodeId) {
             Err(error) => tracing::debug!(%error, "nothing is fetched ahead"),
         }
         lock(&shared.trail).active.remove(&dir);
+        if below {
+            next_of(&shared, dir).await;
+        }
     });
+}
+
+/// Fetches all small files below the directory behind `dir`, but for its first one, if a program went through `dir` and the
+/// directory before it.
+async fn next_of(shared: &Arc<Shared>, dir: NodeId) {
+    let Ok(Some((parent, before, Some(next)))) = neighbours(shared, dir) else {
+        return;
+    };
+    if !lock(&shared.trail).goes_on(parent, dir, before) {
+        return;
+    }
+    match files(shared, next, true) {
+        Ok(mut files) if !files.is_empty() => {
+            lock(&shared.trail).mark(files.remove(0).id, next);
+            fetch(shared, files).await;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "nothing is fetched ahead"),
+    }
+}
+
+/// The directory that `dir` is in, and those before and behind it there, in the order in which programs walk.
+fn neighbours(
+    shared: &Shared,
+    dir: NodeId,
+) -> Result<Option<(NodeId, Option<NodeId>, Option<NodeId>)>, ReplicaError> {
+    shared.replica.view(|view| {
+        let Some(place) = view.place(dir)? else {
+            return Ok(None);
+        };
+        let mut dirs = Vec::new();
+        for (_, id) in view.children(place.parent, None, usize::MAX)? {
+            if view.node(id)?.is_some_and(|node| node.kind == Kind::Dir) {
+                dirs.push(id);
+            }
+        }
+        let at = dirs.iter().position(|id| *id == dir);
+        Ok(at.map(|at| {
+            let before = at.checked_sub(1).map(|before| dirs[before]);
+            (place.parent, before, dirs.get(at + 1).copied())
+        }))
+    })
 }
 
 /// The directories above a small file, the nearest first; of others none.
@@ -149,7 +223,9 @@ async fn fetch(shared: &Arc<Shared>, files: Vec<Node>) {
     }
     tracing::debug!(files = files.len(), bytes, "fetching ahead");
     let bring = async |node: Node| hydrate(shared, node.id, false).await.is_ok();
-    let mut bringing = stream::iter(files).map(bring).buffer_unordered(AT_ONCE);
+    let mut bringing = stream::iter(files)
+        .map(bring)
+        .buffer_unordered(FILES_AT_ONCE);
     let mut failed = 0;
     while let Some(brought) = bringing.next().await {
         failed += u32::from(!brought);

@@ -9,7 +9,7 @@ use super::super::cache;
 use super::super::scan::{RACY_SECS, ScanError};
 use super::super::shared::{Claim, Shared};
 use super::CHANGED_RETRIES;
-use crate::remote::{self, ErrorKind, RemoteError, Session, TransferError};
+use crate::remote::{self, ErrorKind, Expected, RemoteError, Session, TransferError};
 use crate::replica::{Chunks, Digest, DownloadNote, ReplicaError, StagingFile, average_for};
 use crate::tree::{Hash, Kind, RelPath, Time, Version};
 
@@ -42,21 +42,27 @@ impl Fetched {
     }
 }
 
-/// Downloads a file, which is expected to have `size` bytes. `None` if it changed under way.
+/// Downloads a file, which is expected to show this version. `None` if it changed under way.
 pub(in crate::engine) async fn fetch(
     shared: &Arc<Shared>,
     session: &dyn Session,
     path: &RelPath,
-    size: u64,
+    version: &Version,
 ) -> Result<Option<Fetched>, ScanError> {
-    let mut size = size;
-    if let Err(error) = cache::make_room(shared, size).await {
+    let settled = is_settled(version.mtime, shared.server_now());
+    let mut expected = Expected {
+        size: version.size,
+        settled: settled.then_some(version.mtime),
+    };
+    if let Err(error) = cache::make_room(shared, version.size).await {
         tracing::warn!(%error, %path, "no room is made for it");
     }
     for _ in 0..CHANGED_RETRIES {
-        match fetch_once(shared, session, path, size).await {
+        match fetch_once(shared, session, path, expected).await {
             Ok(fetched) => return Ok(Some(fetched)),
-            Err(TransferError::Changed { now, .. }) if now.kind == Kind::File => size = now.size,
+            Err(TransferError::Changed { now, .. }) if now.kind == Kind::File => {
+                expected = now.size.into();
+            }
             Err(TransferError::Changed { .. }) => {
                 let gone = "it is no longer a file on the server";
                 return Err(RemoteError::new(ErrorKind::NotFound, "read", path, gone).into());
@@ -74,8 +80,9 @@ async fn fetch_once(
     shared: &Arc<Shared>,
     session: &dyn Session,
     path: &RelPath,
-    size: u64,
+    expected: Expected,
 ) -> Result<Fetched, TransferError> {
+    let size = expected.size;
     let large = shared.options.large;
     let began = shared.server_now();
     let mut so_far = match size >= large.resume_from {
@@ -111,7 +118,7 @@ async fn fetch_once(
         }
         Ok(())
     };
-    let stat = match remote::download(session, path, size, start, &mut sink).await {
+    let stat = match remote::download(session, path, expected, start, &mut sink).await {
         Ok(stat) => stat,
         Err(error) => {
             let is_cut = matches!(&error, TransferError::Remote(error) if error.is_link_loss());

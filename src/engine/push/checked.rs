@@ -6,34 +6,35 @@ use std::os::unix::fs::FileExt;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::replica::{Chunk, Digested};
+use crate::replica::Chunk;
 
 /// Gives bytes of a file in the order of their offsets, as far as they are what was read then.
 pub(super) struct Checked<'a> {
     file: &'a File,
-    rest: &'a [Chunk],
-    /// Where the first of the rest begins.
+    /// So many pieces were passed.
+    passed: usize,
+    /// Where the next one begins.
     start: u64,
-    /// The bytes of the first of the rest, once they were looked at.
+    /// The bytes of the next one, once they were looked at.
     piece: Option<Bytes>,
 }
 
 impl<'a> Checked<'a> {
-    pub(super) fn new(file: &'a File, known: &'a Digested) -> Self {
-        let list = known.chunks.as_ref().map(|chunks| chunks.list.as_slice());
+    pub(super) fn new(file: &'a File) -> Self {
         Self {
             file,
-            rest: list.unwrap_or_default(),
+            passed: 0,
             start: 0,
             piece: None,
         }
     }
 
-    pub(super) fn get(&mut self, offset: u64, len: u32) -> io::Result<Bytes> {
+    /// The bytes from `offset` on, in what has these pieces.
+    pub(super) fn get(&mut self, pieces: &[Chunk], offset: u64, len: u32) -> io::Result<Bytes> {
         let (mut at, end) = (offset, offset + u64::from(len));
         let mut got = BytesMut::new();
         while at < end {
-            let (start, piece) = self.piece_at(at)?;
+            let (start, piece) = self.piece_at(pieces, at)?;
             let from = (at - start) as usize;
             let to = (end - start).min(piece.len() as u64) as usize;
             let part = piece.slice(from..to);
@@ -47,14 +48,15 @@ impl<'a> Checked<'a> {
     }
 
     /// The piece with the byte at an offset, and where it begins.
-    fn piece_at(&mut self, at: u64) -> io::Result<(u64, Bytes)> {
+    fn piece_at(&mut self, pieces: &[Chunk], at: u64) -> io::Result<(u64, Bytes)> {
         let chunk = loop {
-            let chunk = self.rest.first().ok_or(io::ErrorKind::UnexpectedEof)?;
+            let next = pieces.get(self.passed);
+            let chunk = next.ok_or(io::ErrorKind::UnexpectedEof)?;
             if at < self.start + u64::from(chunk.len) {
                 break chunk;
             }
             self.start += u64::from(chunk.len);
-            self.rest = &self.rest[1..];
+            self.passed += 1;
             self.piece = None;
         };
         if let Some(piece) = &self.piece {
@@ -85,15 +87,16 @@ mod tests {
         file.write_all(&bytes).unwrap();
         let mut digest = Digest::new(Some(4096), 1);
         digest.add(&bytes);
-        let known = digest.finish();
-        let mut whole = Checked::new(&file, &known);
+        digest.end();
+        let pieces = digest.pieces();
+        let mut whole = Checked::new(&file);
         for (n, part) in bytes.chunks(10_000).enumerate() {
-            assert_eq!(whole.get(n as u64 * 10_000, 10_000).unwrap(), part);
+            assert_eq!(whole.get(pieces, n as u64 * 10_000, 10_000).unwrap(), part);
         }
-        assert!(whole.get(400_000, 1).is_err());
+        assert!(whole.get(pieces, 400_000, 1).is_err());
         file.write_all_at(b"x", 200_000).unwrap();
-        let mut changed = Checked::new(&file, &known);
-        assert!(changed.get(0, 1000).is_ok());
-        assert!(changed.get(200_000, 1).is_err());
+        let mut changed = Checked::new(&file);
+        assert!(changed.get(pieces, 0, 1000).is_ok());
+        assert!(changed.get(pieces, 200_000, 1).is_err());
     }
 }

@@ -5,7 +5,6 @@
 //! through the very handle that is copied from, before and after. And since no server tells hashes, some of what it
 //! copied is read back: a disk that lost what it had said to keep would not show it otherwise.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
@@ -13,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::try_join_all;
 
 use super::super::shared::{Shared, lock};
+use super::matcher::Matcher;
 use super::send::Way;
 use crate::remote::{FileHandle, Part, RemoteError, Session, Stat};
 use crate::replica::{Chunks, Digested, Node, ReplicaError};
@@ -34,7 +34,7 @@ pub(super) struct Sources {
     /// What is replaced, if it is known well enough.
     pub(super) old: Option<(Version, Chunks)>,
     /// There are others of the same size.
-    are_alike: bool,
+    pub(super) are_alike: bool,
 }
 
 impl Sources {
@@ -112,6 +112,7 @@ pub(super) struct Old {
     session: Arc<dyn Session>,
     pub(super) handle: FileHandle,
     pub(super) stat: Stat,
+    /// How the new content is put together, if that is known.
     pub(super) parts: Vec<Part>,
     hash: Option<Hash>,
 }
@@ -166,6 +167,15 @@ pub(super) async fn open(
         Some(parts) => Ok(open_one(session, way.target, version, parts).await?),
         None => Ok(None),
     }
+}
+
+/// Opens what is replaced, before it is known what is copied from it.
+pub(super) async fn open_replaced(
+    session: &Arc<dyn Session>,
+    way: &Way<'_>,
+    version: &Version,
+) -> Result<Option<Old>, RemoteError> {
+    open_one(session, way.target, version, Vec::new()).await
 }
 
 /// Why nothing could be opened.
@@ -246,38 +256,9 @@ async fn open_one(
 
 /// How `new` is put together from `old`; `None` if nothing of it is there.
 fn parts(new: &Chunks, old: &Chunks) -> Option<Vec<Part>> {
-    let mut by_hash = HashMap::new();
-    let mut starts = Vec::with_capacity(old.list.len());
-    let mut start = 0;
-    for (n, chunk) in old.list.iter().enumerate() {
-        by_hash.entry((chunk.hash, chunk.len)).or_insert(n);
-        starts.push(start);
-        start += u64::from(chunk.len);
-    }
-    let mut all: Vec<Part> = Vec::new();
-    let mut expected = 0;
-    let mut offset = 0;
-    for chunk in &new.list {
-        // Where the one before was goes on, if it does: few ranges are few requests.
-        let goes_on = old.list.get(expected).filter(|next| *next == chunk);
-        let found = match goes_on {
-            Some(_) => Some(expected),
-            None => by_hash.get(&(chunk.hash, chunk.len)).copied(),
-        };
-        expected = found.map_or(expected, |n| n + 1);
-        let part = Part {
-            offset,
-            len: chunk.len.into(),
-            from: found.map(|n| starts[n]),
-        };
-        offset += part.len;
-        match all.last_mut() {
-            Some(last) if last.from.map(|from| from + last.len) == part.from => {
-                last.len += part.len;
-            }
-            _ => all.push(part),
-        }
-    }
+    let mut matcher = Matcher::new(old);
+    let mut all: Vec<Part> = new.list.iter().filter_map(|n| matcher.add(n)).collect();
+    all.extend(matcher.end());
     let any = all.iter().any(|part| part.from.is_some());
     any.then_some(all)
 }

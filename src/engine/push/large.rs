@@ -1,8 +1,9 @@
 //! Sending what is large: an upload that was cut off goes on, and the server copies what it has already.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,16 +13,15 @@ use super::super::scan::ScanError;
 use super::super::shared::{Shared, lock};
 use super::super::status::Progress;
 use super::checked::Checked;
-use super::delta::{self, Old, OpenError};
+use super::delta::{self, Old, OpenError, Sources};
 use super::discard;
+use super::reading::Reading;
 use super::resume;
 use super::send::Way;
-use crate::remote::{self, Heard, Part, Parts, Session, TransferError, Upload};
+use crate::remote::{self, Heard, NextPart, Part, Parts, Session, TransferError, Upload};
 use crate::replica::{Digest, Digested, Node, average_for, average_like};
-use crate::tree::{Hash, RelPath};
+use crate::tree::Hash;
 
-/// Read at once where nothing is sent.
-const READ_CHUNK: usize = 256 * 1024;
 /// A file that is dated by so many seconds ahead of the server's clock is waited for.
 const MOST_AHEAD_SECS: i64 = 1;
 
@@ -41,11 +41,37 @@ enum Attempt {
     Doubtful(String),
 }
 
+/// What is to be sent.
+enum Content<'a> {
+    /// It is read while all of it is sent.
+    Unread,
+    /// It was read.
+    Known(Digested),
+    /// It is read while the server copies what it has of it.
+    Reading(Reading<'a>),
+}
+
+/// How it is sent.
+struct Plan<'a> {
+    content: Content<'a>,
+    /// So much is in staging already.
+    start: u64,
+    /// What the server copies from.
+    old: Option<Old>,
+}
+
+/// What is in staging.
+struct Sent {
+    digested: Digested,
+    written_at: i64,
+    parts: Vec<Part>,
+}
+
 /// One upload.
 struct Transfer<'a> {
     shared: &'a Arc<Shared>,
     way: &'a Way<'a>,
-    session: &'a dyn Session,
+    session: &'a Arc<dyn Session>,
     node: &'a Node,
     file: &'a File,
     progress: &'a Progress,
@@ -60,52 +86,27 @@ pub(super) async fn upload(
     progress: &Progress,
 ) -> Result<Option<Hash>, ScanError> {
     let session = Arc::clone(way.session_for(node.size));
-    let large = shared.options.large;
     let sources = delta::sources(shared, way, node)?;
-    let note = way.ticket.note_for(node);
-    let mut known = None;
-    if note.is_some() || sources.are_there() {
-        let average = match &sources.old {
-            Some((_, old)) => average_like(old, large.chunk, node.size),
-            None => average_for(large.chunk, node.size),
-        };
-        let digest = Digest::new(Some(average), large.sync_every);
-        let Some(read) = read_through(file, node.size, digest).await else {
-            return Ok(None);
-        };
-        known = Some(read);
-    }
     let transfer = Transfer {
         shared,
         way,
-        session: session.as_ref(),
+        session: &session,
         node,
         file,
         progress,
     };
-    let mut start = 0;
-    let mut old = None;
-    if let Some(known) = &known {
-        if let Some(note) = note {
-            let content = (file, node.size);
-            start = resume::verified(session.as_ref(), way.staged, note, content, known).await?;
-        }
-        old = match delta::open(shared, &session, way, &sources, known).await {
-            Err(OpenError::Remote(error)) => return Err(error.into()),
-            Err(OpenError::Replica(error)) => return Err(error.into()),
-            Ok(old) => old,
-        };
-    }
-    if start == 0 {
+    let Some(mut plan) = transfer.plan(&sources).await? else {
+        return Ok(None);
+    };
+    if plan.start == 0 {
         way.ticket.begin(shared, session.as_ref(), node).await?;
     }
     tracing::debug!(
-        path = %way.target, size = node.size, noted = note.is_some(), start,
-        replaces = way.replaces.is_some(), known = sources.old.is_some(), copies = old.is_some(), "sending"
+        path = %way.target, size = node.size, start = plan.start, replaces = way.replaces.is_some(),
+        known = sources.old.is_some(), copies = plan.old.is_some(), "sending"
     );
     loop {
-        let attempt = transfer.attempt(start, old.as_ref(), known.as_ref());
-        match attempt.await? {
+        match transfer.attempt(&mut plan).await? {
             Attempt::Cut => return Ok(None),
             Attempt::Sent(digested, written_at) => {
                 let hash = digested.hash;
@@ -115,8 +116,8 @@ pub(super) async fn upload(
             }
             Attempt::Doubtful(why) => {
                 tracing::warn!(path = %way.target, %why, "all of it is sent");
-                old.take().inspect(|old| old.distrust(shared));
-                start = 0;
+                plan.old.take().inspect(|old| old.distrust(shared));
+                plan.start = 0;
                 discard(session.as_ref(), way.staged).await?;
                 way.ticket.begin(shared, session.as_ref(), node).await?;
             }
@@ -124,34 +125,75 @@ pub(super) async fn upload(
     }
 }
 
-/// Reads a content once; `None` if there is less of it.
-async fn read_through(file: &File, size: u64, mut digest: Digest) -> Option<Digested> {
-    let mut buffer = vec![0; READ_CHUNK];
-    let mut at = 0;
-    while at < size {
-        let len = usize::try_from(size - at).map_or(READ_CHUNK, |left| left.min(READ_CHUNK));
-        file.read_exact_at(&mut buffer[..len], at).ok()?;
-        digest.add(&buffer[..len]);
-        at += len as u64;
-        // Other uploads of the same pass go on meanwhile.
-        tokio::task::yield_now().await;
-    }
-    Some(digest.finish())
-}
-
 impl Transfer<'_> {
-    async fn attempt(
-        &self,
-        start: u64,
-        old: Option<&Old>,
-        known: Option<&Digested>,
-    ) -> Result<Attempt, ScanError> {
-        self.progress.advance(start);
-        let sent = match known {
-            Some(known) => self.send_known(start, old, known).await,
-            None => self.send_unread().await,
+    /// How it goes; `None` if there is less of it than there was.
+    async fn plan<'s>(&'s self, sources: &'s Sources) -> Result<Option<Plan<'s>>, ScanError> {
+        let mut plan = Plan {
+            content: Content::Unread,
+            start: 0,
+            old: None,
         };
-        let (digested, written_at) = match sent {
+        let note = self.way.ticket.note_for(self.node);
+        if note.is_none() && !sources.are_there() {
+            return Ok(Some(plan));
+        }
+        let mut reading = self.reading(sources);
+        // What goes on, or may be the same as another, has to be known first.
+        if let (Some((version, _)), None) = (&sources.old, note)
+            && (!sources.are_alike || reading.begins_alike().unwrap_or(false))
+        {
+            plan.old = delta::open_replaced(self.session, self.way, version).await?;
+            if plan.old.is_some() {
+                plan.content = Content::Reading(reading);
+            }
+            return Ok(Some(plan));
+        }
+        let Ok(known) = reading.all().await else {
+            return Ok(None);
+        };
+        if let Some(note) = note {
+            let (session, content) = (self.session.as_ref(), (self.file, self.node.size));
+            plan.start = resume::verified(session, self.way.staged, note, content, &known).await?;
+        }
+        plan.old = match delta::open(self.shared, self.session, self.way, sources, &known).await {
+            Err(OpenError::Remote(error)) => return Err(error.into()),
+            Err(OpenError::Replica(error)) => return Err(error.into()),
+            Ok(old) => old,
+        };
+        plan.content = Content::Known(known);
+        Ok(Some(plan))
+    }
+
+    fn reading<'s>(&'s self, sources: &'s Sources) -> Reading<'s> {
+        let large = self.shared.options.large;
+        let (size, old) = (self.node.size, sources.old.as_ref().map(|(_, old)| old));
+        let average = match old {
+            Some(old) => average_like(old, large.chunk, size),
+            None => average_for(large.chunk, size),
+        };
+        Reading::new(
+            self.file,
+            size,
+            Digest::new(Some(average), large.sync_every),
+            old,
+        )
+    }
+
+    async fn attempt(&self, plan: &mut Plan<'_>) -> Result<Attempt, ScanError> {
+        let (start, old) = (plan.start, plan.old.as_ref());
+        self.progress.advance(start);
+        // What was half read is read anew.
+        let content = std::mem::replace(&mut plan.content, Content::Unread);
+        let sent = match content {
+            Content::Unread => self.send_unread().await,
+            Content::Reading(reading) => self.send_reading(old, reading).await,
+            Content::Known(known) => {
+                let sent = self.send_known(start, old, &known).await;
+                plan.content = Content::Known(known);
+                sent
+            }
+        };
+        let sent = match sent {
             Ok(sent) => sent,
             Err(TransferError::Remote(error)) if error.is_link_loss() => return Err(error.into()),
             Err(TransferError::Local { .. }) => return Ok(Attempt::Cut),
@@ -159,11 +201,16 @@ impl Transfer<'_> {
             Err(TransferError::Remote(error)) => return Err(error.into()),
             Err(TransferError::Changed { .. }) => return Ok(Attempt::Cut),
         };
-        let Some(old) = old else {
+        let Sent {
+            digested,
+            written_at,
+            parts,
+        } = sent;
+        if old.is_none() {
             return Ok(Attempt::Sent(digested, written_at));
-        };
-        let staged = self.way.staged;
-        match delta::is_as_here(self.shared, self.session, staged, &old.parts, self.file).await {
+        }
+        let (session, staged) = (self.session.as_ref(), self.way.staged);
+        match delta::is_as_here(self.shared, session, staged, &parts, self.file).await {
             Err(error) if error.is_link_loss() => Err(error.into()),
             Err(error) => Ok(Attempt::Doubtful(error.to_string())),
             Ok(false) => Ok(Attempt::Doubtful(
@@ -189,28 +236,46 @@ impl Transfer<'_> {
         start: u64,
         old: Option<&Old>,
         known: &Digested,
-    ) -> Result<(Digested, i64), TransferError> {
-        let whole = self.whole();
-        let parts = Parts {
-            list: old.map_or(&whole, |old| &old.parts),
-            old: old.map(|old| (&old.handle, old.stat)),
-            sync_every: self.shared.options.large.sync_every,
-        };
-        let mut content = Checked::new(self.file, known);
-        let mut source = |offset: u64, len: u32| content.get(offset, len);
-        let mut acked = start;
-        let mut heard = |heard| match heard {
-            Heard::Acked(end) => self.advance(&mut acked, end),
-            Heard::Synced(end) => self.note(end, known.mark(end)),
-        };
-        let (path, what) = (self.way.staged, self.what(start));
-        let written_at =
-            remote::assemble(self.session, path, what, parts, &mut source, &mut heard).await?;
-        Ok((known.clone(), written_at))
+    ) -> Result<Sent, TransferError> {
+        let whole = vec![Part::whole(self.node.size)];
+        let all = old.map_or(whole, |old| old.parts.clone());
+        let mut list = all.iter().copied();
+        let mut content = Checked::new(self.file);
+        let mut source = |offset: u64, len: u32| content.get(known.pieces(), offset, len);
+        let mark = |end| known.mark(end);
+        let mut next = || Ok(list.next());
+        let written_at = self
+            .assemble(start, old, &mut next, &mut source, &mark)
+            .await?;
+        Ok(Sent {
+            digested: known.clone(),
+            written_at,
+            parts: all,
+        })
+    }
+
+    /// Sends what is read meanwhile, and has the server copy what the old one has of it.
+    async fn send_reading(
+        &self,
+        old: Option<&Old>,
+        reading: Reading<'_>,
+    ) -> Result<Sent, TransferError> {
+        let reading = Mutex::new(reading);
+        let mut next = || lock(&reading).next_part();
+        let mut source = |offset: u64, len: u32| lock(&reading).bytes(offset, len);
+        let mark = |end| lock(&reading).mark(end);
+        let written_at = self.assemble(0, old, &mut next, &mut source, &mark).await?;
+        let reading = reading.into_inner();
+        let (digested, parts) = reading.unwrap_or_else(PoisonError::into_inner).finish();
+        Ok(Sent {
+            digested,
+            written_at,
+            parts,
+        })
     }
 
     /// Sends all of it, and reads it on the way.
-    async fn send_unread(&self) -> Result<(Digested, i64), TransferError> {
+    async fn send_unread(&self) -> Result<Sent, TransferError> {
         let large = self.shared.options.large;
         let size = self.node.size;
         let cuts = size >= large.delta_from && self.session.features().copy_data;
@@ -222,34 +287,41 @@ impl Transfer<'_> {
             lock(&digest).add(&buffer);
             Ok(Bytes::from(buffer))
         };
-        let mut acked = 0;
-        let mut heard = |heard| match heard {
-            Heard::Acked(end) => self.advance(&mut acked, end),
-            Heard::Synced(end) => {
-                let hash = lock(&digest).mark(end);
-                self.note(end, hash);
-            }
-        };
-        let whole = self.whole();
-        let parts = Parts {
-            list: &whole,
-            old: None,
-            sync_every: large.sync_every,
-        };
-        let (path, what): (&RelPath, _) = (self.way.staged, self.what(0));
-        let written_at =
-            remote::assemble(self.session, path, what, parts, &mut source, &mut heard).await?;
+        let mark = |end| lock(&digest).mark(end);
+        let mut whole = Some(Part::whole(size));
+        let mut next = || Ok(whole.take());
+        let written_at = self
+            .assemble(0, None, &mut next, &mut source, &mark)
+            .await?;
         let digest = digest.into_inner();
-        let digest = digest.unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok((digest.finish(), written_at))
+        Ok(Sent {
+            digested: digest.unwrap_or_else(PoisonError::into_inner).finish(),
+            written_at,
+            parts: Vec::new(),
+        })
     }
 
-    fn whole(&self) -> [Part; 1] {
-        [Part {
-            offset: 0,
-            len: self.node.size,
-            from: None,
-        }]
+    /// Has it put together in staging, and takes note of how far that came; `mark` tells the hash of its beginnings.
+    async fn assemble(
+        &self,
+        start: u64,
+        old: Option<&Old>,
+        next: &mut NextPart<'_>,
+        source: &mut (dyn FnMut(u64, u32) -> io::Result<Bytes> + Send),
+        mark: &(dyn Fn(u64) -> Option<Hash> + Sync),
+    ) -> Result<i64, TransferError> {
+        let parts = Parts {
+            next,
+            old: old.map(|old| (&old.handle, old.stat)),
+            sync_every: self.shared.options.large.sync_every,
+        };
+        let mut acked = start;
+        let mut heard = |heard| match heard {
+            Heard::Acked(end) => self.advance(&mut acked, end),
+            Heard::Synced(end) => self.note(end, mark(end)),
+        };
+        let (path, what) = (self.way.staged, self.what(start));
+        remote::assemble(self.session.as_ref(), path, what, parts, source, &mut heard).await
     }
 
     fn advance(&self, acked: &mut u64, end: u64) {

@@ -164,9 +164,9 @@ async fn compared(
         ..SetStat::default()
     };
     session.setstat(staged, open).await?;
-    let mut local = Checked::new(file, known);
+    let mut local = Checked::new(file);
     let mut expected = |offset: u64, there: &[u8]| {
-        let here = local.get(offset, there.len() as u32)?;
+        let here = local.get(known.pieces(), offset, there.len() as u32)?;
         Ok(here == there)
     };
     let range = (at, stat.size);

@@ -21,6 +21,10 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// While somebody waits, the window is this many times smaller: what is under way already is in front of the next
 /// request, too.
 const WAITED_SHARE: u64 = 4;
+/// How long what was delivered at best counts.
+const DELIVERED_MEMORY: Duration = Duration::from_secs(10);
+/// Deliveries are measured over as long as this, and over no less than a few times of the empty line.
+const DELIVERED_OVER: Duration = Duration::from_millis(100);
 /// How long the shortest wait counts as what the empty line takes: the way to the server may change. Then the line is
 /// emptied for a moment and measured anew, or what is taken for empty would become fuller each time.
 const MEMORY: Duration = Duration::from_secs(30);
@@ -39,6 +43,38 @@ pub(super) struct Window {
     shortest: Option<(Duration, Instant)>,
     /// So many measurements more before the emptied line is known again.
     anew: u8,
+    delivered: Delivered,
+}
+
+/// What the line delivers: the most of the last while, in bytes a second.
+#[derive(Default)]
+struct Delivered {
+    /// When it was looked at, and what was answered until then.
+    since: Option<(Instant, u64)>,
+    best: f64,
+    best_at: Option<Instant>,
+}
+
+impl Delivered {
+    /// So many bytes were answered until now.
+    fn seen(&mut self, answered: u64, empty: Duration, now: Instant) {
+        let Some((since, before)) = self.since else {
+            self.since = Some((now, answered));
+            return;
+        };
+        let took = now.duration_since(since);
+        if took < DELIVERED_OVER.max(empty * 4) {
+            return;
+        }
+        self.since = Some((now, answered));
+        let rate = answered.saturating_sub(before) as f64 / took.as_secs_f64();
+        let is_old = self
+            .best_at
+            .is_none_or(|at| now.duration_since(at) >= DELIVERED_MEMORY);
+        if rate >= self.best || is_old {
+            (self.best, self.best_at) = (rate, Some(now));
+        }
+    }
 }
 
 impl Default for Window {
@@ -50,6 +86,7 @@ impl Default for Window {
             before: None,
             shortest: None,
             anew: 0,
+            delivered: Delivered::default(),
         }
     }
 }
@@ -80,8 +117,14 @@ impl Window {
         self.shortest.map(|(shortest, _)| shortest)
     }
 
-    /// A small request took this long.
-    pub(super) fn measured(&mut self, wait: Duration, now: Instant) {
+    /// The least that is let through when nobody waits.
+    fn least(&self, shortest: Duration) -> u64 {
+        let known = self.delivered.best * shortest.as_secs_f64() * 1.5;
+        (known as u64).clamp(LEAST, MOST)
+    }
+
+    /// A small request took this long, and so many bytes of content were answered so far.
+    pub(super) fn measured(&mut self, wait: Duration, answered: u64, now: Instant) {
         let reduced = std::mem::take(&mut self.reduced);
         let full = std::mem::take(&mut self.full) && !reduced;
         let before = self.before.replace(wait).unwrap_or(wait);
@@ -93,6 +136,8 @@ impl Window {
         let (shortest, since) = self.shortest.unwrap_or((wait, now));
         let shortest = shortest.min(wait);
         self.shortest = Some((shortest, since));
+        self.delivered.seen(answered, shortest, now);
+        let least = self.least(shortest);
         if full && now.duration_since(since) >= MEMORY {
             self.anew = ANEW;
         }
@@ -102,13 +147,13 @@ impl Window {
             // What stands in front is proportional to the wait, so that one step is nearly enough.
             let kept = PATIENCE.as_secs_f64() / least_excess.as_secs_f64();
             let kept = kept.clamp(0.5, 0.9);
-            self.bytes = ((self.bytes as f64 * kept) as u64).max(LEAST);
+            self.bytes = ((self.bytes as f64 * kept) as u64).max(least);
         } else if full && excess <= PATIENCE {
             let grown = match excess > PATIENCE / 4 {
                 true => self.bytes + PIECE,
                 false => self.bytes + self.bytes / 4,
             };
-            self.bytes = grown.min(MOST);
+            self.bytes = grown.clamp(least, MOST);
         }
     }
 }
@@ -123,7 +168,8 @@ mod tests {
         let start = Instant::now();
         let mut waits = Vec::new();
         // Before the first content the line is empty.
-        window.measured(empty, start);
+        window.measured(empty, 0, start);
+        let mut answered = 0;
         for step in 0..steps {
             let in_front = window.bytes(false) as f64 / rate;
             // What is under way on the line itself stands in nobody's way.
@@ -131,7 +177,9 @@ mod tests {
             let wait = empty + Duration::from_secs_f64(queue);
             waits.push(wait);
             window.was_full();
-            window.measured(wait, start + Duration::from_millis(u64::from(step) * 50));
+            answered += (rate.min(in_front / empty.as_secs_f64() * rate) * 0.05) as u64;
+            let now = start + Duration::from_millis(u64::from(step) * 50);
+            window.measured(wait, answered, now);
         }
         (window, waits)
     }
@@ -158,9 +206,9 @@ mod tests {
     #[test]
     fn one_hiccup_changes_nothing() {
         let (mut window, _) = settle(200e6, Duration::from_millis(20), 200);
-        window.measured(Duration::from_millis(20), Instant::now());
+        window.measured(Duration::from_millis(20), 0, Instant::now());
         let before = window.bytes(false);
-        window.measured(Duration::from_secs(2), Instant::now());
+        window.measured(Duration::from_secs(2), 0, Instant::now());
         assert_eq!(window.bytes(false), before);
     }
 
@@ -168,14 +216,39 @@ mod tests {
     fn a_line_that_became_longer_is_learnt() {
         let mut window = Window::default();
         let start = Instant::now();
-        window.measured(Duration::from_millis(1), start);
+        window.measured(Duration::from_millis(1), 0, start);
         for step in 0..2000 {
             window.was_full();
             window.measured(
                 Duration::from_millis(50),
+                0,
                 start + Duration::from_millis(step * 50),
             );
         }
         assert!(window.bytes(false) > FIRST);
+    }
+
+    /// The answers come late whatever is under way, as over a radio: what is sent is answered all the same.
+    #[test]
+    fn waits_that_are_not_ours_do_not_empty_the_line() {
+        let (empty, noise) = (Duration::from_millis(100), Duration::from_millis(30));
+        let mut window = Window::default();
+        let start = Instant::now();
+        window.measured(empty, 0, start);
+        let (mut answered, capacity) = (0.0, 50e6_f64);
+        for step in 1..400 {
+            let late = empty + noise;
+            let rate = capacity.min(window.bytes(false) as f64 / late.as_secs_f64());
+            answered += rate * 0.05;
+            window.was_full();
+            let wait = if step % 40 == 0 { empty } else { late };
+            window.measured(
+                wait,
+                answered as u64,
+                start + Duration::from_millis(step * 50),
+            );
+        }
+        let bytes = window.bytes(false) as f64;
+        assert!(bytes >= capacity * empty.as_secs_f64(), "{bytes}");
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use futures_util::future::try_join;
+use futures_util::future::{FutureExt, try_join};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 
 use super::super::guard::Guard;
@@ -50,11 +50,24 @@ pub struct Part {
     pub from: Option<u64>,
 }
 
+impl Part {
+    /// All of a file of this size, sent.
+    pub fn whole(size: u64) -> Self {
+        Self {
+            offset: 0,
+            len: size,
+            from: None,
+        }
+    }
+}
+
+/// The parts as they become known, one after the other, without gaps, up to the size.
+pub type NextPart<'a> = dyn FnMut() -> io::Result<Option<Part>> + Send + 'a;
+
 /// What a file is put together from.
-#[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
-    /// One after the other, without gaps, up to the size.
-    pub list: &'a [Part],
+    /// May have to read for it: what is known goes out first.
+    pub next: &'a mut NextPart<'a>,
     /// The old file, open for reading in the same session, and what it has to look like before and after.
     pub old: Option<(&'a FileHandle, Stat)>,
     /// The server is asked to make durable what it has at multiples of so many bytes, if much was sent since.
@@ -92,13 +105,9 @@ pub async fn upload(
     source: &mut Source<'_>,
     acked: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), TransferError> {
-    let all = [Part {
-        offset: 0,
-        len: upload.size,
-        from: None,
-    }];
+    let mut all = Some(Part::whole(upload.size));
     let parts = Parts {
-        list: &all,
+        next: &mut || Ok(all.take()),
         old: None,
         sync_every: u64::MAX,
     };
@@ -146,17 +155,25 @@ async fn fill(
     let mut file = Some(Guard::new(session, opened.clone()));
     let handle = &opened;
     let chunk = session.features().max_write.min(WRITE_CHUNK);
-    let mut cursor = Cursor::new(&parts, upload.resume_at, chunk);
+    let Parts {
+        next,
+        old,
+        sync_every,
+    } = parts;
+    let mut cursor = Cursor::new(next, upload.resume_at, (chunk, sync_every));
     let mut steps: FuturesOrdered<Step<'_>> = FuturesOrdered::new();
     let syncs = upload.fsync && session.features().fsync;
     let mut sent = 0;
     let mut failed = None;
     loop {
-        while steps.len() < REQUESTS_MAX
-            && steps.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW
-            && let Some(part) = cursor.next()
-        {
-            steps.push_back(match (part.from, parts.old) {
+        let has_room =
+            steps.len() < REQUESTS_MAX && steps.len() as u64 * u64::from(chunk) < TRANSFER_WINDOW;
+        let next = match has_room {
+            true => cursor.next().map_err(|error| local(path, error))?,
+            false => None,
+        };
+        if let Some(part) = next {
+            steps.push_back(match (part.from, old) {
                 (Some(from), Some((old, _))) => copy(session, handle, old, from, part),
                 _ => {
                     let data = read_source(path, source, part.offset, part.len as u32)?;
@@ -166,16 +183,16 @@ async fn fill(
             let end = part.offset + part.len;
             sent += if part.from.is_none() { part.len } else { 0 };
             // What was copied costs nothing to copy again.
-            let is_mark = end % parts.sync_every.max(1) == 0 && end < upload.size;
-            if syncs && is_mark && sent >= parts.sync_every / 4 {
+            let is_mark = end % sync_every.max(1) == 0 && end < upload.size;
+            if syncs && is_mark && sent >= sync_every / 4 {
                 sent = 0;
-                steps.push_back(sync(session, handle, parts.old, end));
+                steps.push_back(sync(session, handle, old, end));
             }
         }
         if cursor.is_at_end()
             && let Some(file) = file.take()
         {
-            if let Some((old, before)) = parts.old {
+            if let Some((old, before)) = old {
                 steps.push_back(Box::pin(async move {
                     unchanged(session, old, before).await?;
                     Ok(Done::Step)
@@ -188,8 +205,16 @@ async fn fill(
             }
             push_finish(&mut steps, session, handle, file, upload);
         }
-        let Some(step) = steps.next().await else {
-            break;
+        // What is asked goes out before more is read.
+        let step = match next {
+            Some(_) => steps.next().now_or_never().flatten(),
+            None => steps.next().await,
+        };
+        let Some(step) = step else {
+            match next {
+                Some(_) => continue,
+                None => break,
+            }
         };
         match step {
             Ok(done) if failed.is_none() => heard(done),
@@ -204,58 +229,60 @@ async fn fill(
 
 /// Goes through the parts from an offset on, a request at a time.
 struct Cursor<'a> {
-    parts: &'a [Part],
-    /// So many bytes of the first part are done.
-    done: u64,
+    parts: &'a mut NextPart<'a>,
+    start: u64,
+    /// The rest of the part that is under way.
+    rest: Option<Part>,
+    ended: bool,
     chunk: u32,
     /// No request goes beyond a multiple of this.
     bound: u64,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(all: &Parts<'a>, start: u64, chunk: u32) -> Self {
-        let mut parts = all.list;
-        while let Some(part) = parts.first()
-            && part.offset + part.len <= start
-        {
-            parts = &parts[1..];
-        }
-        let done = parts
-            .first()
-            .map_or(0, |part| start.saturating_sub(part.offset));
+    fn new(parts: &'a mut NextPart<'a>, start: u64, (chunk, bound): (u32, u64)) -> Self {
         Self {
             parts,
-            done,
+            start,
+            rest: None,
+            ended: false,
             chunk,
-            bound: all.sync_every.max(1),
+            bound: bound.max(1),
         }
     }
 
     fn is_at_end(&self) -> bool {
-        self.parts.is_empty()
+        self.ended
     }
 
-    fn next(&mut self) -> Option<Part> {
-        let part = self.parts.first()?;
+    fn next(&mut self) -> io::Result<Option<Part>> {
+        while self.rest.is_none() && !self.ended {
+            match (self.parts)()? {
+                Some(part) => self.rest = rest(part, self.start.saturating_sub(part.offset)),
+                None => self.ended = true,
+            }
+        }
+        let Some(part) = self.rest.take() else {
+            return Ok(None);
+        };
         let most = match part.from {
             Some(_) => COPY_CHUNK,
             None => u64::from(self.chunk),
         };
-        let offset = part.offset + self.done;
-        let most = most.min(self.bound - offset % self.bound);
-        let len = (part.len - self.done).min(most);
-        let next = Part {
-            offset,
-            len,
-            from: part.from.map(|from| from + self.done),
-        };
-        self.done += len;
-        if self.done >= part.len {
-            self.parts = &self.parts[1..];
-            self.done = 0;
-        }
-        Some(next)
+        let most = most.min(self.bound - part.offset % self.bound);
+        let len = part.len.min(most);
+        self.rest = rest(part, len);
+        Ok(Some(Part { len, ..part }))
     }
+}
+
+/// What is left of a part behind its first `done` bytes.
+fn rest(part: Part, done: u64) -> Option<Part> {
+    (done < part.len).then(|| Part {
+        offset: part.offset + done,
+        len: part.len - done,
+        from: part.from.map(|from| from + done),
+    })
 }
 
 fn acked(end: u64) -> Done {
@@ -360,8 +387,12 @@ fn read_source(
         true => Ok(data),
         false => Err(io::ErrorKind::UnexpectedEof.into()),
     });
-    read.map_err(|source| TransferError::Local {
+    read.map_err(|error| local(path, error))
+}
+
+fn local(path: &RelPath, source: io::Error) -> TransferError {
+    TransferError::Local {
         path: path.clone(),
         source,
-    })
+    }
 }
