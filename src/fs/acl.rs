@@ -111,6 +111,19 @@ impl Home {
             Ok(change.tx.put_node(node)?)
         })
     }
+
+    /// Takes a list from a node. The mode stays, and says who may. Fine if there is none, as on disks.
+    pub(super) fn remove_acl(&self, id: NodeId, kind: AclKind) -> Result<(), Stop> {
+        self.change(|change| {
+            let mut node = change.node(id)?;
+            if change.tx.xattr(id, kind.name())?.is_some() {
+                change.tx.set_xattr(id, kind.name(), None)?;
+                node.ctime = change.now;
+                change.tx.put_node(node)?;
+            }
+            Ok(())
+        })
+    }
 }
 
 impl Change<'_, '_> {

@@ -76,9 +76,10 @@ impl Home {
 
     /// Removes an attribute.
     pub fn remove_xattr(&self, id: NodeId, name: &[u8]) -> Result<(), Stop> {
-        if AclKind::of(name).is_none() {
-            check_stored(name)?;
+        if let Some(kind) = AclKind::of(name) {
+            return self.remove_acl(id, kind);
         }
+        check_stored(name)?;
         self.put_xattr(id, name, |is_there| match is_there {
             true => Ok(None),
             false => Err(FsError::NoAttribute),
