@@ -18,14 +18,12 @@ use fuser::{
 };
 
 use super::answer;
-use super::groups;
 use super::negotiate::negotiate;
 use super::notify::Board;
 use super::translate::{
     caller, errno, handle, maker, name, node, open_options, rename_mode, set_time, special_kind,
-    xattr_mode,
 };
-use crate::fs::{AclKind, FsError, Home, SetAttr, contain};
+use crate::fs::{FsError, Home, SetAttr, contain};
 
 mod operation;
 
@@ -321,19 +319,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let Some(mode) = xattr_mode(flags) else {
-            return reply.error(Errno::EINVAL);
-        };
-        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
-        if let Some(kind) = AclKind::of(&name) {
-            let groups = groups::of(request);
-            return self.action(reply, move |home| {
-                home.set_acl(node(ino), kind, &value, &groups)
-            });
-        }
-        self.action(reply, move |home| {
-            home.set_xattr(node(ino), &name, &value, mode)
-        });
+        self.set_xattr(request, node(ino), name, (value, flags), reply);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
