@@ -80,8 +80,9 @@ fn a_list_says_who_may_and_the_mode_is_its_mask() {
 #[test]
 fn what_is_made_in_a_directory_inherits_its_list() {
     let said = same(
-        "mkdir d; setfacl -d -m u:54001:rwx,g:50:rx d; getfacl -cn d
-         make() { echo $1 > d/f$1; mkdir d/d$1; mkfifo d/p$1; ln -s x d/l$1; install -m 711 d/f$1 d/i$1; }
+        "make() { echo $1 > d/f$1; mkdir d/d$1; mkfifo d/p$1; ln -s x d/l$1; install -m 711 d/f$1 d/i$1; }
+         mkdir d; umask 027; make 4; umask 0; make 5; umask 022; lists d; rm -r d/*
+         setfacl -d -m u:54001:rwx,g:50:rx d; getfacl -cn d
          make 1; umask 077; make 2; umask 0; make 3; umask 022
          echo deep > d/d1/f; lists d
          ann sh -c 'cat d/f1; echo more >> d/f2; cat d/f2 d/d1/f; : > d/new'
