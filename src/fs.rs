@@ -4,6 +4,7 @@
 //! would say to an operation plays no part in it. Permission checks are the kernel's. What needs something
 //! that is not cached says so with a [`Need`] instead of waiting ([`Home::run`] comes back when it is there).
 
+mod acl;
 mod attr;
 mod change;
 mod dir;
@@ -19,6 +20,7 @@ mod statfs;
 mod step;
 mod xattr;
 
+pub use acl::{AclKind, Groups};
 pub use attr::{Attr, SetAttr, SetTime};
 pub use dir::{DirEntry, Entries, Listing};
 pub use error::FsError;
@@ -52,6 +54,8 @@ pub struct Caller {
     pub uid: u32,
     /// Their group.
     pub gid: u32,
+    /// What they leave out of the modes of what they make, unless a directory's ACL says who may.
+    pub umask: u32,
 }
 
 /// How a home behaves.

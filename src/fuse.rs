@@ -3,6 +3,7 @@
 mod adapter;
 mod answer;
 mod broker;
+mod groups;
 mod negotiate;
 mod notify;
 mod root;

@@ -25,7 +25,7 @@ use crate::support::rng::Rng;
 use crate::support::writer::{DIRS, Writer, found_in, start};
 
 mod computer;
-mod disk;
+pub(crate) mod disk;
 mod ledger;
 
 /// Files that somebody else puts on the server before each cut.

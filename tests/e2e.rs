@@ -1,5 +1,6 @@
 //! The program as its users have it: the binary, a real sshd, mounts of the kernel, and all that goes wrong.
 
+mod acl;
 mod adopt;
 mod conflict;
 mod content;

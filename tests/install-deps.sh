@@ -43,6 +43,7 @@ needs=(
     proftpd:proftpd-core
     /usr/lib/proftpd/mod_sftp.so:proftpd-mod-crypto
     rclone:rclone
+    python3:python3
     /usr/lib/python3/dist-packages/paramiko/__init__.py:python3-paramiko
     /usr/lib/python3/dist-packages/asyncssh/__init__.py:python3-asyncssh
 )

@@ -1,6 +1,8 @@
 //! The home mounted by the kernel: what programs see.
 
+mod acl;
 mod cold;
+mod copies;
 mod faults;
 mod listing;
 mod model;

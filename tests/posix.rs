@@ -1,12 +1,20 @@
 //! The home against the POSIX test suites that other file systems are tested with: `pjdfstest` for what each
 //! system call means, `fsx` for what reads and writes of one file leave there. `make test` installs both.
 
+use std::fmt::Debug;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::mounted::TestMount;
 
+mod account;
 mod devices;
+mod files;
+mod links;
+mod names;
+mod rights;
+mod sharing;
 
 /// Cases of pjdfstest that a home cannot or need not pass, with the reason. One of them that passes is an
 /// error, too.
@@ -66,6 +74,17 @@ fn reads_see_what_writes_wrote_however_either_is_done() {
             .unwrap();
         expect_success(&output);
     }
+}
+
+/// What `check` finds in a directory, which is the same in the home and in one of the disk.
+#[track_caller]
+fn both<T: Debug + PartialEq>(check: impl Fn(&Path) -> T) -> T {
+    let mount = TestMount::new();
+    let disk = mount.outside("disk");
+    std::fs::set_permissions(&disk, PermissionsExt::from_mode(0o755)).unwrap();
+    let expected = check(&disk);
+    assert_eq!(check(&mount.path()), expected);
+    expected
 }
 
 /// A tool that `make test` installs beside the build.

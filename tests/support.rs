@@ -17,6 +17,7 @@ pub(crate) mod rng;
 pub(crate) mod servers;
 pub(crate) mod session;
 pub(crate) mod sshd;
+pub(crate) mod user;
 pub(crate) mod writer;
 
 /// A directory for what is tested by the hundred: in memory where there is such a place, since the disk would be waited

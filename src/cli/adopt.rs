@@ -257,8 +257,8 @@ fn summary(adopted: &Adopted) -> String {
         ),
         (
             adopted.with_acl,
-            "has an access control list, which does not travel",
-            "have access control lists, which do not travel",
+            "has an access control list, which stays on this machine",
+            "have access control lists, which stay on this machine",
         ),
     ];
     for (number, one, many) in notes {

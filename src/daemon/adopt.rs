@@ -65,7 +65,7 @@ pub struct Adopted {
     pub equal: u64,
     /// Conflicts: of each, one version is kept.
     pub conflicts: u64,
-    /// Files with access control lists, which do not travel.
+    /// Files and directories with access control lists, which stay on this machine.
     pub with_acl: u64,
     /// What stays on its machine and was left out, since this machine has a replica already.
     pub scoped: u64,

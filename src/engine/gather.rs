@@ -121,16 +121,24 @@ impl Gatherer<'_, '_> {
 
     /// Whether the directory, or one above it in base, was seen to be none any more.
     fn is_gone(&mut self, dir: NodeId) -> Result<bool, ReplicaError> {
-        if let Some(gone) = self.gone.get(&dir) {
-            return Ok(*gone);
-        }
-        let mut gone = false;
-        if let Some(place) = self.view.base_places(dir)?.into_iter().next() {
+        // Upwards, until it is known; a tree may be deeper than a stack. A damaged one may lead back to itself.
+        let (mut below, mut dir) = (Vec::new(), dir);
+        let gone = loop {
+            if let Some(gone) = self.gone.get(&dir) {
+                break *gone;
+            }
+            self.gone.insert(dir, false);
+            below.push(dir);
+            let Some(place) = self.view.base_places(dir)?.into_iter().next() else {
+                break false;
+            };
             let seen = self.view.observation(&place)?;
-            gone = seen.is_some_and(|seen| seen.version.is_none_or(|v| v.kind != Kind::Dir))
-                || self.is_gone(place.parent)?;
-        }
-        self.gone.insert(dir, gone);
+            if seen.is_some_and(|seen| seen.version.is_none_or(|v| v.kind != Kind::Dir)) {
+                break true;
+            }
+            dir = place.parent;
+        };
+        self.gone.extend(below.into_iter().map(|dir| (dir, gone)));
         Ok(gone)
     }
 
@@ -161,20 +169,22 @@ impl Gatherer<'_, '_> {
     /// Takes `dir` and all above it, in both trees. A directory that the server does not have yet is a place
     /// to plan as well, or its children could not be planned.
     fn close_over_directories(&mut self, dir: NodeId) -> Result<(), ReplicaError> {
-        if dir == NodeId::STAGING || self.out.input.dirs.contains_key(&dir) {
-            return Ok(());
-        }
-        let state = DirState {
-            base: self.view.base_places(dir)?.into_iter().next(),
-            local: self.view.places(dir)?.into_iter().next(),
-        };
-        self.out.input.dirs.insert(dir, state.clone());
-        if dir != NodeId::ROOT && state.base != state.local {
-            self.todo.extend(state.local.clone());
-            self.todo.extend(state.base.clone());
-        }
-        for place in [state.base, state.local].into_iter().flatten() {
-            self.close_over_directories(place.parent)?;
+        let mut above = vec![dir];
+        while let Some(dir) = above.pop() {
+            if dir == NodeId::STAGING || self.out.input.dirs.contains_key(&dir) {
+                continue;
+            }
+            let state = DirState {
+                base: self.view.base_places(dir)?.into_iter().next(),
+                local: self.view.places(dir)?.into_iter().next(),
+            };
+            if dir != NodeId::ROOT && state.base != state.local {
+                self.todo.extend(state.local.clone());
+                self.todo.extend(state.base.clone());
+            }
+            let places = [&state.local, &state.base].into_iter().flatten();
+            above.extend(places.map(|place| place.parent));
+            self.out.input.dirs.insert(dir, state);
         }
         Ok(())
     }
@@ -278,5 +288,30 @@ mod tests {
         let gathered = replica.view(|view| gather(view, &replica, [waits.clone()]));
         let triples = gathered.unwrap().input.triples;
         assert_eq!(triples.into_keys().collect::<Vec<_>>(), [stands, waits]);
+    }
+
+    #[test]
+    fn a_tree_may_be_deeper_than_a_stack() {
+        const LEVELS: u64 = 5_000;
+        let dir = tempfile::tempdir().unwrap();
+        let replica = Replica::open(dir.path(), Time(0)).unwrap();
+        let name = || Name::new(b"d").unwrap();
+        let (first, version) = (100, Version::dir(0o755));
+        let update = replica.update::<_, ReplicaError>(|tx| {
+            let mut parent = NodeId::ROOT;
+            for node in (first..first + LEVELS).map(NodeId) {
+                let (place, version) = (Place::new(parent, name()), version.clone());
+                tx.link(place.clone(), node)?;
+                tx.set_base(place, Some(BaseEntry { node, version }))?;
+                parent = node;
+            }
+            Ok(())
+        });
+        update.unwrap();
+        let bottom = Place::new(NodeId(first + LEVELS - 1), name());
+        let gathered = replica.view(|view| gather(view, &replica, [bottom.clone()]));
+        let input = gathered.unwrap().input;
+        assert_eq!(input.dirs.len() as u64, LEVELS + 1);
+        assert_eq!(input.triples.into_keys().collect::<Vec<_>>(), [bottom]);
     }
 }

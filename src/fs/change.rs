@@ -95,10 +95,12 @@ impl Change<'_, '_> {
         let is_dir = new.kind == Kind::Dir;
         let inherits = parent.mode & libc::S_ISGID != 0;
         let scoped = self.is_scoped(&place, new.kind)?;
+        let id = self.tx.alloc_node()?;
+        let mode = self.inherit_acl(parent.id, id, &new, caller.umask)?;
         let node = Node {
-            id: self.tx.alloc_node()?,
+            id,
             kind: new.kind,
-            mode: new.mode & 0o7777 | if inherits && is_dir { libc::S_ISGID } else { 0 },
+            mode: mode | if inherits && is_dir { libc::S_ISGID } else { 0 },
             uid: caller.uid,
             gid: if inherits { parent.gid } else { caller.gid },
             size: new.target.len() as u64,

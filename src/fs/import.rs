@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::change::Change;
 use super::dir::children;
-use super::{FsError, Home, Stop, is_reserved};
+use super::{AclKind, FsError, Home, Stop, is_reserved};
 use crate::replica::{Content, Node, Replica, StagingFile};
 use crate::tree::{Kind, Name, NodeId, Place, Time};
 
@@ -49,7 +49,7 @@ pub struct Imported {
     pub known: u64,
     /// Entries that stay on this machine and were left out.
     pub scoped: u64,
-    /// Files with access control lists, which do not travel.
+    /// Files and directories with access control lists, which stay on this machine.
     pub with_acl: u64,
     /// Where something is mounted.
     pub mounts: Vec<PathBuf>,

@@ -1,5 +1,6 @@
 //! The home over a real replica and a fake server, without a mount.
 
+mod acl;
 mod dirty;
 mod fake;
 mod import;
@@ -17,7 +18,11 @@ use crate::replica::{Content, Node, ReplicaError};
 use crate::tree::{Kind, Place};
 use fake::FakeServer;
 
-const ME: Caller = Caller { uid: 10, gid: 20 };
+const ME: Caller = Caller {
+    uid: 10,
+    gid: 20,
+    umask: 0,
+};
 const ROOT: NodeId = NodeId::ROOT;
 
 /// A home in a directory of its own; its clock ticks once for every look at it.

@@ -1,6 +1,7 @@
-//! Extended attributes: those of the `user.` namespace. ACLs, capabilities and security labels are refused
-//! as a disk without them does, which programs cope with.
+//! Extended attributes: those of the `user.` namespace, and ACLs (`acl`). Capabilities and security labels are
+//! refused as a disk without them does, which programs cope with.
 
+use super::acl::AclKind;
 use super::{FsError, Home, Stop};
 use crate::tree::NodeId;
 
@@ -24,6 +25,9 @@ pub enum XattrMode {
 impl Home {
     /// The value of an attribute.
     pub fn xattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        if let Some(kind) = AclKind::of(name) {
+            return self.acl(id, kind);
+        }
         check_name(name)?;
         if name == STATE {
             return self.state(id);
@@ -54,7 +58,7 @@ impl Home {
         Ok(all.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Sets an attribute.
+    /// Sets an attribute; an ACL is set by [`Home::set_acl`].
     pub fn set_xattr(
         &self,
         id: NodeId,
@@ -72,6 +76,9 @@ impl Home {
 
     /// Removes an attribute.
     pub fn remove_xattr(&self, id: NodeId, name: &[u8]) -> Result<(), Stop> {
+        if let Some(kind) = AclKind::of(name) {
+            return self.remove_acl(id, kind);
+        }
         check_stored(name)?;
         self.put_xattr(id, name, |is_there| match is_there {
             true => Ok(None),

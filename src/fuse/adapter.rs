@@ -21,8 +21,7 @@ use super::answer;
 use super::negotiate::negotiate;
 use super::notify::Board;
 use super::translate::{
-    caller, errno, handle, name, node, open_options, rename_mode, set_time, special_kind,
-    xattr_mode,
+    caller, errno, handle, maker, name, node, open_options, rename_mode, set_time, special_kind,
 };
 use crate::fs::{FsError, Home, SetAttr, contain};
 
@@ -110,14 +109,14 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
         let Some(kind) = special_kind(mode) else {
             return reply.error(Errno::EPERM);
         };
-        let caller = caller(request);
+        let caller = maker(request, umask);
         self.entry(name, reply, move |home, name| {
             home.mknod(node(parent), name, kind, mode, caller).map(Some)
         });
@@ -129,10 +128,10 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        let caller = caller(request);
+        let caller = maker(request, umask);
         self.entry(name, reply, move |home, name| {
             home.mkdir(node(parent), name, mode, caller).map(Some)
         });
@@ -206,11 +205,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         bytes: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let caller = caller(request);
+        let caller = maker(request, umask);
         let name = match name(bytes) {
             Ok(name) => name,
             Err(error) => return reply.error(errno(&error)),
@@ -312,7 +311,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -320,13 +319,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let Some(mode) = xattr_mode(flags) else {
-            return reply.error(Errno::EINVAL);
-        };
-        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
-        self.action(reply, move |home| {
-            home.set_xattr(node(ino), &name, &value, mode)
-        });
+        self.set_xattr(request, node(ino), name, (value, flags), reply);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

@@ -6,7 +6,7 @@ use fuser::{InitFlags, KernelConfig};
 const MAX_WRITE: u32 = 1 << 20;
 
 /// What is asked of the kernel, if it has it.
-const WANTED: [InitFlags; 12] = [
+const WANTED: [InitFlags; 14] = [
     // A truncating open needs no content, and is one operation.
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // Pages never go by themselves: only what the kernel lets programs do changes a file's content. What the
@@ -20,6 +20,9 @@ const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     // Else the kernel asks for an attribute before each write.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    // The kernel enforces ACLs. What is made in a directory that has one for that has no umask, so it is ours to heed.
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_SPLICE_READ,
     InitFlags::FUSE_SPLICE_WRITE,

@@ -38,9 +38,15 @@ pub(super) fn errno(error: &FsError) -> Errno {
 }
 
 pub(super) fn caller(request: &Request) -> Caller {
+    maker(request, 0)
+}
+
+/// Who asks for something to be made.
+pub(super) fn maker(request: &Request, umask: u32) -> Caller {
     Caller {
         uid: request.uid(),
         gid: request.gid(),
+        umask,
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) enum Cut {
 }
 
 /// A mounted file system on a disk of its own; gone when dropped.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     kind: &'static str,
     at: PathBuf,
     image: File,
@@ -43,7 +43,7 @@ pub(super) struct Disk {
 
 /// Whether this kernel knows the file system, after it was asked to load it. It is said aloud if not: the test
 /// would show nothing.
-pub(super) fn kernel_has(kind: &str) -> bool {
+pub(crate) fn kernel_has(kind: &str) -> bool {
     let knows = || {
         let text = fs::read_to_string("/proc/filesystems").unwrap();
         text.lines().any(|line| line.trim() == kind)
@@ -55,7 +55,7 @@ pub(super) fn kernel_has(kind: &str) -> bool {
     let known = knows();
     if !known {
         // Past the test harness, which keeps what a test prints that passes.
-        let line = format!("\nNOT TESTED: power loss on {kind}, which this kernel lacks\n");
+        let line = format!("\nNOT TESTED: what needs {kind}, which this kernel lacks\n");
         std::io::stderr().write_all(line.as_bytes()).unwrap();
     }
     known
@@ -63,7 +63,7 @@ pub(super) fn kernel_has(kind: &str) -> bool {
 
 /// Runs a command of the system, which has to succeed; answers what it printed.
 #[track_caller]
-pub(super) fn run(program: &str, args: &[&OsStr]) -> String {
+pub(crate) fn run(program: &str, args: &[&OsStr]) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(program);
     command.args(args).env("PATH", path + ":/usr/sbin:/sbin");
@@ -93,7 +93,7 @@ fn new_image() -> File {
 
 impl Disk {
     /// A new file system, mounted at `at`.
-    pub(super) fn new(kind: &'static str, at: &Path) -> Self {
+    pub(crate) fn new(kind: &'static str, at: &Path) -> Self {
         fs::create_dir_all(at).unwrap();
         let mut disk = Self {
             kind,

@@ -230,7 +230,7 @@ fn replace(mount: &TestMount, old: NodeId, name: &Name, content: &[u8]) -> NodeI
 }
 
 /// The mount's news travel on a thread of their own.
-fn wait_for(condition: impl Fn() -> bool) {
+pub(super) fn wait_for(condition: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "the kernel was never told");

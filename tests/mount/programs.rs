@@ -169,6 +169,44 @@ fn a_tar_of_everything_makes_the_same_again() {
     assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 0);
 }
 
+/// A store with one name for each file in every tree that uses it, programs by way of links, and trees that get their
+/// name when they are whole.
+#[test]
+fn a_tree_as_package_managers_make_it_runs_is_replaced_and_goes() {
+    let mount = TestMount::new();
+    let script = r#"
+        mkdir -p store/tool/bin app
+        printf '#!/bin/sh\necho "$(basename "$0") $1 runs"\n' > store/tool/bin/run
+        chmod 755 store/tool/bin/run
+        for n in $(seq 200); do mkdir -p store/p$n/lib; echo $n > store/p$n/lib/index; done
+        install_in() {
+            mkdir -p app/$1/.bin
+            cp -rl store/* app/$1/
+            ln -s ../tool/bin/run app/$1/.bin/tool
+        }
+        install_in node_modules
+        app/node_modules/.bin/tool first
+        install_in .new
+        rm app/.new/p7/lib/index
+        echo seven > app/.new/p7/lib/index
+        mv app/node_modules app/.old
+        mv app/.new app/node_modules
+        rm -rf app/.old
+        app/node_modules/.bin/tool second
+        cat store/p7/lib/index app/node_modules/p7/lib/index
+        stat -c %h store/p7/lib/index store/p8/lib/index
+        cp -a app copy
+        diff -r app copy
+        find copy -type f | wc -l
+        rm -r store app copy"#;
+    let said = run(&mount.path(), &["sh", "-euc", script]);
+    assert_eq!(
+        said,
+        "tool first runs\ntool second runs\n7\nseven\n1\n2\n201\n"
+    );
+    assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn shared_memory_is_written_back_and_private_memory_is_not() {
     use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};

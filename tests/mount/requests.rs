@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::mounted::TestMount;
+use crate::support::user::{ANN, as_user};
 
 /// Where the kernel traces requests; in an instance of our own nobody else is counted.
 const TRACING: &str = "/sys/kernel/tracing";
@@ -169,4 +170,63 @@ fn a_warm_file_is_read_without_a_request_for_its_content() {
     fs::metadata(mount.join("f")).unwrap();
     let trace = Trace::of(&mount);
     trace.assert(&[("OPEN", 1), ("RELEASE", 1)], || read(&mount.join("f")));
+}
+
+/// Whether there is an access control list is asked for those whom the owner's bits do not mean, once.
+#[test]
+fn lists_that_there_are_not_are_asked_for_once_and_never_for_the_owner() {
+    let mount = TestMount::new();
+    let (dir, file) = (mount.join("d"), mount.join("d/f"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(&file, "x").unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+    let look = || assert_eq!(fs::metadata(&file).unwrap().len(), 1);
+    look();
+    let trace = Trace::of(&mount);
+    trace.assert(&[], look);
+    let mine = [("OPEN", 1), ("READ", 1), ("RELEASE", 1)];
+    trace.assert(&mine, || read(&file));
+    look();
+
+    // Of the directory once. The kernel met the home's root before it was told of lists, and never remembers its own.
+    let home = ("GETXATTR", 1);
+    trace.assert(&[("GETXATTR", 2)], || as_user(ANN, &[], look));
+    trace.assert(&[home], || as_user(ANN, &[], look));
+    let open = [("OPEN", 1), ("RELEASE", 1), home];
+    trace.assert(&[open[0], open[1], ("GETXATTR", 2)], || {
+        as_user(ANN, &[], || read(&file));
+    });
+    trace.assert(&open, || as_user(ANN, &[], || read(&file)));
+
+    // After each change of a directory once more, with its attributes.
+    let new = mount.join("d/new");
+    let made = [("LOOKUP", 1), ("CREATE", 1), ("RELEASE", 1), home];
+    trace.assert(&made, || {
+        as_user(ANN, &[], || drop(File::create_new(&new).unwrap()))
+    });
+    let removed = [("GETATTR", 1), ("GETXATTR", 2), ("UNLINK", 1)];
+    trace.assert(&removed, || {
+        as_user(ANN, &[], || fs::remove_file(&new).unwrap())
+    });
+
+    // Nobody's bits but the owner's: there is nothing to ask.
+    fs::set_permissions(mount.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let shut = || assert!(as_user(ANN, &[], || fs::metadata(&file).is_err()));
+    // Before it refuses, the kernel looks whether the mode is another by now.
+    trace.assert(&[("GETATTR", 1)], shut);
+}
+
+#[test]
+fn what_a_program_asks_of_lists_the_kernel_remembers() {
+    let mount = TestMount::new();
+    let file = mount.join("f");
+    fs::write(&file, "x").unwrap();
+    fs::metadata(&file).unwrap();
+    let ask = || {
+        let list = rustix::fs::lgetxattr(&file, "system.posix_acl_access", &mut [0; 64][..]);
+        assert_eq!(list, Err(rustix::io::Errno::NODATA));
+    };
+    let trace = Trace::of(&mount);
+    trace.assert(&[("GETXATTR", 1)], ask);
+    trace.assert(&[], ask);
 }

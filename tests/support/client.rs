@@ -78,6 +78,7 @@ impl Connect for ToServer {
 pub(crate) const ME: Caller = Caller {
     uid: 1000,
     gid: 1000,
+    umask: 0,
 };
 
 /// Lets `ROAMHOME_LOG` say what is logged.

@@ -11,7 +11,7 @@ use std::process::Command;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, setxattr, utimensat};
 
 /// Makes a home at `root` as people have them: repositories, a database, names that are no text, links of both kinds,
-/// holes, attributes, pipes, and what stays on its machine.
+/// holes, attributes, access control lists, pipes, and what stays on its machine.
 pub(crate) fn make_home(root: &Path) {
     for dir in ["docs/deep/er", "empty", "private", "many", ".cache/x"] {
         fs::create_dir_all(root.join(dir)).unwrap();
@@ -38,6 +38,10 @@ pub(crate) fn make_home(root: &Path) {
     let note = root.join("docs/notes.txt");
     setxattr(&note, "user.colour", b"\0blue", XattrFlags::empty()).unwrap();
     setxattr(root.join("docs"), "user.of-dir", b"x", XattrFlags::empty()).unwrap();
+    run(
+        root,
+        "setfacl -m u:54001:rw,g:50:r docs/notes.txt && setfacl -m u:54001:rx,d:u:54001:rwx docs/deep",
+    );
     let pipe = Command::new("mkfifo").arg(root.join("pipe")).status();
     assert!(pipe.unwrap().success());
     run(
@@ -159,14 +163,14 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut buffer = vec![0; 64 << 10];
     let len = rustix::fs::llistxattr(path, &mut buffer[..]).unwrap();
     let names = buffer[..len].split(|byte| *byte == 0);
-    let users = names.filter(|name| name.starts_with(b"user."));
-    users
-        .map(|name| {
-            let mut value = vec![0; 64 << 10];
-            let len = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
-            (name.to_vec(), value[..len].to_vec())
-        })
-        .collect()
+    let kept =
+        names.filter(|name| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_"));
+    kept.map(|name| {
+        let mut value = vec![0; 64 << 10];
+        let len = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+        (name.to_vec(), value[..len].to_vec())
+    })
+    .collect()
 }
 
 /// Both are the same, but for what `leave` names.

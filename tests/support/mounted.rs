@@ -11,6 +11,7 @@ use roamhome::tree::Time;
 use tempfile::TempDir;
 
 use super::fake::{self, FakeServer};
+use super::machine::eventually;
 
 /// A mounted home.
 pub(crate) struct TestMount {
@@ -30,6 +31,11 @@ impl TestMount {
     /// Mounts a new, empty home.
     pub(crate) fn new() -> Self {
         Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    /// The same, in a directory of its own below `dir`.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self::in_dir(tempfile::tempdir_in(dir).unwrap())
     }
 
     fn in_dir(dir: TempDir) -> Self {
@@ -60,7 +66,10 @@ impl TestMount {
     /// Unmounts, closes everything and mounts the same home again.
     pub(crate) fn remount(mut self) -> Self {
         let mounted = self.mounted.take().unwrap();
-        mounted.unmount(Unmount::IfUnused).unwrap();
+        // A program that another test starts has our files open until it runs.
+        eventually("the home is not used", || {
+            mounted.unmount(Unmount::IfUnused).is_ok()
+        });
         mounted.wait().unwrap();
         self.replica.close().unwrap();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());

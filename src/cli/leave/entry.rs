@@ -16,6 +16,9 @@ use rustix::{fs::XattrFlags, io::Errno};
 /// The largest that Linux has of an attribute, and of a list of their names.
 const XATTR_MAX: usize = 64 << 10;
 
+/// Attributes that a home can have: those of users, and access control lists.
+const KEPT_XATTRS: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
+
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -85,8 +88,8 @@ fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         len => len?,
     };
     let mut all = Vec::new();
-    let users = names[..len].split(|byte| *byte == 0);
-    for name in users.filter(|name| name.starts_with(b"user.")) {
+    let names = names[..len].split(|byte| *byte == 0);
+    for name in names.filter(|name| KEPT_XATTRS.iter().any(|kept| name.starts_with(kept))) {
         let mut value = vec![0; XATTR_MAX];
         let len = rustix::fs::lgetxattr(path, name, &mut value[..])?;
         value.truncate(len);

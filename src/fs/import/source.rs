@@ -11,9 +11,9 @@ use std::path::Path;
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Home, Stop};
+use super::{AclKind, Home, Stop};
 use crate::replica::{ReplicaError, StagingFile};
-use crate::tree::Kind;
+use crate::tree::{Acl, Kind};
 
 /// How often a file is read again that changes while it is read.
 const MOST_READS: u32 = 4;
@@ -73,12 +73,19 @@ impl Source {
             .split(|byte| *byte == 0)
             .filter(|name| !name.is_empty())
         {
-            self.has_acl |= name.starts_with(b"system.posix_acl");
-            if !name.starts_with(b"user.") || name.starts_with(OWN_XATTRS) {
+            let is_acl = AclKind::of(name).is_some();
+            let is_users = name.starts_with(b"user.") && !name.starts_with(OWN_XATTRS);
+            if !is_acl && !is_users {
                 continue;
             }
             match sized(|buffer| rustix::fs::lgetxattr(path, name, buffer)) {
-                Ok(value) => self.xattrs.push((name.to_vec(), value)),
+                Ok(value) => {
+                    if is_acl && Acl::parse(&value).map_err(io::Error::other)?.is_none() {
+                        continue;
+                    }
+                    self.has_acl |= is_acl;
+                    self.xattrs.push((name.to_vec(), value));
+                }
                 // It went meanwhile.
                 Err(Errno::NODATA) => {}
                 Err(error) => return Err(error.into()),

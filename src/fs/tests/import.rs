@@ -95,6 +95,44 @@ fn all_that_a_home_can_hold_is_taken_over() {
 }
 
 #[test]
+fn access_control_lists_are_taken_over_and_taken_again_when_they_change() {
+    let import = Import::new();
+    fs::create_dir(import.at("d")).unwrap();
+    fs::write(import.at("d/f"), "x").unwrap();
+    let setfacl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("setfacl");
+        let done = command.args(arguments).current_dir(import.disk.path());
+        assert!(done.status().unwrap().success());
+    };
+    setfacl(&["-m", "u:1:rwx,d:u:1:rx", "d"]);
+    setfacl(&["-m", "u:2:rw,m::r", "d/f"]);
+    let expect = || {
+        for (path, name) in [
+            ("d", "system.posix_acl_access"),
+            ("d", "system.posix_acl_default"),
+            ("d/f", "system.posix_acl_access"),
+        ] {
+            let mut there = [0; 512];
+            let len = rustix::fs::lgetxattr(import.at(path), name, &mut there[..]).unwrap();
+            let node = import.find(path).unwrap();
+            let here = import.home.home.xattr(node.id, name.as_bytes()).unwrap();
+            assert_eq!(here, there[..len], "{path} {name}");
+            assert!(is_like(&node, &import.at(path)), "{path}");
+        }
+    };
+    let done = import.import();
+    assert_eq!((done.with_acl, done.problems.len()), (2, 0));
+    expect();
+    setfacl(&["-m", "u:2:r,u:3:rwx,m::rwx", "d/f"]);
+    assert_eq!(import.import().read, 0);
+    expect();
+    setfacl(&["-b", "d/f"]);
+    import.import();
+    let file = import.find("d/f").unwrap().id;
+    assert_eq!(import.home.home.xattrs(file).unwrap(), [] as [Vec<u8>; 0]);
+}
+
+#[test]
 fn done_again_it_reads_what_changed_and_nothing_else() {
     let import = Import::new();
     for path in ["kept", "longer", "gone", "dir-now", "one", "split"] {

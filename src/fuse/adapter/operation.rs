@@ -1,14 +1,15 @@
 //! Operations that may need the network, with the kind of reply that they have.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use fuser::{INodeNo, ReplyEmpty, ReplyEntry};
+use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, Request};
 
-use super::super::answer;
-use super::super::translate::{errno, name, node};
+use super::super::translate::{errno, name, node, xattr_mode};
+use super::super::{answer, groups};
 use super::Adapter;
-use crate::fs::{Attr, Entries, FsError, Home, RenameMode, Stop};
+use crate::fs::{AclKind, Attr, Entries, FsError, Home, RenameMode, Stop};
 use crate::tree::{Name, NodeId};
 
 impl Adapter {
@@ -49,6 +50,26 @@ impl Adapter {
         operation: impl Fn(&Home) -> Result<(), Stop> + Send + 'static,
     ) {
         self.home.run(operation, |done| answer::done(reply, done));
+    }
+
+    /// Sets an attribute, or an access control list, which goes by the groups of who asks.
+    pub(super) fn set_xattr(
+        &self,
+        request: &Request,
+        id: NodeId,
+        name: &OsStr,
+        (value, flags): (&[u8], i32),
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = xattr_mode(flags) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        let Some(kind) = AclKind::of(&name) else {
+            return self.action(reply, move |home| home.set_xattr(id, &name, &value, mode));
+        };
+        let groups = groups::of(request);
+        self.action(reply, move |home| home.set_acl(id, kind, &value, &groups));
     }
 
     /// Renames; what the kernel was not told yet of the old name, it is told of the new one.
