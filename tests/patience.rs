@@ -409,3 +409,39 @@ async fn small_files_are_fetched_before_a_program_asks_for_them() {
     assert!(trips < 40, "{trips} round trips");
     assert!(!field.is_whole("large"), "nobody asked for it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_walks_through_directories_finds_the_next_ones_here() {
+    const PER_DIR: usize = 30;
+    let dirs: Vec<_> = (0..8)
+        .flat_map(|top| (0..3).map(move |sub| format!("t{top}/s{sub}")))
+        .collect();
+    let names = dirs
+        .iter()
+        .flat_map(|dir| (0..PER_DIR).map(move |n| format!("{dir}/f{n:02}")));
+    let names: Vec<String> = names.collect();
+    let files: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), &b"small"[..]))
+        .collect();
+    let field = Field::new(&files).await;
+    field.server.set_round_trip(Duration::from_millis(20));
+    let mut waited = Vec::new();
+    for name in &names {
+        if !field.is_whole(name) {
+            waited.push(name.as_str());
+            field.hydrate(name).await.unwrap();
+        }
+        // A program that does something with what it reads.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // In the first two it has to show what it is about; of the others it comes to the first file.
+    let later = waited
+        .iter()
+        .filter(|name| !name.starts_with("t0") && !name.starts_with("t1"));
+    let later: Vec<_> = later.collect();
+    assert!(
+        later.len() <= 6 && later.iter().all(|name| name.ends_with("s0/f00")),
+        "{later:?}"
+    );
+}
