@@ -134,15 +134,44 @@ class LinkParts:
         self.rows.append((what, f"{speed:.0f} MB/s, {cpu['roamhome']:.2f} s CPU", others, target))
         print(f"{what}: {speed:.0f} MB/s, {cpu['roamhome']:.2f} s CPU; {others}; wanted: {target}", flush=True)
 
+    def delta(self):
+        """A small change in a large file that the server has."""
+        for rtt, port in [(0, self.stage.line_without_delay()), (self.rtt, self.far)]:
+            source = self.stage.new("copy") / "large"
+            shutil.copyfile(self.large_file(), source)
+            home, to = self.stage.home(port), self.stage.new("server")
+            rsync = ["rsync", "-a", "-e", f"ssh {self.stage.ssh_options(port)}", source, f"127.0.0.1:{to}/"]
+            shutil.copyfile(source, home.at / "large")
+            home.command("flush")
+            run(*rsync)
+            times = {"roamhome": [], "rsync -a": []}
+            for number in range(self.runs + 1):
+                data, at = os.urandom(1 << 20), (number + 1) * LARGE_BYTES // (self.runs + 3)
+                for path in (source, home.at / "large"):
+                    with path.open("r+b") as file:
+                        file.seek(at)
+                        file.write(data)
+                taken = {"roamhome": home.command("flush"), "rsync -a": timed(*rsync)}
+                # The first round warms.
+                for name in times if number > 0 else ():
+                    times[name].append(taken[name])
+            run("cmp", source, home.server / "large")
+            home.remove()
+            ours, others = self.medians(times)
+            what = f"1 MiB changed in {LARGE_BYTES >> 20} MiB at {rtt} ms, to the server's disk"
+            self.row(what, ours, others, "≤ 0.3 × rsync")
+
     def waiting(self):
         """A small file is read while a large one fills the line."""
         server = self.stage.new("server")
+        # Each in a directory with nothing beside it that would be fetched ahead.
         for number in range(2 * SMALL_FILES):
-            (server / f"small{number:03}").write_bytes(os.urandom(SMALL_BYTES))
+            self.small(server, number).parent.mkdir(parents=True)
+            self.small(server, number).write_bytes(os.urandom(SMALL_BYTES))
         source = self.large_file()
         home = self.stage.home(self.far, server, settings="server_fsync = false\n")
-        run("ls", "-l", home.at)
-        alone = [self.read_once(home.at / f"small{n:03}") for n in range(SMALL_FILES)]
+        run("ls", "-lR", home.at)
+        alone = [self.read_once(self.small(home.at, n)) for n in range(SMALL_FILES)]
         home.command("offline")
         shutil.copyfile(source, home.at / "large")
         home.command("online")
@@ -151,7 +180,7 @@ class LinkParts:
         time.sleep(1)
         busy = []
         for number in range(SMALL_FILES, 2 * SMALL_FILES):
-            took = self.read_once(home.at / f"small{number:03}")
+            took = self.read_once(self.small(home.at, number))
             if flush.poll() is not None:
                 break
             busy.append(took)
@@ -163,6 +192,10 @@ class LinkParts:
         text = f"{statistics.median(busy) * 1000:.0f} ms, at most {max(busy) * 1000:.0f} ms ({len(busy)} reads)"
         quiet = f"{statistics.median(alone) * 1000:.0f} ms without the upload"
         self.fact(what, f"{text}; {quiet}", f"≤ {limit} ms")
+
+    @staticmethod
+    def small(at, number):
+        return at / f"a{number:03}" / f"b{number:03}" / "small"
 
     @staticmethod
     def read_once(path):
