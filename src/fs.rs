@@ -17,6 +17,7 @@ mod scope;
 mod special;
 mod statfs;
 mod step;
+mod through;
 mod xattr;
 
 pub use attr::{Attr, SetAttr, SetTime};
@@ -30,6 +31,7 @@ pub use scope::{HostScope, ScopeError};
 pub use special::SpecialKind;
 pub use statfs::Room;
 pub use step::{Need, Stop, contain};
+pub use through::{Passage, Worth};
 pub use xattr::XattrMode;
 
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use crate::tree::{Name, NodeId, Time};
 
 use dir::Begun;
 use handle::Handles;
+use through::Through;
 
 /// Our own directory at the root of the server's home; never shown.
 const RESERVED: &[u8] = b".roamhome";
@@ -75,6 +78,7 @@ pub struct Home {
     handles: Handles,
     begun: Begun,
     read_only: AtomicBool,
+    through: Through,
 }
 
 impl Home {
@@ -98,8 +102,10 @@ impl Home {
             handles: Handles::default(),
             begun: Begun::default(),
             read_only: AtomicBool::new(false),
+            through: Through::default(),
         };
         home.own_root(uid, gid)?;
+        home.adopt_used()?;
         Ok(home)
     }
 

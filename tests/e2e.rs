@@ -1,6 +1,7 @@
 //! The program as its users have it: the binary, a real sshd, mounts of the kernel, and all that goes wrong.
 
 mod adopt;
+mod by_kernel;
 mod conflict;
 mod content;
 mod credentials;

@@ -1,5 +1,6 @@
 //! The home mounted by the kernel: what programs see.
 
+mod by_kernel;
 mod cold;
 mod faults;
 mod listing;
