@@ -11,8 +11,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use rustix::io::Errno;
 
@@ -21,11 +20,9 @@ use super::{Attr, FsError, Home, OpenOptions};
 use crate::replica::{Content, Node, is_used_by_others};
 use crate::tree::{NodeId, Time};
 
-/// When what was closed is looked at first.
-const SOON: Duration = Duration::from_millis(20);
+mod look;
 
-/// How often what the kernel may write to is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+use look::Left;
 
 /// Tells the kernel of content files.
 pub trait Passage: Send + Sync {
@@ -77,58 +74,6 @@ pub(super) struct Through {
     /// Closed, and still used by somebody.
     left: Mutex<Left>,
     wake: Condvar,
-}
-
-#[derive(Default)]
-struct Left {
-    /// Since the last look.
-    contents: Vec<Arc<OpenContent>>,
-    /// At the last look.
-    used: Vec<Arc<OpenContent>>,
-    /// What the kernel may write to has become more.
-    more: bool,
-    over: bool,
-}
-
-impl Through {
-    fn leave(&self, content: &Arc<OpenContent>) {
-        lock(&self.left).contents.push(Arc::clone(content));
-        self.wake.notify_all();
-    }
-
-    fn wake_up(&self) {
-        lock(&self.left).more = true;
-        self.wake.notify_all();
-    }
-
-    /// Waits until there is something to look at: what was just closed and is used soon, for the kernel takes a moment;
-    /// everything else less and less often. `None` when it is over.
-    fn next(&self, pause: &mut Duration) -> Option<Vec<Arc<OpenContent>>> {
-        let mut left = lock(&self.left);
-        loop {
-            if left.over {
-                return None;
-            }
-            if !left.contents.is_empty() {
-                *pause = SOON;
-            }
-            let idle = left.contents.is_empty() && left.used.is_empty() && !left.more;
-            if idle {
-                let woken = self.wake.wait(left);
-                left = woken.unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let waited = self.wake.wait_timeout(left, *pause);
-            let timed_out;
-            (left, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
-            if timed_out.timed_out() {
-                *pause = (*pause * 2).min(LOOK_EVERY);
-                let mut all = std::mem::take(&mut left.contents);
-                all.append(&mut left.used);
-                return Some(all);
-            }
-        }
-    }
 }
 
 impl Home {
@@ -314,22 +259,31 @@ impl Home {
         if used.unwrap_or(true) {
             return false;
         }
-        if let Err(error) = self.end(content, kernel) {
-            tracing::warn!(%error, id = ?content.node, "what was written by the kernel is looked at again");
-            return false;
+        if kernel.writes {
+            match self.replica.end_direct(content.node) {
+                Ok(true) => self.fetch.changed(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, id = ?content.node, "what was written is looked at again");
+                    return false;
+                }
+            }
         }
-        way.kernel = None;
+        if let Some(kernel) = way.kernel.take() {
+            self.end(content, &kernel);
+        }
         true
     }
 
-    fn end(&self, content: &Arc<OpenContent>, kernel: &Kernel) -> Result<(), FsError> {
-        let id = content.node;
-        if kernel.writes {
-            let changed = self.replica.end_direct(id)?;
-            self.let_go(Arc::clone(content), true)?;
-            if changed {
-                self.fetch.changed();
+    /// What the kernel held is let go. As with a file that is closed, what cannot be written down stays in flight.
+    fn end(&self, content: &Arc<OpenContent>, kernel: &Kernel) {
+        let let_go = |write| {
+            if let Err(error) = self.let_go(Arc::clone(content), write) {
+                tracing::warn!(%error, id = ?content.node, "a file could not be closed");
             }
+        };
+        if kernel.writes {
+            let_go(true);
         }
         {
             let _no_change = content.lock_writing();
@@ -340,7 +294,7 @@ impl Home {
         {
             tracing::debug!(%error, "the kernel does not forget a content file");
         }
-        self.let_go(Arc::clone(content), false)
+        let_go(false);
     }
 
     /// Takes into the row what the kernel wrote.
@@ -350,36 +304,6 @@ impl Home {
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, ?id, "it is not known whether it was written to"),
         }
-    }
-
-    /// Looks again and again at what the kernel may write to, until [`Home::look_no_more`].
-    pub fn keep_looking(&self) {
-        let mut pause = SOON;
-        while let Some(contents) = self.through.next(&mut pause) {
-            for id in self.replica.directs() {
-                self.look_at(id);
-            }
-            let mut used = Vec::new();
-            for content in contents {
-                let over = self.end_if_unused(&content, &mut lock(&content.way));
-                match over {
-                    true => self.handles.drop_content(content),
-                    false => used.push(content),
-                }
-            }
-            let mut left = lock(&self.through.left);
-            left.used.extend(used);
-            left.more = !self.replica.directs().is_empty();
-        }
-    }
-
-    /// Nothing is mounted any more. What somebody uses all the same, the next daemon looks at.
-    pub fn look_no_more(&self) {
-        for id in self.replica.directs() {
-            self.look_at(id);
-        }
-        lock(&self.through.left).over = true;
-        self.through.wake.notify_all();
     }
 
     /// What `stat` shows of a node: of what the kernel writes by itself, only the content file knows.
