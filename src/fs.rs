@@ -18,6 +18,7 @@ mod scope;
 mod special;
 mod statfs;
 mod step;
+mod through;
 mod xattr;
 
 pub use acl::{AclKind, Groups};
@@ -32,6 +33,7 @@ pub use scope::{HostScope, ScopeError};
 pub use special::SpecialKind;
 pub use statfs::Room;
 pub use step::{Need, Stop, contain};
+pub use through::{Passage, Worth};
 pub use xattr::XattrMode;
 
 use std::sync::Arc;
@@ -43,6 +45,7 @@ use crate::tree::{Name, NodeId, Time};
 
 use dir::Begun;
 use handle::Handles;
+use through::Through;
 
 /// Our own directory at the root of the server's home; never shown.
 const RESERVED: &[u8] = b".roamhome";
@@ -79,6 +82,7 @@ pub struct Home {
     handles: Handles,
     begun: Begun,
     read_only: AtomicBool,
+    through: Through,
 }
 
 impl Home {
@@ -102,8 +106,10 @@ impl Home {
             handles: Handles::default(),
             begun: Begun::default(),
             read_only: AtomicBool::new(false),
+            through: Through::default(),
         };
         home.own_root(uid, gid)?;
+        home.adopt_used()?;
         Ok(home)
     }
 

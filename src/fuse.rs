@@ -2,6 +2,7 @@
 
 mod adapter;
 mod answer;
+mod backing;
 mod broker;
 mod groups;
 mod negotiate;

@@ -2,6 +2,7 @@
 
 mod acl;
 mod adopt;
+mod by_kernel;
 mod conflict;
 mod content;
 mod credentials;

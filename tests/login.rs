@@ -12,6 +12,7 @@ use crate::support::proxy::Proxy;
 
 mod adopt;
 mod authselect;
+mod by_kernel;
 mod install;
 mod kerberos;
 mod keys;

@@ -10,6 +10,7 @@ pub(crate) mod field;
 pub(crate) mod lab;
 pub(crate) mod logind;
 pub(crate) mod machine;
+pub(crate) mod memory;
 pub(crate) mod mounted;
 pub(crate) mod passwords;
 pub(crate) mod proxy;

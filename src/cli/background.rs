@@ -19,6 +19,7 @@ use std::{
     thread,
 };
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -246,10 +247,12 @@ pub(super) fn become_child() -> Result<(Secrets, Asker), Failure> {
     Ok((secrets, asker))
 }
 
-/// In the child of a keeper: the broker, and a log of its own. It never gets more powers than it has.
+/// In the child of a keeper: the broker, and a log of its own. It never gets more powers than it has, and no other process
+/// of the account can look into it or act by it.
 pub(super) fn become_brokered(state_dir: &Path) -> Result<Broker, Failure> {
     let failed = |error: io::Error| cannot_start(&error);
     rustix::thread::set_no_new_privs(true).map_err(|errno| failed(errno.into()))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| failed(errno.into()))?;
     let log = open_log(state_dir).map_err(failed)?;
     rustix::stdio::dup2_stderr(&log).map_err(|errno| failed(errno.into()))?;
     let stream = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;

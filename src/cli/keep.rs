@@ -213,6 +213,7 @@ impl UserDaemon {
             at: self.places.mountpoint.clone(),
             uid: self.account.uid,
             gid: self.account.gid,
+            state_dir: self.places.state_dir.clone(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
 use crate::engine::{Engine, EngineOptions, FetchError, Large, LinkState, Publish};
-use crate::fs::{Home, HomeOptions, HostScope};
+use crate::fs::{Home, HomeOptions, HostScope, Worth};
 use crate::fuse::{self, MountOptions, Mounted, Notices, Unmount};
 use crate::replica::{Replica, RoomLimits};
 use crate::sync::GuardLimits;
@@ -132,6 +132,7 @@ fn begin(
         source: request.access.target.to_string(),
         allow_other: request.allow_other,
         broker: request.broker.clone(),
+        by_kernel: Worth::default(),
     };
     let at = request.mountpoint.clone();
     let daemon = Daemon {

@@ -323,7 +323,12 @@ async fn compare(
     }
     let equal = version.size == 0 || shared.replica.content().equals(id, &fetched.file)?;
     let node = shared.replica.view(|view| view.node(id))?;
-    let equal = equal && node.is_some_and(|node| node.data_seq == seq);
+    let node = node.filter(|node| node.data_seq == seq);
+    let equal = match node {
+        // Whom the kernel lets write may do so in between.
+        Some(node) => equal && shared.replica.is_as_read(&node)?,
+        None => false,
+    };
     if equal {
         fetch::remember(shared, fetched.take_chunks());
     }

@@ -83,7 +83,7 @@ impl Home {
         self.replica.view(|view| {
             if let Some(id) = view.child(parent, name)? {
                 let node = view.node(id)?.filter(|node| node.kind != Kind::Other);
-                return Ok(node.as_ref().map(Attr::from));
+                return Ok(node.map(|node| self.shown(&node)));
             }
             match view.node(parent)?.ok_or_else(|| self.gone(parent))? {
                 dir if dir.kind != Kind::Dir => Err(FsError::NotADirectory.into()),
@@ -97,7 +97,7 @@ impl Home {
     pub fn attr(&self, id: NodeId) -> Result<Attr, FsError> {
         let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
         let node = node.or_else(|| self.handles.ghost(id));
-        node.as_ref().map(Attr::from).ok_or(FsError::Stale)
+        node.map(|node| self.shown(&node)).ok_or(FsError::Stale)
     }
 
     /// The kernel forgot a node.
@@ -120,7 +120,7 @@ impl Home {
             // Truncating takes away the privileges that a program had by its mode (root's stay).
             self.set_size(id, set.handle, size, caller.uid != 0)?;
         }
-        self.change(|change| {
+        let node = self.change(|change| {
             let mut node = change.node(id)?;
             let before = (node.mode, node.mtime);
             let now = change.now;
@@ -143,10 +143,13 @@ impl Home {
             if node.mode != before.0 || node.mtime != before.1 && node.kind != Kind::Dir {
                 change.mark_all(&node)?;
             }
-            let attr = Attr::from(&node);
-            change.tx.put_node(node)?;
-            Ok(attr)
-        })
+            change.tx.put_node(node.clone())?;
+            Ok(node)
+        })?;
+        if set.mtime.is_some() {
+            self.replica.set_direct_mtime(id, node.mtime)?;
+        }
+        Ok(self.shown(&node))
     }
 }
 

@@ -244,7 +244,7 @@ impl Iterator for Entries<'_> {
                 return Some(DirEntry {
                     offset: entry.offset,
                     name: entry.name.as_bytes().to_vec(),
-                    attr: Attr::from(&node),
+                    attr: home.shown(&node),
                 });
             }
         }

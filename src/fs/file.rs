@@ -23,6 +23,10 @@ pub struct OpenOptions {
     pub exclusive: bool,
     /// To run it as a program.
     pub run: bool,
+    /// Each read and write is to be asked for here: what is written has to be on the disk, or goes by no cache.
+    pub asks: bool,
+    /// As the answer to a creation.
+    pub creates: bool,
 }
 
 /// A file that was opened.
@@ -32,6 +36,8 @@ pub struct Opened {
     pub handle: Handle,
     /// Its attributes.
     pub attr: Attr,
+    /// By which the kernel knows the content file, if it reads and writes there by itself.
+    pub content: Option<u32>,
 }
 
 impl Home {
@@ -40,14 +46,24 @@ impl Home {
         let OpenOptions { truncate, run, .. } = options;
         let write = options.write || truncate;
         let (node, content) = self.hold(id, write, !truncate)?;
-        let mut attr = Attr::from(&node);
+        let mut node = node;
         if truncate {
             if let Err(error) = self.empty_unless_run(&content, caller.uid != 0) {
                 self.let_go(content, write)?;
                 return Err(error.into());
             }
-            attr = self.attr(id)?;
+            node = self
+                .replica
+                .view(|view| Ok::<_, FsError>(view.node(id)?))?
+                .ok_or_else(|| self.gone(id))?;
         }
+        let by_kernel = match self.enter(&content, &node, options) {
+            Ok(by_kernel) => by_kernel,
+            Err(error) => {
+                self.let_go(content, write)?;
+                return Err(error.into());
+            }
+        };
         if run {
             content.start();
         }
@@ -56,7 +72,12 @@ impl Home {
             write,
             run,
         });
-        Ok(Opened { handle, attr })
+        let attr = self.shown(&node);
+        Ok(Opened {
+            handle,
+            attr,
+            content: by_kernel,
+        })
     }
 
     /// Creates and opens a file; one that is there already is opened, unless `exclusive`.
@@ -92,6 +113,11 @@ impl Home {
         match created {
             Ok(node) => {
                 let content = self.handles.content(node.id);
+                let creates = OpenOptions {
+                    creates: true,
+                    ..options
+                };
+                self.enter(&content, &node, creates)?;
                 *content.lock_writing() |= options.write;
                 let write = options.write;
                 Ok(Opened {
@@ -101,10 +127,15 @@ impl Home {
                         write,
                         run: false,
                     }),
+                    content: None,
                 })
             }
             Err(Stop::Failed(FsError::Exists)) if !options.exclusive => {
                 let there = self.lookup(parent, name)?.ok_or(FsError::NotFound)?;
+                let options = OpenOptions {
+                    creates: true,
+                    ..options
+                };
                 self.open(there.id, options, caller)
             }
             Err(stop) => Err(stop),
@@ -119,12 +150,14 @@ impl Home {
             content.end();
         }
         drop(file);
+        self.leave(&content);
         self.let_go(content, write)
     }
 
     /// Makes a file's content and all that was done before survive power loss.
     pub fn fsync(&self, handle: Handle) -> Result<(), FsError> {
         let content = &self.handles.file(handle)?.content;
+        self.look_at(content.node);
         if content.file().is_some() {
             self.replica.sync_content(content.node)?;
         }
@@ -182,7 +215,7 @@ impl Home {
     /// server has it: fetched content is not synced, so a power loss may have cut it.
     fn load(&self, content: &OpenContent, node: &Node) -> Result<bool, FsError> {
         let writing = content.lock_writing();
-        if *writing {
+        if *writing || content.is_kernels() {
             return Ok(true);
         }
         let on_server = !node.data_changed && !node.scoped;
@@ -279,7 +312,14 @@ impl Home {
             if written && node.nlink > 0 {
                 tx.clear_in_flight(id)?;
             }
-            Ok(())
-        })
+            Ok::<_, FsError>(())
+        })?;
+        // The kernel was to write to it, and did not.
+        let unsent = |node: Node| node.data_changed || node.scoped || node.nlink == 0;
+        let node = self.replica.view(|view| Ok::<_, FsError>(view.node(id)?))?;
+        if written && !node.is_none_or(unsent) {
+            self.replica.content().mark_sent(id)?;
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use super::FsError;
+use super::through::Way;
 use crate::replica::Node;
 use crate::tree::NodeId;
 
@@ -32,6 +33,11 @@ pub(super) struct OpenContent {
     /// Held by whoever changes the content. True from the first change or the creation on until the last
     /// writer closes: the node is marked in flight, and `file`, if there is one, can be written.
     pub(super) writing: Mutex<bool>,
+    /// Who reads and writes it: the kernel, or we. Locked before `writing`.
+    pub(super) way: Mutex<Way>,
+    /// Whether the kernel does. Changes only while `writing` is held, so that the content file stays the one that the
+    /// kernel knows.
+    by_kernel: AtomicBool,
     /// Handles by which the file runs as a program. Grows only while `writing` is held.
     running: AtomicU32,
     /// It lost its last name by a program's hand, so the kernel knows that no path leads to it.
@@ -75,6 +81,16 @@ impl OpenContent {
         self.unlinked.load(Ordering::Relaxed)
     }
 
+    /// Whether the kernel reads and writes it by itself; true to whoever holds `writing` for as long as they hold it.
+    pub(super) fn is_kernels(&self) -> bool {
+        self.by_kernel.load(Ordering::Relaxed)
+    }
+
+    /// Lets the kernel do it, or no more.
+    pub(super) fn set_kernels(&self, by_kernel: bool) {
+        self.by_kernel.store(by_kernel, Ordering::Relaxed);
+    }
+
     /// Waits for the right to change the content.
     pub(super) fn lock_writing(&self) -> MutexGuard<'_, bool> {
         lock(&self.writing)
@@ -107,6 +123,8 @@ impl Handles {
             node,
             file: RwLock::default(),
             writing: Mutex::default(),
+            way: Mutex::default(),
+            by_kernel: AtomicBool::default(),
             running: AtomicU32::default(),
             unlinked: AtomicBool::default(),
         });

@@ -189,7 +189,11 @@ impl Home {
         let _both = self.replica.opens().write(content.node);
         let node = self.replica.view(|view| view.node(content.node))?;
         if !*writing && node.as_ref().is_some_and(Node::is_the_servers) {
-            return self.empty_anew(content, writing, drops_privileges);
+            match content.is_kernels() {
+                false => return self.empty_anew(content, writing, drops_privileges),
+                // Those who have it open see this file and no other.
+                true => drop(self.begin(content, writing)?),
+            }
         }
         let mut was_empty = false;
         // The row goes first: it must not say that the old content was changed and is not here.
@@ -279,7 +283,7 @@ impl Home {
         self.open_for_change(content, writing)
     }
 
-    fn open_for_change(
+    pub(super) fn open_for_change(
         &self,
         content: &OpenContent,
         writing: &mut bool,
@@ -289,6 +293,14 @@ impl Home {
         }
         let (id, hint) = (content.node, self.hint(content)?);
         let store = self.replica.content();
+        if content.is_kernels()
+            && let Some(file) = content.file()
+        {
+            // The one that the kernel knows, and no other.
+            store.keep_unsent(id, &file, &hint)?;
+            *writing = true;
+            return Ok(file);
+        }
         let file = match *writing {
             true => store.create_unsent(id, &hint)?,
             false => store.open_unsent(id, &hint)?,
@@ -324,7 +336,10 @@ impl Home {
             Stop::Failed(error) => error,
             // Nothing in there looks at entries of directories.
             Stop::Needs(_) => FsError::NotFound,
-        })
+        })?;
+        // The kernel may have written more than the row knows.
+        self.look_at(content.node);
+        Ok(())
     }
 }
 

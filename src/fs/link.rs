@@ -123,7 +123,7 @@ impl Change<'_, '_> {
         node.scoped = node.scoped && self.is_scoped(&place, node.kind)?;
         node.nlink += 1;
         node.ctime = self.now;
-        let attr = Attr::from(&node);
+        let attr = self.home.shown(&node);
         self.tx.link(place.clone(), node.id)?;
         self.mark(place, node.scoped)?;
         self.tx.put_node(node)?;

@@ -18,7 +18,7 @@ use fuser::{
 };
 
 use super::answer;
-use super::negotiate::negotiate;
+use super::negotiate::{ByKernel, negotiate};
 use super::notify::Board;
 use super::translate::{
     caller, errno, handle, maker, name, node, open_options, rename_mode, set_time, special_kind,
@@ -31,15 +31,17 @@ mod operation;
 pub(super) struct Adapter {
     home: Arc<Home>,
     board: Arc<Board>,
+    by_kernel: Option<ByKernel>,
     /// What was agreed on with the kernel.
     agreed: InitFlags,
 }
 
 impl Adapter {
-    pub(super) fn new(home: Arc<Home>, board: Arc<Board>) -> Self {
+    pub(super) fn new(home: Arc<Home>, board: Arc<Board>, by_kernel: Option<ByKernel>) -> Self {
         Self {
             home,
             board,
+            by_kernel,
             agreed: InitFlags::empty(),
         }
     }
@@ -47,7 +49,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        self.agreed = negotiate(config);
+        self.agreed = negotiate(config, &self.home, self.by_kernel.take());
         Ok(())
     }
 

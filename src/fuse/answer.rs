@@ -9,6 +9,7 @@ use fuser::{
     ReplyWrite, ReplyXattr,
 };
 
+use super::backing;
 use super::translate::{FOREVER, GENERATION, errno, file_attr, file_type, nothing};
 use crate::fs::{Attr, Entries, FsError, Opened, Room};
 
@@ -68,6 +69,11 @@ pub(super) fn offset(reply: ReplyLseek, offset: Result<u64>) {
 
 pub(super) fn opened(reply: ReplyOpen, opened: Result<Opened>) {
     match opened {
+        Ok(Opened {
+            handle,
+            content: Some(id),
+            ..
+        }) => backing::opened(reply, FileHandle(handle.0), id),
         Ok(opened) => reply.opened(FileHandle(opened.handle.0), FopenFlags::FOPEN_KEEP_CACHE),
         Err(error) => reply.error(errno(&error)),
     }
@@ -75,7 +81,7 @@ pub(super) fn opened(reply: ReplyOpen, opened: Result<Opened>) {
 
 pub(super) fn created(reply: ReplyCreate, opened: Result<Opened>) {
     match opened {
-        Ok(Opened { handle, attr }) => reply.created(
+        Ok(Opened { handle, attr, .. }) => reply.created(
             &FOREVER,
             &file_attr(&attr),
             GENERATION,

@@ -1,6 +1,13 @@
 //! What is agreed on with the kernel when a mount begins.
 
+use std::sync::Arc;
+
 use fuser::{InitFlags, KernelConfig};
+
+use crate::fs::{Home, Passage, Worth};
+
+/// How the kernel is told of content files, and of which.
+pub(super) type ByKernel = (Arc<dyn Passage>, Worth);
 
 /// The largest write that the kernel shall send.
 const MAX_WRITE: u32 = 1 << 20;
@@ -29,10 +36,19 @@ const WANTED: [InitFlags; 14] = [
     InitFlags::FUSE_SPLICE_MOVE,
 ];
 
-/// Asks for what is wanted, and takes what there is, which it returns.
-pub(super) fn negotiate(config: &mut KernelConfig) -> InitFlags {
+/// Content lies on a disk, and not on one file system above another; so others may go above the mount.
+const STACK_DEPTH: u32 = 1;
+
+/// Asks for what is wanted, and takes what there is, which it returns. With `by_kernel`, the kernel may read and write
+/// content by itself.
+pub(super) fn negotiate(
+    config: &mut KernelConfig,
+    home: &Home,
+    by_kernel: Option<ByKernel>,
+) -> InitFlags {
     let mut agreed = InitFlags::empty();
-    for flag in WANTED {
+    let passthrough = by_kernel.as_ref().map(|_| InitFlags::FUSE_PASSTHROUGH);
+    for flag in WANTED.into_iter().chain(passthrough) {
         match config.add_capabilities(flag) {
             Ok(()) => agreed |= flag,
             Err(_) => tracing::debug!(?flag, "the kernel does not offer this"),
@@ -41,5 +57,11 @@ pub(super) fn negotiate(config: &mut KernelConfig) -> InitFlags {
     // Each returns the nearest value that works, which is as good.
     config.set_max_write(MAX_WRITE).ok();
     config.set_max_readahead(MAX_WRITE).ok();
+    config.set_max_stack_depth(STACK_DEPTH).ok();
+    if let Some((passage, worth)) = by_kernel
+        && agreed.contains(InitFlags::FUSE_PASSTHROUGH)
+    {
+        home.pass_through(passage, worth);
+    }
     agreed
 }

@@ -11,10 +11,11 @@ use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 
 use super::adapter::Adapter;
+use super::backing::Direct;
 use super::broker::Broker;
 use super::notify::{Notices, Teller};
 use super::root::{self, Owner, SUBTYPE};
-use crate::fs::Home;
+use crate::fs::{Home, Passage, Worth};
 
 /// Threads that serve the kernel's requests: few, for none of them ever waits for the network.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
@@ -28,6 +29,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Who mounts and unmounts, if not this process.
     pub broker: Option<Arc<Broker>>,
+    /// Which files the kernel shall read and write by itself, where it can be told to.
+    pub by_kernel: Worth,
 }
 
 /// How to unmount.
@@ -75,16 +78,34 @@ pub fn mount(
     config.n_threads = Some(threads.clamp(*THREADS.start(), *THREADS.end()));
     // Each thread opens the device for itself, which some machines leave to root.
     config.clone_fd = root::open_device().is_ok();
-    let adapter = Adapter::new(home, notices.board());
+    let adapter = |passage: Option<Arc<dyn Passage>>| {
+        let passage = passage.map(|passage| (passage, options.by_kernel));
+        Adapter::new(Arc::clone(&home), notices.board(), passage)
+    };
     let session = match mount_directly(&source, &at, options)? {
-        Some(fuse) => Session::from_fd(adapter, fuse, config.acl, config)?,
-        None => Session::new(adapter, &at, &config)?,
+        Some(fuse) => {
+            let passage: Arc<dyn Passage> = match &options.broker {
+                Some(broker) => Arc::clone(broker) as _,
+                None => Arc::new(Direct(fuse.try_clone()?)),
+            };
+            Session::from_fd(adapter(Some(passage)), fuse, config.acl, config)?
+        }
+        // Only root may tell the kernel of files.
+        None => Session::new(adapter(None), &at, &config)?,
     };
     let fuse = session.as_fd().try_clone_to_owned()?;
     let teller = notices.connect(session.notifier(), fuse)?;
     let session = session.spawn()?;
+    let looking = Arc::clone(&home);
+    let looker = thread::Builder::new()
+        .name("by-kernel".into())
+        .spawn(move || looking.keep_looking())?;
     let end = thread::Builder::new().name("mount".into()).spawn(move || {
         let ended = end_of(session.join());
+        home.look_no_more();
+        if looker.join().is_err() {
+            tracing::error!("the thread that looks at what the kernel writes panicked");
+        }
         over();
         ended
     })?;

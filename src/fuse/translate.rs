@@ -129,6 +129,8 @@ pub(super) fn open_options(flags: i32) -> OpenOptions {
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
         run: flags & FMODE_EXEC != 0,
+        asks: flags & (libc::O_DIRECT | libc::O_DSYNC) != 0,
+        creates: false,
     }
 }
 

@@ -17,6 +17,7 @@ use super::hint::Hints;
 use crate::tree::{NodeId, RelPath, Time};
 
 mod backups;
+mod by_kernel;
 mod cached;
 mod chunks;
 pub(super) mod disk;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::content::{ContentStore, Which};
+use super::direct::Directs;
 use super::error::ReplicaError;
 use super::journal::Journal;
 use super::open::Lock;
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) state_dir: PathBuf,
     pub(super) content: ContentStore,
     pub(super) opens: Opens,
+    pub(super) directs: Directs,
     pub(super) state: Mutex<State>,
     /// There is work for the writer.
     pub(super) work: Condvar,

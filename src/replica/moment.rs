@@ -4,10 +4,12 @@
 //! what is large and has to be copied is copied beside them, and counts if nothing changed in that time. One
 //! task takes moments, one after the other, so that no two ever wait for each other.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 
 use super::content::{ContentStore, StagingFile};
+use super::direct::Rest;
 use super::error::ReplicaError;
 use super::index::Replica;
 use super::opens::Still;
@@ -85,6 +87,9 @@ impl Replica {
         most: u64,
     ) -> Result<Moment, ReplicaError> {
         for _ in 0..ATTEMPTS {
+            let Some(rests) = self.rests_of(places)? else {
+                continue;
+            };
             let Some((mut members, still)) = self.hold(places)? else {
                 continue;
             };
@@ -103,7 +108,8 @@ impl Replica {
             if !shared && !self.take(&mut asked, |store, id| store.copy(id).map(Some))? {
                 continue;
             }
-            if still.is_some() || self.are_still(places, &rows)? {
+            let ours = still.is_some() || self.are_still(places, &rows)?;
+            if ours && self.rest_all(&members, &rests)? {
                 return Ok(Moment::Taken(members));
             }
         }
@@ -132,6 +138,37 @@ impl Replica {
             }
         }
         Ok(None)
+    }
+
+    /// What the kernel writes by itself among them, at rest; `None` if one of them is written to.
+    fn rests_of(&self, places: &[Place]) -> Result<Option<BTreeMap<NodeId, Rest>>, ReplicaError> {
+        let mut rests = BTreeMap::new();
+        for node in self
+            .members(places)?
+            .iter()
+            .filter_map(|one| one.node.as_ref())
+        {
+            match self.rest(node.id)? {
+                Rest::Restless => return Ok(None),
+                rest => rests.insert(node.id, rest),
+            };
+        }
+        Ok(Some(rests))
+    }
+
+    /// Whether all of them were at rest until now.
+    fn rest_all(
+        &self,
+        members: &[Member],
+        rests: &BTreeMap<NodeId, Rest>,
+    ) -> Result<bool, ReplicaError> {
+        for node in members.iter().filter_map(|one| one.node.as_ref()) {
+            let rest = rests.get(&node.id).copied().unwrap_or(Rest::Ours);
+            if !self.rests_still(node.id, rest)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn members(&self, places: &[Place]) -> Result<Vec<Member>, ReplicaError> {

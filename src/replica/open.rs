@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use rustix::fs::FlockOperation;
 
 use super::content::{ContentStore, disk};
+use super::direct::Directs;
 use super::error::{AtPath, ReplicaError};
 use super::index::{Phase, Replica, Seat, Shared, State};
 use super::journal::{self, Journal, Replayed};
@@ -111,6 +112,7 @@ impl Replica {
             state_dir: state_dir.to_owned(),
             content: store,
             opens: Opens::default(),
+            directs: Directs::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             tried: Condvar::new(),

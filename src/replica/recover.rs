@@ -99,12 +99,24 @@ fn sync_each(shared: &Shared, unsynced: &[(NodeId, u64)], dirty: &[(Place, Time)
 }
 
 fn settle_in_flight(tx: &mut Tx<'_>, content: &ContentStore, id: NodeId, now: Time) -> Result<()> {
-    tx.clear_in_flight(id)?;
     match (tx.node(id)?, content.stat(id)?) {
-        (Some(node), _) if node.nlink == 0 => tx.remove_node(id),
-        (Some(_), Some(state)) => renew(tx, id, state, now),
-        _ => Ok(()),
+        // It goes when nobody has it any more.
+        (Some(node), _) if node.nlink == 0 => tx.remove_node(id)?,
+        // A program that outlived the daemon goes on writing to it by the kernel.
+        (Some(_), Some(state)) if content.is_used(id)? => return renew(tx, id, state, now),
+        // The kernel was to write to it, and did not.
+        (Some(node), Some(state)) if is_as_agreed(&node, state) => {
+            content.follow(id, false, || None);
+        }
+        (Some(_), Some(state)) => renew(tx, id, state, now)?,
+        _ => {}
     }
+    tx.clear_in_flight(id)
+}
+
+/// Whether the content file shows the very time that it was given when the kernel was to write to it.
+fn is_as_agreed(node: &Node, (size, mtime): (u64, Time)) -> bool {
+    !node.data_changed && (size, mtime) == (node.size, node.mtime)
 }
 
 /// Lets a row say what its content file is, and that the server does not have it.

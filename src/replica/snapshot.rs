@@ -1,9 +1,11 @@
 //! Files as they were at one moment, although programs go on writing to them.
 //!
 //! Where the disk can share blocks, or there is little to copy, writers are held still meanwhile. What is large
-//! and has to be copied is copied beside them, and counts only if none of them changed anything in that time.
+//! and has to be copied is copied beside them, and counts only if none of them changed anything in that time. So does
+//! what the kernel writes by itself, whom nobody can hold.
 
 use super::content::StagingFile;
+use super::direct::Rest;
 use super::error::ReplicaError;
 use super::index::Replica;
 use super::rows::{Content, Node};
@@ -33,6 +35,10 @@ impl Replica {
 
     fn snapshot_holding(&self, id: NodeId, most: u64) -> Result<Option<Snapshot>, ReplicaError> {
         for _ in 0..ATTEMPTS {
+            let rest = self.rest(id)?;
+            if rest == Rest::Restless {
+                continue;
+            }
             let still = self.opens().still(id);
             let Some(mut node) = self.whole_file(id)? else {
                 return Ok(None);
@@ -47,7 +53,8 @@ impl Replica {
                 Some(file) => file,
                 None => self.content().copy(id)?,
             };
-            if still.is_some() || self.is_unwritten_since(&node)? {
+            let ours = still.is_some() || self.is_unwritten_since(&node)?;
+            if ours && self.rests_still(id, rest)? {
                 // A write that failed half-way may have left more than the row knows.
                 node.size = file.len()?;
                 let file = Some(file);

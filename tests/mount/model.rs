@@ -16,7 +16,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, XattrFlags};
 
-use crate::support::mounted::TestMount;
+use crate::support::mounted::{ALL_BY_KERNEL, TestMount};
 
 const BATCHES: usize = 24;
 const BATCH: usize = 60;
@@ -85,6 +85,15 @@ fn op() -> impl Strategy<Value = Op> {
 
 #[test]
 fn the_home_behaves_as_a_directory_of_the_disk() {
+    compare(TestMount::new());
+}
+
+#[test]
+fn the_home_behaves_as_a_directory_where_the_kernel_reads_and_writes_by_itself() {
+    compare(TestMount::with(ALL_BY_KERNEL));
+}
+
+fn compare(mut mount: TestMount) {
     // The same operations each time: proptest's deterministic generator.
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
@@ -92,7 +101,6 @@ fn the_home_behaves_as_a_directory_of_the_disk() {
             proptest::test_runner::RngAlgorithm::ChaCha,
         ),
     );
-    let mut mount = TestMount::new();
     let plain = tempfile::tempdir().unwrap();
     fs::set_permissions(plain.path(), Permissions::from_mode(0o755)).unwrap();
     for batch in 0..BATCHES {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::mounted::TestMount;
+use crate::support::mounted::{ALL_BY_KERNEL, TestMount};
 use crate::support::user::{ANN, as_user};
 
 /// Where the kernel traces requests; in an instance of our own nobody else is counted.
@@ -229,4 +229,28 @@ fn what_a_program_asks_of_lists_the_kernel_remembers() {
     let trace = Trace::of(&mount);
     trace.assert(&[("GETXATTR", 1)], ask);
     trace.assert(&[], ask);
+}
+
+#[test]
+fn what_the_kernel_reads_and_writes_by_itself_costs_no_request_for_content() {
+    let mount = TestMount::with(ALL_BY_KERNEL);
+    let path = mount.join("f");
+    fs::write(&path, vec![1; 3 << 20]).unwrap();
+    fs::metadata(&path).unwrap();
+    let trace = Trace::of(&mount);
+    trace.assert(&[("OPEN", 1), ("RELEASE", 1)], || {
+        let file = File::open(&path).unwrap();
+        let mut bytes = [0; 4096];
+        for at in (0..3 << 20).step_by(64 << 10) {
+            file.read_exact_at(&mut bytes, at).unwrap();
+        }
+    });
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // The first write looks whether it takes away what a program may do.
+    file.write_all_at(b"x", 0).unwrap();
+    trace.assert(&[], || {
+        for at in 0..100 {
+            file.write_all_at(b"y", at * 30_000).unwrap();
+        }
+    });
 }

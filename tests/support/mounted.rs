@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use roamhome::fs::Worth;
 use roamhome::fuse::{MountOptions, Mounted, Notices, Unmount, mount};
 use roamhome::replica::Replica;
 use roamhome::tree::Time;
@@ -19,8 +20,15 @@ pub(crate) struct TestMount {
     pub(crate) replica: Arc<Replica>,
     pub(crate) server: Arc<FakeServer>,
     pub(crate) notices: Arc<Notices>,
+    worth: Worth,
     dir: TempDir,
 }
+
+/// Files of any size are read and written by the kernel.
+pub(crate) const ALL_BY_KERNEL: Worth = Worth {
+    to_read: 0,
+    to_write: 0,
+};
 
 /// The real time.
 pub(crate) fn now() -> Time {
@@ -30,15 +38,20 @@ pub(crate) fn now() -> Time {
 impl TestMount {
     /// Mounts a new, empty home.
     pub(crate) fn new() -> Self {
-        Self::in_dir(tempfile::tempdir().unwrap())
+        Self::with(Worth::default())
     }
 
     /// The same, in a directory of its own below `dir`.
     pub(crate) fn at(dir: &Path) -> Self {
-        Self::in_dir(tempfile::tempdir_in(dir).unwrap())
+        Self::in_dir(tempfile::tempdir_in(dir).unwrap(), Worth::default())
     }
 
-    fn in_dir(dir: TempDir) -> Self {
+    /// The same, with files that are `worth` it read and written by the kernel.
+    pub(crate) fn with(worth: Worth) -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap(), worth)
+    }
+
+    fn in_dir(dir: TempDir, worth: Worth) -> Self {
         let at = dir.path().join("home");
         std::fs::create_dir_all(&at).unwrap();
         let (home, replica, server) =
@@ -48,6 +61,7 @@ impl TestMount {
             source: "user@server:/it's a test".to_owned(),
             allow_other: true,
             broker: None,
+            by_kernel: worth,
         };
         let mounted = mount(home, &notices, &at, &options, || {}).unwrap();
         // Other users may look in: some tests become one.
@@ -59,6 +73,7 @@ impl TestMount {
             replica,
             server,
             notices,
+            worth,
             dir,
         }
     }
@@ -73,8 +88,9 @@ impl TestMount {
         mounted.wait().unwrap();
         self.replica.close().unwrap();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        let worth = self.worth;
         drop(self);
-        Self::in_dir(dir)
+        Self::in_dir(dir, worth)
     }
 
     /// Where the home is.

@@ -87,10 +87,7 @@ pub(super) async fn send(
             _ => Some(shared.replica.content().open_read(id, node.data_changed)?),
         };
         let (node, hash) = upload(shared, way, node, file.as_ref()).await?;
-        let now = shared
-            .replica
-            .view::<_, ReplicaError>(|view| view.node(id))?;
-        let unchanged = now.is_some_and(|now| now.data_seq == node.data_seq);
+        let unchanged = shared.replica.is_as_read(&node)?;
         if let Some(rotten) = shared
             .replica
             .content()
