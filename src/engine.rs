@@ -6,6 +6,7 @@
 
 mod apply;
 mod base;
+mod boost;
 mod cache;
 mod deeds;
 mod execute;
@@ -77,6 +78,7 @@ impl Engine {
         runtime.spawn(linker::run(Arc::clone(&shared)));
         runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));
         runtime.spawn(cache::run(Arc::clone(&shared)));
+        runtime.spawn(boost::run(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
@@ -284,6 +286,7 @@ impl Engine {
     /// Ends the tasks and the link. What is dirty stays in the replica.
     pub fn stop(&self) {
         self.shared.stopping.send_replace(true);
+        boost::end(&self.shared);
         if let Some(remote) = lock(&self.shared.remote).take() {
             remote.close();
         }
@@ -295,8 +298,20 @@ impl Fetch for Engine {
         fetch::hydrate_for_mount(&self.shared, node, done);
     }
 
+    fn hydrate_alone(&self, node: NodeId, done: Done) {
+        fetch::hydrate_alone_for_mount(&self.shared, node, done);
+    }
+
     fn list(&self, dir: NodeId, done: Done) {
         scan::list_for_mount(&self.shared, dir, done);
+    }
+
+    fn is_news(&self, file: NodeId) -> bool {
+        self.shared.reads.lacks(file)
+    }
+
+    fn is_read(&self, file: NodeId) {
+        self.shared.reads.add(file);
     }
 
     fn changed(&self) {

@@ -14,6 +14,7 @@ mod handle;
 mod import;
 mod io;
 mod link;
+mod restraint;
 mod scope;
 mod special;
 mod statfs;
@@ -28,6 +29,7 @@ pub use file::{OpenOptions, Opened};
 pub use handle::Handle;
 pub use import::{Imported, Importing, Survey, survey};
 pub use link::RenameMode;
+pub use restraint::{Restraint, RestraintError};
 pub use scope::{HostScope, ScopeError};
 pub use special::SpecialKind;
 pub use statfs::Room;
@@ -56,6 +58,8 @@ pub struct Caller {
     pub gid: u32,
     /// What they leave out of the modes of what they make, unless a directory's ACL says who may.
     pub umask: u32,
+    /// Their thread; 0 if it cannot be named here, or if it is none of a program's.
+    pub pid: u32,
 }
 
 /// How a home behaves.
@@ -66,6 +70,8 @@ pub struct HomeOptions {
     pub gid: u32,
     /// What never leaves this machine.
     pub host_scoped: HostScope,
+    /// For which programs nothing large is fetched.
+    pub restraint: Restraint,
     /// The clock.
     pub now: Box<dyn Fn() -> Time + Send + Sync>,
 }
@@ -75,6 +81,7 @@ pub struct Home {
     replica: Arc<Replica>,
     fetch: Arc<dyn Fetch>,
     scope: HostScope,
+    restraint: Restraint,
     now: Box<dyn Fn() -> Time + Send + Sync>,
     handles: Handles,
     begun: Begun,
@@ -92,12 +99,14 @@ impl Home {
             uid,
             gid,
             host_scoped: scope,
+            restraint,
             now,
         } = options;
         let home = Self {
             replica,
             fetch,
             scope,
+            restraint,
             now,
             handles: Handles::default(),
             begun: Begun::default(),

@@ -93,6 +93,11 @@ pub(super) fn the_home(shared: &Shared) -> Option<Remote> {
 /// The mount waits for a file's content.
 pub(super) fn hydrate_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
     ahead::opened(shared, node);
+    hydrate_alone_for_mount(shared, node, done);
+}
+
+/// The same, for who tells nothing of what will be wanted next.
+pub(super) fn hydrate_alone_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
     let hydrate = async move |shared: Arc<Shared>| hydrate(&shared, node, true).await;
     for_mount(shared, |shared| &shared.hydrating, node, done, hydrate);
 }

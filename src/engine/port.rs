@@ -40,8 +40,14 @@ pub trait Fetch: Send + Sync {
     /// Brings all content of a file into the content store, then calls `done`. On success the node's
     /// `content` is `Whole`, or another node has taken its place.
     fn hydrate(&self, node: NodeId, done: Done);
+    /// The same, and nothing else follows from it: who asks looks into every file there is.
+    fn hydrate_alone(&self, node: NodeId, done: Done);
     /// Lists a directory that was never listed, then calls `done`; on success its node is `listed`.
     fn list(&self, dir: NodeId, done: Done);
+    /// Whether it would be worth knowing that a program reads this file, as it is soon after the mount.
+    fn is_news(&self, file: NodeId) -> bool;
+    /// A program reads it.
+    fn is_read(&self, file: NodeId);
     /// Something became dirty, or a file that kept a step waiting was closed.
     fn changed(&self);
     /// The server's room as last heard.

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use super::boost::Reads;
 use super::deeds::Log;
 use super::feed::Publishers;
 use super::fetch::Trail;
@@ -108,6 +109,8 @@ pub(super) struct Shared {
     pub(super) hydrating: Waiting,
     /// What programs opened lately that was not here.
     pub(super) trail: Mutex<Trail>,
+    /// What programs read since the mount.
+    pub(super) reads: Reads,
     /// First listings under way and who waits for them.
     pub(super) listing: Waiting,
     pub(super) transfers: Transfers,
@@ -191,6 +194,7 @@ impl Shared {
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
         let since = (options.now)();
+        let reads = Reads::new(options.boost);
         Self {
             replica,
             options,
@@ -212,6 +216,7 @@ impl Shared {
             last_change: Mutex::new(Instant::now()),
             hydrating: Mutex::default(),
             trail: Mutex::default(),
+            reads,
             listing: Mutex::default(),
             transfers: Transfers::default(),
             upload_bytes: Semaphore::new(UPLOAD_BYTES),

@@ -21,6 +21,8 @@ const MOST_ATTEMPTS: u32 = 16;
 pub enum Need {
     /// A file's content.
     Content(NodeId),
+    /// A file's content, for a program that does not tell what others will want.
+    ContentAlone(NodeId),
     /// A directory's entries.
     Listing(NodeId),
 }
@@ -97,6 +99,7 @@ fn try_once<T: 'static>(
     });
     match need {
         Need::Content(node) => fetch.hydrate(node, fetched),
+        Need::ContentAlone(node) => fetch.hydrate_alone(node, fetched),
         Need::Listing(dir) => fetch.list(dir, fetched),
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use roamhome::engine::{
     Connect, Engine, EngineOptions, Large, LinkError, PassError, PassReport, Publish, Scope,
 };
-use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Stop};
+use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Restraint, Stop};
 use roamhome::remote::memory::Gate;
 use roamhome::remote::{MemoryServer, Remote};
 use roamhome::replica::{Commits, Opening, Replica};
@@ -203,6 +203,7 @@ impl Machine {
             uid: 1000,
             gid: 1000,
             host_scoped: HostScope::new::<&str>(&["*.lock"]).unwrap(),
+            restraint: Restraint::default(),
             now: Box::new(now),
         };
         let fetch = Arc::new(engine.clone());
