@@ -2,6 +2,7 @@
 
 mod acl;
 mod adopt;
+mod boost;
 mod conflict;
 mod content;
 mod credentials;
