@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use cache::list::{Entry, Pin};
-pub use cache::{Evicted, Fetched, Fetching};
+pub use cache::{Evicted, Fetched, Fetching, RoomView};
 pub use deeds::PassDeeds;
 pub use flush::Left;
 pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
@@ -274,7 +274,7 @@ impl Engine {
     /// Lets the content of `nodes` go, and of all that is in them, as far as the server has it and nobody needs it.
     /// Needs a link: the server is asked first whether it still has it.
     pub async fn evict(&self, nodes: &[NodeId]) -> Result<Evicted, PassError> {
-        Ok(cache::evict(&self.shared, nodes).await?)
+        cache::evict(&self.shared, nodes).await
     }
 
     /// What is in a directory, and where its content is.
@@ -320,5 +320,17 @@ impl Fetch for Engine {
 
     fn space(&self) -> Option<Space> {
         *lock(&self.shared.space)
+    }
+
+    fn evictable(&self) -> u64 {
+        cache::room::evictable(&self.shared)
+    }
+
+    fn is_short_of_room(&self, bytes: u64) -> bool {
+        cache::room::is_short(&self.shared, bytes)
+    }
+
+    fn make_room(&self, bytes: u64, done: Done) {
+        cache::room::for_mount(&self.shared, bytes, done);
     }
 }

@@ -28,6 +28,7 @@ pub use error::FsError;
 pub use file::{OpenOptions, Opened};
 pub use handle::Handle;
 pub use import::{Imported, Importing, Survey, survey};
+pub use io::MOST_COPIED;
 pub use link::RenameMode;
 pub use restraint::{Restraint, RestraintError};
 pub use scope::{HostScope, ScopeError};
@@ -37,7 +38,7 @@ pub use step::{Need, Stop, contain};
 pub use xattr::XattrMode;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::engine::Fetch;
 use crate::replica::Replica;
@@ -86,6 +87,8 @@ pub struct Home {
     handles: Handles,
     begun: Begun,
     read_only: AtomicBool,
+    /// Bytes written since it was last looked whether there is room.
+    unlooked: AtomicU64,
 }
 
 impl Home {
@@ -111,6 +114,7 @@ impl Home {
             handles: Handles::default(),
             begun: Begun::default(),
             read_only: AtomicBool::new(false),
+            unlooked: AtomicU64::new(0),
         };
         home.own_root(uid, gid)?;
         Ok(home)

@@ -52,6 +52,13 @@ pub trait Fetch: Send + Sync {
     fn changed(&self);
     /// The server's room as last heard.
     fn space(&self) -> Option<Space>;
+    /// About how many bytes of content would make room on this disk, as things stand.
+    fn evictable(&self) -> u64;
+    /// Whether content should make room before so many bytes are written.
+    fn is_short_of_room(&self, bytes: u64) -> bool;
+    /// Lets content go, if that makes room for so many bytes on this disk, then calls `done`. Fails with `NoSpace` at once
+    /// if there is none that may go.
+    fn make_room(&self, bytes: u64, done: Done);
 }
 
 /// What the engine tells the mount after it changed the replica. Called on the engine's threads; must not

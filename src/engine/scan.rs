@@ -111,7 +111,8 @@ pub(super) async fn observe_over(
         return Ok(());
     };
     let Some(remote) = shared.online() else {
-        return Err(RemoteError::new(ErrorKind::Disconnected, "list", &path, "offline").into());
+        let why = super::fetch::why_not(shared);
+        return Err(RemoteError::new(ErrorKind::Disconnected, "list", &path, why).into());
     };
     let session = session(&remote);
     let entries = match session.list(&path).await {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::FutureExt;
@@ -11,6 +12,7 @@ use tokio::task::block_in_place;
 use tokio::time::Instant;
 
 use super::boost::Reads;
+use super::cache::room::Survey;
 use super::deeds::Log;
 use super::feed::Publishers;
 use super::fetch::Trail;
@@ -134,6 +136,14 @@ pub(super) struct Shared {
     pub(super) pins_wanted: Notify,
     /// Content may take more room than it may.
     pub(super) room_wanted: Notify,
+    /// Who waits for room to write.
+    pub(super) making_room: Waiting,
+    /// Somebody asks how much content could go.
+    pub(super) survey_wanted: Notify,
+    /// As last seen.
+    pub(super) survey: Mutex<Option<Survey>>,
+    /// What is pinned, as last seen.
+    pub(super) pinned_bytes: AtomicU64,
     /// When too little could go the last time: each attempt looks at all content.
     pub(super) no_room_at: Mutex<Option<Instant>>,
     /// When what is kept was last looked through, in seconds of the server's time.
@@ -231,6 +241,10 @@ impl Shared {
             conflicted: Notify::new(),
             pins_wanted: Notify::new(),
             room_wanted: Notify::new(),
+            making_room: Mutex::default(),
+            survey_wanted: Notify::new(),
+            survey: Mutex::default(),
+            pinned_bytes: AtomicU64::default(),
             no_room_at: Mutex::default(),
             expired_at: Mutex::default(),
             guards: Mutex::default(),

@@ -125,6 +125,11 @@ impl FsError {
         }
     }
 
+    /// Whether this machine's disk is full.
+    pub fn is_full(&self) -> bool {
+        self.to_errno() == libc::ENOSPC
+    }
+
     /// Whether something is broken, so that the log should tell.
     pub fn is_fault(&self) -> bool {
         self.to_errno() == libc::EIO

@@ -50,6 +50,18 @@ impl Fetch for Nobody {
     fn space(&self) -> Option<Space> {
         None
     }
+
+    fn evictable(&self) -> u64 {
+        0
+    }
+
+    fn is_short_of_room(&self, _bytes: u64) -> bool {
+        false
+    }
+
+    fn make_room(&self, _bytes: u64, done: Done) {
+        done(Err(FetchError::NoSpace));
+    }
 }
 
 /// A home of its own on the replica, before an engine is.

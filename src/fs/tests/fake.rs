@@ -158,6 +158,18 @@ impl Fetch for FakeServer {
     fn space(&self) -> Option<Space> {
         None
     }
+
+    fn evictable(&self) -> u64 {
+        0
+    }
+
+    fn is_short_of_room(&self, _bytes: u64) -> bool {
+        false
+    }
+
+    fn make_room(&self, _bytes: u64, done: Done) {
+        done(Err(FetchError::NoSpace));
+    }
 }
 
 /// A node as the engine puts it when it has only seen it in a listing.
