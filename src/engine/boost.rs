@@ -8,6 +8,8 @@
 mod bring;
 mod tell;
 
+pub(super) use tell::clear;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

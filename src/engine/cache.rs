@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::PassError;
 use super::fetch::{self, FILES_AT_ONCE};
 use super::scan::{self, ScanError};
 use super::shared::{FAULT, Shared, blocking, contained, lock};
-use super::PassError;
 use tokio::time::Instant;
 
 use crate::remote::{ErrorKind, RemoteError};

@@ -133,6 +133,11 @@ pub fn boost_path(client: ClientId) -> RelPath {
     below(&["boost", &client.to_string()])
 }
 
+/// Its next version, before it has that name.
+pub fn boost_staged(client: ClientId) -> RelPath {
+    staging_path(&format!("{client}-boost"))
+}
+
 /// Whether it is the name of such a list.
 pub fn is_boost_name(name: &Name) -> bool {
     let text = std::str::from_utf8(name.as_bytes());

@@ -180,6 +180,7 @@ impl Machine {
             prefer: setup.settings.prefer,
             keep_replaced: setup.settings.keep_replaced,
             large: setup.settings.large,
+            boost: Some(Duration::from_secs(5)),
             random: Arc::new(move || Ok(Rng::new(random.fetch_add(1, Ordering::SeqCst)).next())),
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
         };

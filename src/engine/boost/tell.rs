@@ -17,6 +17,9 @@ use crate::tree::{Kind, NodeId, RelPath};
 const META_LIST: &str = "boost.list";
 const META_TOLD: &str = "boost.told";
 
+/// One at a time is at work on the list's next version.
+const CLAIM: &str = "boost";
+
 /// So many files are looked at in one go: programs are served in between.
 const FILES_AT_ONCE: usize = 64;
 
@@ -83,7 +86,11 @@ pub(super) async fn tell(shared: &Arc<Shared>, is_there: bool) -> Result<(), Sca
 /// Others see the old list or the new one.
 async fn put(shared: &Shared, remote: &Remote, text: &str) -> Result<(), RemoteError> {
     let target = layout::boost_path(shared.client);
-    let staged = layout::staging_path(&format!("{}-boost", shared.client));
+    let staged = layout::boost_staged(shared.client);
+    let Some(_claim) = shared.claims.take(CLAIM) else {
+        let why = "what was left of the last one is being removed";
+        return Err(RemoteError::new(ErrorKind::Failure, "write", &staged, why));
+    };
     remove_if_there(remote, &staged).await?;
     let session = remote.bulk();
     let features = remote.features();
@@ -106,6 +113,14 @@ async fn put(shared: &Shared, remote: &Remote, text: &str) -> Result<(), RemoteE
     }
     remove_if_there(remote, &target).await?;
     session.rename(&staged, &target).await
+}
+
+/// Removes what a list left that was cut off on its way.
+pub(in crate::engine) async fn clear(shared: &Shared, remote: &Remote) -> Result<(), RemoteError> {
+    match shared.claims.take(CLAIM) {
+        Some(_claim) => remove_if_there(remote, &layout::boost_staged(shared.client)).await,
+        None => Ok(()),
+    }
 }
 
 fn known(shared: &Shared, key: &str) -> Result<BoostList, ReplicaError> {

@@ -9,9 +9,7 @@ use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyWrite, Request};
 use super::super::translate::{errno, name, node, xattr_mode};
 use super::super::{answer, groups};
 use super::Adapter;
-use crate::fs::{
-    AclKind, Attr, Entries, FsError, Home, MOST_COPIED, RenameMode, Stop, contain,
-};
+use crate::fs::{AclKind, Attr, Entries, FsError, Home, MOST_COPIED, RenameMode, Stop, contain};
 use crate::tree::{Name, NodeId};
 
 impl Adapter {
