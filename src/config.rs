@@ -148,6 +148,11 @@ pub struct Config {
     /// How much room stays free there.
     #[serde(deserialize_with = "size::deserialize")]
     pub cache_min_free: u64,
+    /// Whether what programs read soon after a mount is remembered in the home, and fetched where it lacks.
+    pub boost: bool,
+    /// How soon that is.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub boost_window: Duration,
     /// Who wins where times do not tell.
     pub prefer: Prefer,
     /// Whether what lost a conflict is put beside what won.
@@ -200,6 +205,13 @@ pub struct Config {
     pub host_scoped_defaults: Vec<String>,
     /// The user's own.
     pub host_scoped: Vec<String>,
+    /// The shipped list of programs for which nothing large is fetched.
+    pub restrained_programs_defaults: Vec<String>,
+    /// The user's own.
+    pub restrained_programs: Vec<String>,
+    /// What counts as large for them, in bytes.
+    #[serde(deserialize_with = "size::deserialize")]
+    pub restrained_from: u64,
     /// The log's level or directives.
     #[serde(deserialize_with = "layers::log_level")]
     pub log: String,
@@ -211,6 +223,14 @@ impl Config {
         self.host_scoped_defaults
             .iter()
             .chain(&self.host_scoped)
+            .map(String::as_str)
+    }
+
+    /// All programs for which nothing large is fetched, in order: a later `!NAME` takes one out.
+    pub fn restrained_entries(&self) -> impl Iterator<Item = &str> {
+        self.restrained_programs_defaults
+            .iter()
+            .chain(&self.restrained_programs)
             .map(String::as_str)
     }
 }

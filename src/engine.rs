@@ -6,6 +6,7 @@
 
 mod apply;
 mod base;
+mod boost;
 mod cache;
 mod deeds;
 mod execute;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use cache::list::{Entry, Pin};
-pub use cache::{Evicted, Fetched, Fetching};
+pub use cache::{Evicted, Fetched, Fetching, RoomView};
 pub use deeds::PassDeeds;
 pub use flush::Left;
 pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
@@ -77,6 +78,7 @@ impl Engine {
         runtime.spawn(linker::run(Arc::clone(&shared)));
         runtime.spawn(reconcile::run(Arc::clone(&shared), receiver));
         runtime.spawn(cache::run(Arc::clone(&shared)));
+        runtime.spawn(boost::run(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
@@ -272,7 +274,7 @@ impl Engine {
     /// Lets the content of `nodes` go, and of all that is in them, as far as the server has it and nobody needs it.
     /// Needs a link: the server is asked first whether it still has it.
     pub async fn evict(&self, nodes: &[NodeId]) -> Result<Evicted, PassError> {
-        Ok(cache::evict(&self.shared, nodes).await?)
+        cache::evict(&self.shared, nodes).await
     }
 
     /// What is in a directory, and where its content is.
@@ -284,6 +286,7 @@ impl Engine {
     /// Ends the tasks and the link. What is dirty stays in the replica.
     pub fn stop(&self) {
         self.shared.stopping.send_replace(true);
+        boost::end(&self.shared);
         if let Some(remote) = lock(&self.shared.remote).take() {
             remote.close();
         }
@@ -295,8 +298,20 @@ impl Fetch for Engine {
         fetch::hydrate_for_mount(&self.shared, node, done);
     }
 
+    fn hydrate_alone(&self, node: NodeId, done: Done) {
+        fetch::hydrate_alone_for_mount(&self.shared, node, done);
+    }
+
     fn list(&self, dir: NodeId, done: Done) {
         scan::list_for_mount(&self.shared, dir, done);
+    }
+
+    fn is_news(&self, file: NodeId) -> bool {
+        self.shared.reads.lacks(file)
+    }
+
+    fn is_read(&self, file: NodeId) {
+        self.shared.reads.add(file);
     }
 
     fn changed(&self) {
@@ -305,5 +320,17 @@ impl Fetch for Engine {
 
     fn space(&self) -> Option<Space> {
         *lock(&self.shared.space)
+    }
+
+    fn evictable(&self) -> u64 {
+        cache::room::evictable(&self.shared)
+    }
+
+    fn is_short_of_room(&self, bytes: u64) -> bool {
+        cache::room::is_short(&self.shared, bytes)
+    }
+
+    fn make_room(&self, bytes: u64, done: Done) {
+        cache::room::for_mount(&self.shared, bytes, done);
     }
 }

@@ -14,6 +14,7 @@ mod handle;
 mod import;
 mod io;
 mod link;
+mod restraint;
 mod scope;
 mod special;
 mod statfs;
@@ -28,7 +29,9 @@ pub use error::FsError;
 pub use file::{OpenOptions, Opened};
 pub use handle::Handle;
 pub use import::{Imported, Importing, Survey, survey};
+pub use io::MOST_COPIED;
 pub use link::RenameMode;
+pub use restraint::{Restraint, RestraintError};
 pub use scope::{HostScope, ScopeError};
 pub use special::SpecialKind;
 pub use statfs::Room;
@@ -37,7 +40,7 @@ pub use through::{Passage, Worth};
 pub use xattr::XattrMode;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::engine::Fetch;
 use crate::replica::Replica;
@@ -59,6 +62,8 @@ pub struct Caller {
     pub gid: u32,
     /// What they leave out of the modes of what they make, unless a directory's ACL says who may.
     pub umask: u32,
+    /// Their thread; 0 if it cannot be named here, or if it is none of a program's.
+    pub pid: u32,
 }
 
 /// How a home behaves.
@@ -69,6 +74,8 @@ pub struct HomeOptions {
     pub gid: u32,
     /// What never leaves this machine.
     pub host_scoped: HostScope,
+    /// For which programs nothing large is fetched.
+    pub restraint: Restraint,
     /// The clock.
     pub now: Box<dyn Fn() -> Time + Send + Sync>,
 }
@@ -78,11 +85,14 @@ pub struct Home {
     replica: Arc<Replica>,
     fetch: Arc<dyn Fetch>,
     scope: HostScope,
+    restraint: Restraint,
     now: Box<dyn Fn() -> Time + Send + Sync>,
     handles: Handles,
     begun: Begun,
     read_only: AtomicBool,
     through: Through,
+    /// Bytes written since it was last looked whether there is room.
+    unlooked: AtomicU64,
 }
 
 impl Home {
@@ -96,17 +106,20 @@ impl Home {
             uid,
             gid,
             host_scoped: scope,
+            restraint,
             now,
         } = options;
         let home = Self {
             replica,
             fetch,
             scope,
+            restraint,
             now,
             handles: Handles::default(),
             begun: Begun::default(),
             read_only: AtomicBool::new(false),
             through: Through::default(),
+            unlooked: AtomicU64::new(0),
         };
         home.own_root(uid, gid)?;
         home.adopt_used()?;

@@ -25,4 +25,4 @@ pub use places::{Places, is_kept, keepers_dir, unsent_accounts};
 pub use protocol::{Answer, Ask};
 pub use session::{Holder, Kind};
 pub use step::{Asked, ask};
-pub use ticket::{Ccache, TICKET, TICKET_NEXT};
+pub use ticket::{Ccache, TICKET, TICKET_NEXT, ticket_until};

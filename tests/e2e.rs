@@ -2,6 +2,7 @@
 
 mod acl;
 mod adopt;
+mod boost;
 mod by_kernel;
 mod conflict;
 mod content;

@@ -9,4 +9,5 @@ mod listing;
 mod model;
 mod programs;
 mod requests;
+mod restraint;
 pub(crate) mod running;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roamhome::engine::{Connect, Engine, EngineOptions, Fetch, FetchError, LinkError};
-use roamhome::fs::{Handle, Home, HomeOptions, HostScope, OpenOptions};
+use roamhome::fs::{Handle, Home, HomeOptions, HostScope, OpenOptions, Restraint};
 use roamhome::remote::{ErrorKind, MemoryServer, Remote};
 use roamhome::replica::{Content, Replica, ReplicaError};
 use roamhome::tree::{Name, NodeId, RelPath, Time};
@@ -83,6 +83,7 @@ impl Field {
             uid: 1000,
             gid: 1000,
             host_scoped: HostScope::new::<&str>(&[]).unwrap(),
+            restraint: Restraint::default(),
             now: Box::new(now),
         };
         let home = Home::new(Arc::clone(&replica), Arc::new(engine.clone()), options).unwrap();

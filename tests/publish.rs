@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use roamhome::engine::{
     Connect, Engine, EngineOptions, KeptItem, KeptWhere, LinkError, Publish, Scope,
 };
-use roamhome::fs::{Home, HomeOptions, HostScope, OpenOptions};
+use roamhome::fs::{Home, HomeOptions, HostScope, OpenOptions, Restraint};
 use roamhome::remote::{MemoryServer, Remote};
 use roamhome::replica::{Replica, ReplicaError};
 use roamhome::tree::{Name, NodeId, RelPath};
@@ -58,6 +58,7 @@ fn machine(
         uid: 1000,
         gid: 1000,
         host_scoped: HostScope::new::<&str>(&[]).unwrap(),
+        restraint: Restraint::default(),
         now: Box::new(now),
     };
     let home = Home::new(Arc::clone(&replica), Arc::new(engine.clone()), options).unwrap();

@@ -66,6 +66,7 @@ const PURE: &[&str] = &[
     "control::protocol",
     "engine::link",
     "login::session",
+    "login::ticket::expiry",
     "remote::layout",
     "remote::wire",
     "replica::evict",

@@ -10,7 +10,7 @@ use crate::{
     clock,
     control::{
         Failure,
-        protocol::{Direction, LinkState, Reply, Request, Status, Transfer},
+        protocol::{Direction, LinkState, Reply, Request, RoomView, Status, Transfer},
     },
 };
 
@@ -31,8 +31,15 @@ fn human(status: &Status, now: i64) -> String {
         row("link", &link(status, now)),
         row("unsent", &unsent(status, now)),
         row("here", &replica(status)),
-        row("last pass", &last_pass(status, now)),
     ];
+    rows.extend(
+        status
+            .replica
+            .room
+            .as_ref()
+            .map(|room| row("room", &self::room(status, room))),
+    );
+    rows.push(row("last pass", &last_pass(status, now)));
     if status.conflicts > 0 {
         let conflicts = count(status.conflicts, "conflict");
         let text = format!("{conflicts}: `roamhome conflicts list`");
@@ -43,6 +50,9 @@ fn human(status: &Status, now: i64) -> String {
     }
     if let Some(since) = &status.key_since {
         rows.push(row("logs in by", &format!("this machine's key of {since}")));
+    }
+    if let Some(until) = status.ticket_until {
+        rows.push(row("ticket", &ticket(until, now)));
     }
     if let Some(guard) = &status.guard {
         rows.push(row("waiting", &guard.message));
@@ -110,10 +120,40 @@ fn replica(status: &Status) -> String {
     )
 }
 
+/// Content against its limits.
+fn room(status: &Status, room: &RoomView) -> String {
+    let content = size(status.replica.content_bytes);
+    let taken = match room.cache_size {
+        Some(limit) => format!("{content} of {} for content", size(limit)),
+        None => "no limit for content".to_owned(),
+    };
+    let free = format!(
+        "{} of {} free on this disk",
+        size(room.free),
+        size(room.disk)
+    );
+    let kept = match room.min_free {
+        0 => String::new(),
+        least => format!(", at least {} of which stay so", size(least)),
+    };
+    format!("{taken}, {free}{kept}")
+}
+
 fn last_pass(status: &Status, now: i64) -> String {
     match &status.last_pass {
         None => "none yet".to_owned(),
         Some(pass) => format!("{}, {}: {}", pass.id, ago(now, pass.at), pass.summary),
+    }
+}
+
+/// How long the ticket lasts by which this machine sends what is left.
+fn ticket(until: i64, now: i64) -> String {
+    match until > now {
+        true => format!("expires in {}", span(until - now)),
+        false => format!(
+            "expired {}: the next login with a ticket brings another",
+            ago(now, until)
+        ),
     }
 }
 
@@ -136,6 +176,15 @@ mod tests {
     use crate::control::protocol::{
         GuardQuestion, Link, Pass, ReplicaView, STATUS_VERSION, StatusProblem, Unsent,
     };
+
+    fn limited() -> RoomView {
+        RoomView {
+            cache_size: Some(4096),
+            min_free: 1024,
+            free: 2048,
+            disk: 8192,
+        }
+    }
 
     #[test]
     fn a_person_sees_the_link_the_unsent_and_the_problems() {
@@ -176,10 +225,12 @@ mod tests {
                 files: 1,
                 content_bytes: 100,
                 backups: 0,
+                room: Some(limited()),
             },
             conflicts: 2,
             lacks: vec!["copy-data: it costs".into()],
             key_since: Some("2026-11-27".into()),
+            ticket_until: Some(4600),
             guard: Some(GuardQuestion {
                 guard: "mass_removal".into(),
                 message: "removes all".into(),
@@ -192,10 +243,12 @@ state       /s
 link        offline for 10 min: no route
 unsent      1 change (2.0 KiB), the oldest from 60 s ago
 here        1 file of 3 nodes, 100 B of content, 0 backups
+room        100 B of 4.0 KiB for content, 2.0 KiB of 8.0 KiB free on this disk, at least 1.0 KiB of which stay so
 last pass   3, 10 s ago: sent 1 file
 undecided   2 conflicts: `roamhome conflicts list`
 lacks       copy-data: it costs
 logs in by  this machine's key of 2026-11-27
+ticket      expires in 60 min
 waiting     removes all
 
 transfers

@@ -16,6 +16,7 @@ mod content;
 mod kept;
 mod keys;
 mod passes;
+mod replica;
 
 pub use content::{Brought, ContentAction, Entries, Entry, LetGo, NODES_MAX, Pin, Pins};
 pub use kept::{
@@ -24,6 +25,7 @@ pub use kept::{
 };
 pub use keys::{KeysAction, Machine, Machines};
 pub use passes::{NotUndone, PassDeeds, Passes, Undone};
+pub use replica::{ReplicaView, RoomView};
 
 /// The version that both ends have to agree on.
 pub const VERSION: u32 = 1;
@@ -302,6 +304,9 @@ pub struct Status {
     /// The day of the key by which this machine logs in, in UTC; null if it has none of its own.
     #[serde(default)]
     pub key_since: Option<String>,
+    /// When the Kerberos ticket expires by which this machine logs in; null if it has none in a file.
+    #[serde(default)]
+    pub ticket_until: Option<i64>,
     /// A question that holds up passes; null usually.
     pub guard: Option<GuardQuestion>,
 }
@@ -374,19 +379,6 @@ pub struct StatusProblem {
     pub message: String,
     /// Since when.
     pub since: i64,
-}
-
-/// What this machine holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplicaView {
-    /// Files, directories, links and special files.
-    pub nodes: u64,
-    /// The regular files among them.
-    pub files: u64,
-    /// Bytes of content on this machine's disk.
-    pub content_bytes: u64,
-    /// Versions kept here.
-    pub backups: u64,
 }
 
 #[cfg(test)]

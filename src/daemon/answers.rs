@@ -25,7 +25,7 @@ mod view;
 
 use super::link::describe;
 pub(super) use view::THE_SERVER;
-use view::{items_of, left_of, link_state, pass_of, question_of, transfers};
+use view::{items_of, left_of, link_state, pass_of, question_of, room_of, ticket_until, transfers};
 
 /// How long an unmount sends at most, unless it is told otherwise.
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -173,10 +173,12 @@ impl Control for Answers {
                 files: status.counts.files,
                 content_bytes: status.counts.content_bytes,
                 backups: status.backups,
+                room: status.room.as_ref().map(room_of),
             },
             conflicts: status.conflicts,
             lacks: status.lacks,
             key_since: enrol::since(&request.state_dir),
+            ticket_until: ticket_until(request),
             guard: status.guards.first().map(question_of),
         })
     }

@@ -125,6 +125,7 @@ fn content(daemon: &Daemon, node: &Node) -> io::Result<Vec<u8>> {
         uid: node.uid,
         gid: node.gid,
         umask: 0,
+        pid: 0,
     };
     let opened = daemon.home.open(node.id, OpenOptions::default(), caller);
     let opened = opened.map_err(|_not_here| io::Error::from(io::ErrorKind::WouldBlock))?;

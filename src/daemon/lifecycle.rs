@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::{self, Config, ConflictCopies};
 use crate::control::{Code, Failure, server::Server};
 use crate::engine::{Engine, EngineOptions, FetchError, Large, LinkState, Publish};
-use crate::fs::{Home, HomeOptions, HostScope, Worth};
+use crate::fs::{Home, HomeOptions, HostScope, Restraint, Worth};
 use crate::fuse::{self, MountOptions, Mounted, Notices, Unmount};
 use crate::replica::{Replica, RoomLimits};
 use crate::sync::GuardLimits;
@@ -64,7 +64,11 @@ fn serve(
     let replica = Replica::open(&state_dir, clock::now()).map_err(failure::replica)?;
     adopt::refuse_unfinished(&replica, &request.access.target)?;
     let replica = Arc::new(replica);
-    let options = engine_options(&request.access.config);
+    let config = &request.access.config;
+    let options = EngineOptions {
+        boost: config.boost.then_some(config.boost_window),
+        ..engine_options(config)
+    };
     let connect = Arc::clone(&connector);
     let engine = Engine::start(runtime.handle(), Arc::clone(&replica), connect, options)
         .map_err(failure::replica)?;
@@ -282,6 +286,7 @@ fn open_home(
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
         host_scoped: host_scope(&request.access.config)?,
+        restraint: restraint(&request.access.config)?,
         now: Box::new(clock::now),
     };
     let home = Home::new(Arc::clone(replica), Arc::new(engine.clone()), options);
@@ -295,6 +300,14 @@ pub(super) fn host_scope(config: &Config) -> Result<HostScope, Failure> {
     HostScope::new(&patterns).map_err(|error| {
         Failure::new(Code::Usage, format!("host_scoped: {error}"))
             .remedy("correct the pattern; its syntax is that of .gitignore")
+    })
+}
+
+fn restraint(config: &Config) -> Result<Restraint, Failure> {
+    let programs: Vec<&str> = config.restrained_entries().collect();
+    Restraint::new(&programs, config.restrained_from).map_err(|error| {
+        Failure::new(Code::Usage, format!("restrained_programs: {error}"))
+            .remedy("name a program as the kernel does, without its directory")
     })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::PassError;
 use super::fetch::{self, FILES_AT_ONCE};
 use super::scan::{self, ScanError};
 use super::shared::{FAULT, Shared, blocking, contained, lock};
@@ -18,6 +19,9 @@ use crate::replica::{Cached, Content, Node, ReplicaError, RoomLimits, View, olde
 use crate::tree::{Kind, NodeId, RelPath, Version};
 
 pub(super) mod list;
+pub(super) mod room;
+
+pub use room::RoomView;
 
 /// How often the room is looked at, besides when something was fetched.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -62,6 +66,8 @@ pub struct Fetched {
     pub failed: u64,
     /// Why the first of those could not.
     pub why: Option<String>,
+    /// The bytes of all files that were asked for, also of those that were here.
+    pub asked_bytes: u64,
 }
 
 impl Fetched {
@@ -85,6 +91,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 if let Err(error) = contained(fetched, || FAULT.to_owned()).await {
                     tracing::warn!(%error, "what is pinned is not fetched");
                 }
+            }
+            () = shared.survey_wanted.notified() => {
+                if let Err(error) = room::survey(&shared) {
+                    tracing::warn!(%error, "what could make room is not known");
+                }
+                continue;
             }
             () = shared.room_wanted.notified(), if has_limits => {}
             () = tokio::time::sleep(LOOK_EVERY), if has_limits => {}
@@ -212,7 +224,7 @@ pub(super) async fn prefetch(
         }
         let list = async |id| match fetch::the_home(shared) {
             Some(_) => scan::observe(shared, id, false).await,
-            None => Err(offline().into()),
+            None => Err(offline(shared).into()),
         };
         let mut listing = stream::iter(unlisted)
             .map(list)
@@ -223,6 +235,8 @@ pub(super) async fn prefetch(
             }
         }
     };
+    let files = nodes.iter().filter(|node| node.kind == Kind::File);
+    fetched.asked_bytes = files.map(|node| node.size).sum();
     let is_missing = |node: &&Node| {
         node.kind == Kind::File && node.content != Content::Whole && !node.data_changed
     };
@@ -258,10 +272,15 @@ pub(super) async fn prefetch(
 /// Fetches what is pinned and not here, while there is a link.
 async fn fetch_pinned(shared: &Arc<Shared>) -> Result<(), ReplicaError> {
     let pins = shared.replica.view(|view| view.pins())?;
+    if pins.is_empty() {
+        shared.pinned_bytes.store(0, Ordering::Relaxed);
+    }
     if pins.is_empty() || fetch::the_home(shared).is_none() {
         return Ok(());
     }
     let fetched = prefetch(shared, &pins, &Fetching::default()).await?;
+    let pinned = fetched.asked_bytes;
+    shared.pinned_bytes.store(pinned, Ordering::Relaxed);
     if let Some(why) = fetched.why {
         tracing::warn!(failed = fetched.failed, %why, "not all that is pinned could be fetched");
     }
@@ -280,7 +299,12 @@ pub struct Evicted {
 }
 
 /// Lets go what is at and below some nodes.
-pub(super) async fn evict(shared: &Arc<Shared>, roots: &[NodeId]) -> Result<Evicted, ScanError> {
+pub(super) async fn evict(shared: &Arc<Shared>, roots: &[NodeId]) -> Result<Evicted, PassError> {
+    if fetch::the_home(shared).is_none() {
+        let why = fetch::why_not(shared);
+        let why = format!("{why}. It is asked first whether it still has what would go");
+        return Err(PassError::Offline(why));
+    }
     let nodes = below(shared, roots)?;
     let has_content =
         |node: &&Node| node.kind == Kind::File && node.content != Content::Absent && node.size > 0;
@@ -307,7 +331,7 @@ pub(super) async fn evict(shared: &Arc<Shared>, roots: &[NodeId]) -> Result<Evic
 /// state since, and then this machine has what it has not. Without a link, nothing goes.
 async fn let_go(shared: &Arc<Shared>, nodes: &[NodeId]) -> Result<u64, ScanError> {
     let Some(remote) = fetch::the_home(shared) else {
-        return Err(offline().into());
+        return Err(offline(shared).into());
     };
     let session = remote.background();
     let is_there = async |id: NodeId| {
@@ -334,6 +358,7 @@ async fn let_go(shared: &Arc<Shared>, nodes: &[NodeId]) -> Result<u64, ScanError
     Ok(blocking(|| shared.replica.evict(&there))?)
 }
 
-fn offline() -> RemoteError {
-    RemoteError::new(ErrorKind::Disconnected, "look", &RelPath::root(), "offline")
+fn offline(shared: &Shared) -> RemoteError {
+    let why = fetch::why_not(shared);
+    RemoteError::new(ErrorKind::Disconnected, "look", &RelPath::root(), why)
 }

@@ -90,9 +90,24 @@ pub(super) fn the_home(shared: &Shared) -> Option<Remote> {
     shared.online().filter(|_| !is_another)
 }
 
+/// Why the home cannot be asked anything, for people.
+pub(super) fn why_not(shared: &Shared) -> String {
+    match shared.online() {
+        Some(_) => {
+            "what is there may not be this home: `roamhome status` shows the question".into()
+        }
+        None => shared.link.borrow().state.why_not(),
+    }
+}
+
 /// The mount waits for a file's content.
 pub(super) fn hydrate_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
     ahead::opened(shared, node);
+    hydrate_alone_for_mount(shared, node, done);
+}
+
+/// The same, for who tells nothing of what will be wanted next.
+pub(super) fn hydrate_alone_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
     let hydrate = async move |shared: Arc<Shared>| hydrate(&shared, node, true).await;
     for_mount(shared, |shared| &shared.hydrating, node, done, hydrate);
 }
@@ -175,7 +190,7 @@ pub(super) async fn hydrate(
 /// The connection, or the error that says that there is none.
 fn connection(shared: &Shared, path: &RelPath) -> Result<Remote, RemoteError> {
     the_home(shared)
-        .ok_or_else(|| RemoteError::new(ErrorKind::Disconnected, "read", path, "offline"))
+        .ok_or_else(|| RemoteError::new(ErrorKind::Disconnected, "read", path, why_not(shared)))
 }
 
 /// Where the content of a file that is not whole lies on the server: not at those `others`, if anywhere else.

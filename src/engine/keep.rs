@@ -133,7 +133,7 @@ pub(super) async fn list(shared: &Arc<Shared>, which: KeptWhere) -> Result<Shelf
             let there = list_server(remote, shelf(which)).await;
             items.extend(there.map_err(ScanError::from)?);
         }
-        None if items.is_empty() => return Err(offline(which)),
+        None if items.is_empty() => return Err(offline(shared, which)),
         None => {}
     }
     items.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
@@ -142,11 +142,13 @@ pub(super) async fn list(shared: &Arc<Shared>, which: KeptWhere) -> Result<Shelf
 }
 
 /// Nothing can be said of a shelf without the server.
-fn offline(which: KeptWhere) -> PassError {
-    PassError::Offline(match which {
-        KeptWhere::Backups => "nothing is kept here, and the other backups are there".into(),
-        KeptWhere::Trash => "the trash is there".into(),
-    })
+fn offline(shared: &Shared, which: KeptWhere) -> PassError {
+    let what = match which {
+        KeptWhere::Backups => "nothing is kept here, and the other backups are there",
+        KeptWhere::Trash => "the trash is there",
+    };
+    let why = shared.link.borrow().state.why_not();
+    PassError::Offline(format!("{why}. {what}"))
 }
 
 fn shelf(which: KeptWhere) -> RelPath {
@@ -206,7 +208,7 @@ async fn find(shared: &Shared, id: &str) -> Result<Found, PassError> {
     }
     let remote = shared
         .online()
-        .ok_or_else(|| PassError::Offline("what is kept on the server needs the link".into()))?;
+        .ok_or_else(|| PassError::Offline(shared.link.borrow().state.why_not()))?;
     for shelf in [layout::trash(), layout::backups()] {
         let entries = remote
             .interactive()
@@ -349,7 +351,9 @@ pub(super) async fn empty_trash(
         }
         None => i64::MAX,
     };
-    let remote = shared.online().ok_or_else(|| offline(KeptWhere::Trash))?;
+    let remote = shared
+        .online()
+        .ok_or_else(|| offline(shared, KeptWhere::Trash))?;
     let removed = expire(&remote, layout::trash(), before)
         .await
         .map_err(ScanError::from)?;

@@ -42,6 +42,16 @@ impl LinkState {
         }
     }
 
+    /// Why nothing can be asked of the server, for people.
+    pub(super) fn why_not(&self) -> String {
+        match (self, self.detail()) {
+            (Self::Online, _) => "the connection was lost a moment ago".into(),
+            (Self::Connecting, _) => "the connection is still being made".into(),
+            (_, detail) if detail.is_empty() => "there is no connection".into(),
+            (_, detail) => detail,
+        }
+    }
+
     /// More words for people; empty when there is nothing to add.
     pub fn detail(&self) -> String {
         match self {

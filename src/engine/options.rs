@@ -112,6 +112,9 @@ pub struct EngineOptions {
     pub room: RoomLimits,
     /// When a pass must ask first.
     pub guard: GuardLimits,
+    /// For how long after the mount it is remembered for the next login what programs read, and whether what was
+    /// remembered is fetched; `None`: neither.
+    pub boost: Option<Duration>,
     /// Owner of what the server brings.
     pub uid: u32,
     /// Group of what the server brings.
@@ -122,7 +125,7 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// The defaults of the configuration, with this clock and owner.
+    /// The defaults of the configuration, with this clock and owner, and without a boost: there is no login.
     pub fn new(now: Arc<dyn Fn() -> Time + Send + Sync>, uid: u32, gid: u32) -> Self {
         Self {
             host: "another machine".to_owned(),
@@ -144,6 +147,7 @@ impl EngineOptions {
             listings_at_once: 192,
             room: RoomLimits::default(),
             guard: GuardLimits::default(),
+            boost: None,
             uid,
             gid,
             only_look: false,

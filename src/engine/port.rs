@@ -40,12 +40,25 @@ pub trait Fetch: Send + Sync {
     /// Brings all content of a file into the content store, then calls `done`. On success the node's
     /// `content` is `Whole`, or another node has taken its place.
     fn hydrate(&self, node: NodeId, done: Done);
+    /// The same, and nothing else follows from it: who asks looks into every file there is.
+    fn hydrate_alone(&self, node: NodeId, done: Done);
     /// Lists a directory that was never listed, then calls `done`; on success its node is `listed`.
     fn list(&self, dir: NodeId, done: Done);
+    /// Whether it would be worth knowing that a program reads this file, as it is soon after the mount.
+    fn is_news(&self, file: NodeId) -> bool;
+    /// A program reads it.
+    fn is_read(&self, file: NodeId);
     /// Something became dirty, or a file that kept a step waiting was closed.
     fn changed(&self);
     /// The server's room as last heard.
     fn space(&self) -> Option<Space>;
+    /// About how many bytes of content would make room on this disk, as things stand.
+    fn evictable(&self) -> u64;
+    /// Whether content should make room before so many bytes are written.
+    fn is_short_of_room(&self, bytes: u64) -> bool;
+    /// Lets content go, if that makes room for so many bytes on this disk, then calls `done`. Fails with `NoSpace` at once
+    /// if there is none that may go.
+    fn make_room(&self, bytes: u64, done: Done);
 }
 
 /// What the engine tells the mount after it changed the replica. Called on the engine's threads; must not

@@ -293,10 +293,8 @@ async fn dry_run(shared: &Arc<Shared>) -> Result<DryRun, PassError> {
 }
 
 fn connection(shared: &Shared) -> Result<Remote, PassError> {
-    shared.online().ok_or_else(|| {
-        let view = shared.link.borrow();
-        PassError::Offline(format!("{} {}", view.state.word(), view.state.detail()))
-    })
+    let remote = shared.online();
+    remote.ok_or_else(|| PassError::Offline(shared.link.borrow().state.why_not()))
 }
 
 /// Gathers what differs and plans.

@@ -12,7 +12,7 @@ use super::apply::{self, NewNode};
 use super::intents::Undecided;
 use super::shared::Shared;
 use super::{Done, FetchError};
-use crate::remote::{DirEntry, ErrorKind, RemoteError, Session, layout};
+use crate::remote::{DirEntry, ErrorKind, Remote, RemoteError, Session, layout};
 use crate::replica::{Observation, ReplicaError, Tx};
 use crate::tree::{BaseEntry, Kind, Name, NodeId, Place, RelPath, Time, Version};
 
@@ -94,17 +94,27 @@ pub(super) async fn observe(
     dir: NodeId,
     waited_for: bool,
 ) -> Result<(), ScanError> {
+    let session = match waited_for {
+        true => Remote::interactive,
+        false => Remote::background,
+    };
+    observe_over(shared, dir, session).await
+}
+
+/// The same over one of the sessions.
+pub(super) async fn observe_over(
+    shared: &Arc<Shared>,
+    dir: NodeId,
+    session: fn(&Remote) -> &Arc<dyn Session>,
+) -> Result<(), ScanError> {
     let Some(path) = shared.replica.view(|view| view.base_path(dir))? else {
         return Ok(());
     };
     let Some(remote) = shared.online() else {
-        return Err(RemoteError::new(ErrorKind::Disconnected, "list", &path, "offline").into());
+        let why = super::fetch::why_not(shared);
+        return Err(RemoteError::new(ErrorKind::Disconnected, "list", &path, why).into());
     };
-    let session = if waited_for {
-        remote.interactive()
-    } else {
-        remote.background()
-    };
+    let session = session(&remote);
     let entries = match session.list(&path).await {
         Ok(entries) => entries,
         // It is made when something is to wait there, and removed when nothing does.

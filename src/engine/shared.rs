@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::FutureExt;
@@ -10,6 +11,8 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
+use super::boost::Reads;
+use super::cache::room::Survey;
 use super::deeds::Log;
 use super::feed::Publishers;
 use super::fetch::Trail;
@@ -108,6 +111,8 @@ pub(super) struct Shared {
     pub(super) hydrating: Waiting,
     /// What programs opened lately that was not here.
     pub(super) trail: Mutex<Trail>,
+    /// What programs read since the mount.
+    pub(super) reads: Reads,
     /// First listings under way and who waits for them.
     pub(super) listing: Waiting,
     pub(super) transfers: Transfers,
@@ -131,6 +136,14 @@ pub(super) struct Shared {
     pub(super) pins_wanted: Notify,
     /// Content may take more room than it may.
     pub(super) room_wanted: Notify,
+    /// Who waits for room to write.
+    pub(super) making_room: Waiting,
+    /// Somebody asks how much content could go.
+    pub(super) survey_wanted: Notify,
+    /// As last seen.
+    pub(super) survey: Mutex<Option<Survey>>,
+    /// What is pinned, as last seen.
+    pub(super) pinned_bytes: AtomicU64,
     /// When too little could go the last time: each attempt looks at all content.
     pub(super) no_room_at: Mutex<Option<Instant>>,
     /// When what is kept was last looked through, in seconds of the server's time.
@@ -191,6 +204,7 @@ impl Shared {
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
         let since = (options.now)();
+        let reads = Reads::new(options.boost);
         Self {
             replica,
             options,
@@ -212,6 +226,7 @@ impl Shared {
             last_change: Mutex::new(Instant::now()),
             hydrating: Mutex::default(),
             trail: Mutex::default(),
+            reads,
             listing: Mutex::default(),
             transfers: Transfers::default(),
             upload_bytes: Semaphore::new(UPLOAD_BYTES),
@@ -226,6 +241,10 @@ impl Shared {
             conflicted: Notify::new(),
             pins_wanted: Notify::new(),
             room_wanted: Notify::new(),
+            making_room: Mutex::default(),
+            survey_wanted: Notify::new(),
+            survey: Mutex::default(),
+            pinned_bytes: AtomicU64::default(),
             no_room_at: Mutex::default(),
             expired_at: Mutex::default(),
             guards: Mutex::default(),

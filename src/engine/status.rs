@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::cache::{self, RoomView};
 use super::keep;
 use super::link::LinkView;
 use super::reconcile::PassReport;
@@ -45,6 +46,8 @@ pub struct EngineStatus {
     pub problems: Vec<Problem>,
     /// Versions kept on this machine.
     pub backups: u64,
+    /// The room on this machine's disk, as far as it can be told.
+    pub room: Option<RoomView>,
     /// Conflicts that nobody has decided about.
     pub conflicts: u64,
     /// Questions that hold passes up until a person answers.
@@ -175,6 +178,7 @@ pub(super) fn status(shared: &Shared) -> Result<EngineStatus, ReplicaError> {
         last_pass: lock(&shared.last_pass).clone(),
         problems,
         backups,
+        room: cache::room::view(shared).ok(),
         conflicts: keep::conflicts::known(shared)?.len() as u64,
         guards: lock(&shared.guards).clone(),
         lacks: lacks(shared),

@@ -60,6 +60,9 @@ pub enum FsError {
     /// There is no data at or behind the offset.
     #[error("no data behind the offset")]
     NoData,
+    /// It is not here, and for this program it is not fetched.
+    #[error("it is not on this machine, and not fetched for this program")]
+    Restrained,
     /// What was to be fetched could not be had.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -96,6 +99,8 @@ impl FsError {
             Self::NotSupported => libc::EOPNOTSUPP,
             Self::BadHandle => libc::EBADF,
             Self::NoData => libc::ENXIO,
+            // The one that says "not now": what is refused for good is often remembered.
+            Self::Restrained => libc::EAGAIN,
             Self::Fetch(FetchError::Unreachable) => libc::EHOSTUNREACH,
             // ESTALE would make the kernel look the path up again, and then hide this from the program.
             Self::Fetch(FetchError::Gone) => libc::ENOENT,
@@ -118,6 +123,11 @@ impl FsError {
             // Such as ENOSPC, EDQUOT, EFBIG, or EOPNOTSUPP for a mode of fallocate: the disk's own verdict.
             Self::Content(error) => error.raw_os_error().unwrap_or(libc::EIO),
         }
+    }
+
+    /// Whether this machine's disk is full.
+    pub fn is_full(&self) -> bool {
+        self.to_errno() == libc::ENOSPC
     }
 
     /// Whether something is broken, so that the log should tell.

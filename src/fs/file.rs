@@ -45,8 +45,9 @@ impl Home {
     pub fn open(&self, id: NodeId, options: OpenOptions, caller: Caller) -> Result<Opened, Stop> {
         let OpenOptions { truncate, run, .. } = options;
         let write = options.write || truncate;
-        let (node, content) = self.hold(id, write, !truncate)?;
-        let mut node = node;
+        let (mut node, content) = self
+            .hold(id, write, !truncate)
+            .map_err(|stop| self.restrain(stop, caller))?;
         if truncate {
             if let Err(error) = self.empty_unless_run(&content, caller.uid != 0) {
                 self.let_go(content, write)?;
@@ -66,6 +67,9 @@ impl Home {
         };
         if run {
             content.start();
+        }
+        if !truncate {
+            self.note_reading(&node, caller);
         }
         let handle = self.handles.insert_file(OpenFile {
             content,

@@ -20,7 +20,7 @@ use crate::replica::{Content, Node, ReplicaError};
 use crate::tree::{NodeId, RelPath};
 
 /// The most that one `copy_file_range` copies, so that it can be interrupted.
-const MOST_COPIED: u64 = 64 * 1024 * 1024;
+pub const MOST_COPIED: u64 = 64 * 1024 * 1024;
 
 impl Home {
     /// Up to `size` bytes from `offset`; fewer only at the end of the file.

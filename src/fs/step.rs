@@ -21,8 +21,12 @@ const MOST_ATTEMPTS: u32 = 16;
 pub enum Need {
     /// A file's content.
     Content(NodeId),
+    /// A file's content, for a program that does not tell what others will want.
+    ContentAlone(NodeId),
     /// A directory's entries.
     Listing(NodeId),
+    /// So many bytes on this machine's disk.
+    Room(u64),
 }
 
 /// Why an operation stopped.
@@ -93,10 +97,16 @@ fn try_once<T: 'static>(
     let fetch = Arc::clone(&home.fetch);
     let fetched = Box::new(move |outcome: Result<(), FetchError>| match outcome {
         Ok(()) => attempt(home, operation, done, attempts_left - 1),
+        // There may be enough all the same; if not, the disk says so.
+        Err(_) if matches!(need, Need::Room(_)) => {
+            attempt(home, operation, done, attempts_left - 1);
+        }
         Err(error) => done(Err(error.into())),
     });
     match need {
         Need::Content(node) => fetch.hydrate(node, fetched),
+        Need::ContentAlone(node) => fetch.hydrate_alone(node, fetched),
         Need::Listing(dir) => fetch.list(dir, fetched),
+        Need::Room(bytes) => fetch.make_room(bytes, fetched),
     }
 }

@@ -22,6 +22,7 @@ const ME: Caller = Caller {
     uid: 10,
     gid: 20,
     umask: 0,
+    pid: 0,
 };
 const ROOT: NodeId = NodeId::ROOT;
 

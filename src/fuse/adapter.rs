@@ -250,8 +250,9 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drops = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let write = || self.home.write(handle(fh), offset, data, drops);
-        contain(|| answer::written(reply, write()));
+        self.written(data, reply, move |home, data| {
+            home.write(handle(fh), offset, data, drops)
+        });
     }
 
     /// Not needed, and the kernel asks only once: there is nothing that only a close would tell us.
@@ -348,8 +349,9 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let mode = mode.cast_unsigned();
-        contain(|| answer::done(reply, self.home.fallocate(handle(fh), offset, length, mode)));
+        self.allocating(length, reply, move |home| {
+            home.fallocate(handle(fh), offset, length, mode.cast_unsigned())
+        });
     }
 
     fn lseek(
@@ -387,6 +389,6 @@ impl Filesystem for Adapter {
     ) {
         let from = (handle(fh_in), offset_in);
         let to = (handle(fh_out), offset_out);
-        contain(|| answer::written(reply, self.home.copy_range(from, to, len)));
+        self.copying(len, reply, move |home| home.copy_range(from, to, len));
     }
 }

@@ -153,11 +153,10 @@ pub(super) fn space(reply: ReplyStatfs, room: Result<Room>) {
     match room {
         Ok(room) => {
             let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK);
-            let free = blocks(room.available_bytes);
             reply.statfs(
                 blocks(room.total_bytes),
-                free,
-                free,
+                blocks(room.free_bytes),
+                blocks(room.available_bytes),
                 room.files,
                 room.files_free,
                 STATFS_BLOCK,

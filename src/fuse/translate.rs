@@ -47,6 +47,7 @@ pub(super) fn maker(request: &Request, umask: u32) -> Caller {
         uid: request.uid(),
         gid: request.gid(),
         umask,
+        pid: request.pid(),
     }
 }
 

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use zeroize::Zeroizing;
 
+mod expiry;
+
 /// The ticket, in the state directory: a credential cache as MIT's and Heimdal's libraries write it.
 pub const TICKET: &str = "krb5cc";
 /// The next one, for a moment.
@@ -79,6 +81,11 @@ impl Ccache {
         }
         Ok(true)
     }
+}
+
+/// When the ticket in `state_dir` expires, in seconds since 1970; `None` if there is none, or it cannot be told.
+pub fn ticket_until(state_dir: &Path) -> Option<i64> {
+    expiry::of(&read(&state_dir.join(TICKET)).ok()??)
 }
 
 /// The name of the file in a directory of caches that counts.

@@ -6,6 +6,7 @@
 //! .roamhome/trash/<time>-<number>-<why>~<path>     what was removed
 //! .roamhome/backups/<time>-<number>-<why>~<path>   what lost a conflict or was replaced
 //! .roamhome/feed/<client>-<number>                 what clients tell each other
+//! .roamhome/boost/<client>                         what programs read first there
 //! ```
 //!
 //! A put-aside file tells all about itself in its name: when (seconds in UTC, padded so that names sort by time), why,
@@ -17,8 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::tree::{Name, NodeId, RelPath, Time};
 
+mod boost;
 mod feed;
 
+pub use boost::{BOOST_BYTES_MAX, BOOST_FILES_MAX, BoostList};
 pub use feed::{FeedRecord, PUBLISHED_MAX, Published};
 
 /// The directory at the home's root; hidden from the mount.
@@ -118,6 +121,27 @@ pub fn parse_feed_name(name: &Name) -> Option<(ClientId, u64)> {
     let text = std::str::from_utf8(name.as_bytes()).ok()?;
     let (client, number) = text.split_once('-')?;
     Some((parse_client(client)?, number.parse().ok()?))
+}
+
+/// `.roamhome/boost`; made when somebody has something to put there.
+pub fn boost() -> RelPath {
+    below(&["boost"])
+}
+
+/// The path of a client's list of what programs read first.
+pub fn boost_path(client: ClientId) -> RelPath {
+    below(&["boost", &client.to_string()])
+}
+
+/// Its next version, before it has that name.
+pub fn boost_staged(client: ClientId) -> RelPath {
+    staging_path(&format!("{client}-boost"))
+}
+
+/// Whether it is the name of such a list.
+pub fn is_boost_name(name: &Name) -> bool {
+    let text = std::str::from_utf8(name.as_bytes());
+    text.is_ok_and(|text| parse_client(text).is_some())
 }
 
 fn parse_client(text: &str) -> Option<ClientId> {

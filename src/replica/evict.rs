@@ -35,10 +35,15 @@ impl RoomLimits {
     pub fn excess(&self, used: u64, free: u64, disk: u64) -> u64 {
         let over = self.size.filter(|size| used > *size);
         let over = over.map_or(0, |size| used - size / 100 * LOW_PERCENT);
-        let missing = self.min_free.min(disk / MOST_FREE).saturating_sub(free);
+        let missing = self.keeps_free(disk).saturating_sub(free);
         // The same share more than what is missing.
         let missing = missing.saturating_add(missing / 100 * (100 - LOW_PERCENT));
         over.max(missing)
+    }
+
+    /// What stays free on a disk that is so large.
+    pub fn keeps_free(&self, disk: u64) -> u64 {
+        self.min_free.min(disk / MOST_FREE)
     }
 }
 

@@ -108,25 +108,44 @@ impl Writer {
     }
 
     /// Waits for work; `None` if there will be none.
-    fn next_batch(&self) -> Option<Batch> {
+    fn next_batch(&mut self) -> Option<Batch> {
+        loop {
+            match self.try_next() {
+                Ok(batch) => return batch,
+                // Without room for the next journal nothing is committed, and nothing would be removed for ever.
+                Err(doomed) => {
+                    self.graves.extend(doomed);
+                    self.bury();
+                }
+            }
+        }
+    }
+
+    /// The same, unless the disk is full: then it names the nodes whose removal is in the journal.
+    fn try_next(&self) -> Result<Option<Batch>, Vec<NodeId>> {
         let mut state = self.wait_for_work();
         loop {
             let closing = state.phase == Phase::Closing;
             if closing && state.pending.len() == 0 && state.durable == state.updates {
-                return None;
+                return Ok(None);
             }
             let error = match take(&mut state) {
-                Ok(batch) => return Some(batch),
+                Ok(batch) => return Ok(Some(batch)),
                 Err(error) => error,
             };
+            let no_space = matches!(error, ReplicaError::NoSpace { .. });
             self.shared.failed(&mut state, error);
             if closing {
-                return None;
+                return Ok(None);
             }
             state = self
                 .shared
                 .pause(state, FIRST_BACKOFF, |s| s.phase != Phase::Closing)
                 .0;
+            let doomed: Vec<_> = state.pending.doomed().collect();
+            if no_space && (!doomed.is_empty() || !self.graves.is_empty()) {
+                return Err(doomed);
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 //! What of the home is on this machine: it is told, fetched, kept and let go as its user says, and within its room.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::support::machine::{Machine, Site, assert_same, eventually};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::support::machine::{Machine, Site, assert_same, eventually, needs_root};
 
 const SIZE: usize = 100_000;
 
@@ -200,4 +202,152 @@ fn content_stays_within_its_room_and_what_was_used_last_stays_longest() {
     assert_same(&site.home(), &machine.home());
     machine.umount();
     machine.check();
+}
+
+/// A disk that goes with its test.
+struct SmallDisk(PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// A machine whose replica is on a small disk.
+fn on_a_small_disk(site: &Site) -> (SmallDisk, Machine) {
+    needs_root("it mounts a small disk");
+    let machine = site.machine("small");
+    let state = machine.state();
+    fs::create_dir(&state).unwrap();
+    let size = c"size=48m,mode=700";
+    mount("disk", &state, "tmpfs", MountFlags::empty(), size).unwrap();
+    (SmallDisk(state), machine)
+}
+
+/// What `df` says can be written, and what it says is there in all.
+fn room(machine: &Machine) -> (u64, u64) {
+    let room = rustix::fs::statvfs(machine.home()).unwrap();
+    (room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize)
+}
+
+#[test]
+fn content_makes_room_on_a_full_disk_for_what_is_written_and_df_counts_on_it() {
+    const MIB: usize = 1 << 20;
+    let site = Site::new();
+    for number in 0..8_u8 {
+        publish(
+            &site.home().join(format!("f{number}")),
+            &vec![number; 4 * MIB],
+        );
+    }
+    let (_disk, machine) = on_a_small_disk(&site);
+    machine.mount();
+    for number in 0..8 {
+        fs::read(machine.at(format!("f{number}"))).unwrap();
+    }
+    // More than is free: 32 MiB are taken by what the server has.
+    let new = vec![9; 24 * MIB];
+    let free = |machine: &Machine| {
+        let disk = rustix::fs::statvfs(machine.state()).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    assert!(free(&machine) < new.len() as u64);
+    eventually("df counts what can go", || {
+        room(&machine).0 >= new.len() as u64
+    });
+
+    // Without the server nothing goes, and df knows.
+    machine.ask("offline");
+    assert!(room(&machine).0 <= free(&machine));
+    let full = fs::write(machine.at("refused"), &new).unwrap_err();
+    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    fs::remove_file(machine.at("refused")).unwrap();
+    eventually("what was removed takes no room", || {
+        free(&machine) > 8 * MIB as u64
+    });
+    machine.ask("online");
+
+    let written = fs::write(machine.at("new"), &new);
+    written.unwrap_or_else(|error| panic!("{error}\n{}", machine.log_end()));
+    assert_eq!(fs::read(machine.at("new")).unwrap(), new);
+    machine.flush();
+    assert_eq!(fs::read(site.home().join("new")).unwrap(), new);
+    // What there never is room for fails at once, and costs nobody their content.
+    let before = cached(&machine);
+    let file = fs::File::create(machine.at("huge")).unwrap();
+    let flags = rustix::fs::FallocateFlags::empty();
+    let huge = rustix::fs::fallocate(&file, flags, 0, 1 << 30).unwrap_err();
+    assert_eq!(huge, rustix::io::Errno::NOSPC);
+    assert_eq!(cached(&machine), before);
+    drop(file);
+    machine.umount();
+}
+
+#[test]
+fn df_tells_how_large_the_servers_disk_is_and_what_is_taken_there() {
+    let site = site();
+    let machine = site.machine("a");
+    machine.mount();
+    let there = rustix::fs::statvfs(site.home()).unwrap();
+    let total = there.f_blocks * there.f_frsize;
+    eventually("the server's disk is known", || {
+        room(&machine).1 / 4096 == total / 4096
+    });
+    let here = rustix::fs::statvfs(machine.home()).unwrap();
+    // Others write to that disk, too.
+    let taken = (here.f_blocks - here.f_bfree) * here.f_frsize;
+    let taken_there = (there.f_blocks - there.f_bavail) * there.f_frsize;
+    assert!(
+        taken.abs_diff(taken_there) < total / 20,
+        "{taken} {taken_there}"
+    );
+    assert!(here.f_bavail <= here.f_bfree);
+}
+
+#[test]
+fn the_status_tells_the_room_and_its_limits() {
+    let site = site();
+    let machine = site.machine("a");
+    let config = machine.disk("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let limits = "cache_size = \"1GiB\"\ncache_min_free = \"1MiB\"\n";
+    fs::write(&config, text + limits).unwrap();
+    machine.mount();
+    let room = &machine.status()["replica"]["room"];
+    assert_eq!(
+        (&room["cache_size"], &room["min_free"]),
+        (&(1 << 30).into(), &(1 << 20).into())
+    );
+    assert!(room["free"].as_u64() <= room["disk"].as_u64() && room["disk"].as_u64() > Some(0));
+    let said = machine.ask("status");
+    assert!(said.contains(" of 1.0 GiB for content, "), "{said}");
+}
+
+#[test]
+fn without_a_link_commands_say_what_holds_it_and_what_to_do() {
+    let site = site();
+    let machine = site.machine("a");
+    machine.mount();
+    let at = |path: &str| machine.at(path).to_str().unwrap().to_owned();
+    fs::read(machine.at("music/f0")).unwrap();
+    machine.ask("offline");
+    let (here, there, home) = (at("music/f0"), at("photos/f0"), at(""));
+    for args in [
+        &["evict", &here][..],
+        &["prefetch", &there],
+        &["pin", &there],
+        &["reconcile", &home],
+        &["reconcile", "--dry-run", &home],
+        &["trash", "--mount", &home, "list"],
+        &["backups", "--mount", &home, "list"],
+    ] {
+        let said = machine.try_run(args);
+        said.assert(
+            4,
+            &["held by `roamhome offline`; `roamhome online` lets it come back"],
+        );
+        assert!(!said.stderr.contains("look ."), "{said:?}");
+    }
+    let said = machine.try_run(&["evict", &here]);
+    said.assert(4, &["asked first whether it still has"]);
 }

@@ -146,6 +146,8 @@ fn a_ticket_of_the_login_lets_the_home_in_and_is_there_after_the_session() {
     kinit(&lab);
     with_ticket(&lab, TICKET, &in_and_out[..1]).assert(0, &[]);
     eventually("it is sent", || realm.has("later"));
+    let told = lab.try_run(&[ROAMHOME, "status", "/home/ann"]).stdout;
+    assert!(told.contains("ticket      expires in "), "{told}");
 
     // A ticket on what does not answer holds nobody up.
     let daemon = lab.pids(&["ann", "--as-daemon"]).remove(0);

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use roamhome::engine::{
     Connect, Engine, EngineOptions, Large, LinkError, PassError, PassReport, Publish, Scope,
 };
-use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Stop};
+use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Restraint, Stop};
 use roamhome::remote::memory::Gate;
 use roamhome::remote::{MemoryServer, Remote};
 use roamhome::replica::{Commits, Opening, Replica};
@@ -180,6 +180,7 @@ impl Machine {
             prefer: setup.settings.prefer,
             keep_replaced: setup.settings.keep_replaced,
             large: setup.settings.large,
+            boost: Some(Duration::from_secs(5)),
             random: Arc::new(move || Ok(Rng::new(random.fetch_add(1, Ordering::SeqCst)).next())),
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
         };
@@ -203,6 +204,7 @@ impl Machine {
             uid: 1000,
             gid: 1000,
             host_scoped: HostScope::new::<&str>(&["*.lock"]).unwrap(),
+            restraint: Restraint::default(),
             now: Box::new(now),
         };
         let fetch = Arc::new(engine.clone());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, PassReport, Scope};
 use roamhome::fs::{
-    Caller, FsError, Handle, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Stop,
+    Caller, FsError, Handle, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Restraint, Stop,
 };
 use roamhome::remote::{Calls, MemoryServer, Remote};
 use roamhome::replica::Replica;
@@ -79,6 +79,8 @@ pub(crate) const ME: Caller = Caller {
     uid: 1000,
     gid: 1000,
     umask: 0,
+    // A program that is gone: nothing is known of it.
+    pid: u32::MAX,
 };
 
 /// Lets `ROAMHOME_LOG` say what is logged.
@@ -99,8 +101,18 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts a machine with its state in `dir`, offline at first if `held`.
+    /// Starts a machine with its state in `dir`.
     pub(crate) fn start(dir: PathBuf, server: &MemoryServer, clock: &Clock) -> Self {
+        Self::start_with(dir, server, clock, |_| {})
+    }
+
+    /// The same with other options.
+    pub(crate) fn start_with(
+        dir: PathBuf,
+        server: &MemoryServer,
+        clock: &Clock,
+        change: impl FnOnce(&mut EngineOptions),
+    ) -> Self {
         log();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -112,13 +124,14 @@ impl Client {
             let clock = clock.clone();
             move || clock.now()
         };
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             host: dir.file_name().unwrap().to_string_lossy().into_owned(),
             // Passes run when the tests say so.
             quiet_period: Duration::from_secs(3600),
             reconcile_interval: Duration::from_secs(3600),
             ..EngineOptions::new(Arc::new(now.clone()), 1000, 1000)
         };
+        change(&mut options);
         let made = Made::default();
         let connector = Arc::new(ToServer(server.clone(), made.clone()));
         let engine =
@@ -130,6 +143,7 @@ impl Client {
                 uid: 1000,
                 gid: 1000,
                 host_scoped: HostScope::new::<&str>(&["*.lock"]).unwrap(),
+                restraint: Restraint::default(),
                 now: Box::new(now),
             },
         )

@@ -41,10 +41,17 @@ fn status() -> Status {
             files: 8,
             content_bytes: 7,
             backups: 0,
+            room: Some(RoomView {
+                cache_size: None,
+                min_free: 3,
+                free: 4,
+                disk: 5,
+            }),
         },
         conflicts: 3,
         lacks: vec!["copy-data: all is sent".into()],
         key_since: None,
+        ticket_until: Some(500),
         guard: None,
     }
 }
@@ -53,6 +60,7 @@ fn status() -> Status {
 /// if a field goes or means something else.
 #[test]
 fn the_status_schema_is_stable() {
+    let room = json!({"cache_size": null, "min_free": 3, "free": 4, "disk": 5});
     let expected = json!({
         "version": 1,
         "mountpoint": "/home/ann",
@@ -63,13 +71,26 @@ fn the_status_schema_is_stable() {
         "transfers": [{"path": "a", "direction": "up", "done_bytes": 1, "total_bytes": 2}],
         "last_pass": {"id": 7, "at": 99, "summary": "sent 3 files", "problems": 0},
         "problems": [{"path": "b", "message": "no room", "since": 98}],
-        "replica": {"nodes": 9, "files": 8, "content_bytes": 7, "backups": 0},
+        "replica": {"nodes": 9, "files": 8, "content_bytes": 7, "backups": 0, "room": room},
         "conflicts": 3,
         "lacks": ["copy-data: all is sent"],
         "key_since": null,
+        "ticket_until": 500,
         "guard": null,
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);
+}
+
+#[test]
+fn a_status_of_an_older_daemon_is_understood() {
+    let mut older = serde_json::to_value(status()).unwrap();
+    let fields = older.as_object_mut().unwrap();
+    for field in ["ticket_until", "key_since", "lacks", "conflicts"] {
+        fields.remove(field);
+    }
+    fields["replica"].as_object_mut().unwrap().remove("room");
+    let read: Status = serde_json::from_value(older).unwrap();
+    assert_eq!((read.replica.room, read.ticket_until), (None, None));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::control::protocol::Progress;
 use crate::control::{Code, Failure};
 use crate::engine::{Done, Fetch, FetchError, Space};
-use crate::fs::{FsError, Home, HomeOptions, Imported, Importing, Survey};
+use crate::fs::{FsError, Home, HomeOptions, Imported, Importing, Restraint, Survey};
 use crate::replica::Replica;
 use crate::tree::{NodeId, Time};
 
@@ -31,14 +31,36 @@ impl Fetch for Nobody {
         done(Err(FetchError::Unreachable));
     }
 
+    fn hydrate_alone(&self, node: NodeId, done: Done) {
+        self.hydrate(node, done);
+    }
+
     fn list(&self, _dir: NodeId, done: Done) {
         done(Err(FetchError::Unreachable));
     }
+
+    fn is_news(&self, _file: NodeId) -> bool {
+        false
+    }
+
+    fn is_read(&self, _file: NodeId) {}
 
     fn changed(&self) {}
 
     fn space(&self) -> Option<Space> {
         None
+    }
+
+    fn evictable(&self) -> u64 {
+        0
+    }
+
+    fn is_short_of_room(&self, _bytes: u64) -> bool {
+        false
+    }
+
+    fn make_room(&self, _bytes: u64, done: Done) {
+        done(Err(FetchError::NoSpace));
     }
 }
 
@@ -48,6 +70,7 @@ pub(super) fn home(request: &AdoptRequest, replica: &Arc<Replica>) -> Result<Hom
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
         host_scoped: host_scope(&request.access.config)?,
+        restraint: Restraint::default(),
         now: Box::new(clock::now),
     };
     let home = Home::new(Arc::clone(replica), Arc::new(Nobody), options);

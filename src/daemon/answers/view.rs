@@ -1,10 +1,14 @@
 //! What the engine tells, as the protocol says it.
 
+use crate::config::Transport;
 use crate::control::protocol::{
     Conflict, ConflictVersion, Conflicts, Direction, GuardQuestion, Items, KeptItem,
-    LEFT_ITEMS_MAX, Left, LeftItem, LinkState, Location, Pass, PassDeeds, Passes, Side, Transfer,
+    LEFT_ITEMS_MAX, Left, LeftItem, LinkState, Location, Pass, PassDeeds, Passes, RoomView, Side,
+    Transfer,
 };
+use crate::daemon::MountRequest;
 use crate::engine::{self, EngineStatus, PassReport, Shelf};
+use crate::login;
 use crate::sync::Guard;
 
 /// Whose a version is that came by way of the server.
@@ -106,6 +110,23 @@ pub(super) fn transfers(status: &EngineStatus) -> Vec<Transfer> {
         total_bytes: transfer.total_bytes,
     };
     status.transfers.iter().map(view).collect()
+}
+
+/// The room on this disk.
+pub(super) fn room_of(room: &engine::RoomView) -> RoomView {
+    RoomView {
+        cache_size: room.limits.size,
+        min_free: room.limits.min_free,
+        free: room.free,
+        disk: room.disk,
+    }
+}
+
+/// When the ticket of a login expires by which this machine gets in.
+pub(super) fn ticket_until(request: &MountRequest) -> Option<i64> {
+    let access = &request.access;
+    let counts = access.for_login && access.config.transport == Transport::Ssh;
+    login::ticket_until(&request.state_dir).filter(|_| counts)
 }
 
 /// A pass that ended.

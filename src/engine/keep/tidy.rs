@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::boost;
 use super::super::deeds;
 use super::super::home;
 use super::super::push;
@@ -205,6 +206,10 @@ async fn clear_staging(
         .view::<_, ReplicaError>(|view| view.base_path(NodeId::STAGING));
     for name in staged.into_keys() {
         let path = layout::staging().join(&name);
+        if path == layout::boost_staged(shared.client) {
+            boost::clear(shared, remote).await?;
+            continue;
+        }
         if moves
             .as_ref()
             .is_ok_and(|moves| moves.as_ref() == Some(&path))

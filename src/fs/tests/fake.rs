@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use roamhome::engine::{Done, Fetch, FetchError, Space};
-use roamhome::fs::{FsError, Home, HomeOptions, HostScope};
+use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Restraint};
 use roamhome::replica::{Content, Node, Replica, ReplicaError};
 use roamhome::tree::{Kind, Name, NodeId, Place, Time};
+
+/// Of so many bytes nothing is fetched for `tumblerd`.
+pub(crate) const RESTRAINED_FROM: u64 = 4096;
 
 /// What the server has and how it behaves.
 #[derive(Default)]
@@ -24,6 +27,8 @@ pub(crate) struct FakeServer {
     pub(crate) stalled: Mutex<Option<Vec<(NodeId, Done)>>>,
     /// How many requests there were.
     pub(crate) requests: AtomicU32,
+    /// How many of them wanted a file and nothing beside it.
+    pub(crate) alone: AtomicU32,
     /// How often the engine was told of changes.
     pub(crate) changes: AtomicU32,
 }
@@ -131,9 +136,20 @@ impl Fetch for FakeServer {
         self.request(node, done);
     }
 
+    fn hydrate_alone(&self, node: NodeId, done: Done) {
+        self.alone.fetch_add(1, Ordering::Relaxed);
+        self.request(node, done);
+    }
+
     fn list(&self, dir: NodeId, done: Done) {
         self.request(dir, done);
     }
+
+    fn is_news(&self, _file: NodeId) -> bool {
+        false
+    }
+
+    fn is_read(&self, _file: NodeId) {}
 
     fn changed(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
@@ -141,6 +157,18 @@ impl Fetch for FakeServer {
 
     fn space(&self) -> Option<Space> {
         None
+    }
+
+    fn evictable(&self) -> u64 {
+        0
+    }
+
+    fn is_short_of_room(&self, _bytes: u64) -> bool {
+        false
+    }
+
+    fn make_room(&self, _bytes: u64, done: Done) {
+        done(Err(FetchError::NoSpace));
     }
 }
 
@@ -188,6 +216,7 @@ pub(crate) fn home(
         uid: 0,
         gid: 0,
         host_scoped: HostScope::new(patterns).unwrap(),
+        restraint: Restraint::new(&["tumblerd"], RESTRAINED_FROM).unwrap(),
         now: Box::new(now),
     };
     let fetch: Arc<dyn Fetch> = Arc::clone(&server) as _;

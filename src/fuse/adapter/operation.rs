@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, Request};
+use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyWrite, Request};
 
 use super::super::translate::{errno, name, node, xattr_mode};
 use super::super::{answer, groups};
 use super::Adapter;
-use crate::fs::{AclKind, Attr, Entries, FsError, Home, RenameMode, Stop};
+use crate::fs::{AclKind, Attr, Entries, FsError, Home, MOST_COPIED, RenameMode, Stop, contain};
 use crate::tree::{Name, NodeId};
 
 impl Adapter {
@@ -70,6 +70,50 @@ impl Adapter {
         };
         let groups = groups::of(request);
         self.action(reply, move |home| home.set_acl(id, kind, &value, &groups));
+    }
+
+    /// Writes. Where the disk is full, the data is kept until content has made room for it.
+    pub(super) fn written(
+        &self,
+        data: &[u8],
+        reply: ReplyWrite,
+        write: impl Fn(&Home, &[u8]) -> Result<usize, FsError> + Send + 'static,
+    ) {
+        let bytes = data.len() as u64;
+        contain(|| {
+            if !self.home.is_short_of_room(bytes) {
+                match write(&self.home, data) {
+                    Err(error) if error.is_full() => {}
+                    done => return answer::written(reply, done),
+                }
+            }
+            let data = data.to_vec();
+            let write = move |home: &Home| write(home, &data);
+            self.copying(bytes, reply, write);
+        });
+    }
+
+    /// The same for what takes room without data.
+    pub(super) fn allocating(
+        &self,
+        bytes: u64,
+        reply: ReplyEmpty,
+        operation: impl Fn(&Home) -> Result<(), FsError> + Send + 'static,
+    ) {
+        self.home
+            .run_with_room(bytes, operation, |done| answer::done(reply, done));
+    }
+
+    /// The same for what copies data that is here, or was kept.
+    pub(super) fn copying(
+        &self,
+        bytes: u64,
+        reply: ReplyWrite,
+        operation: impl Fn(&Home) -> Result<usize, FsError> + Send + 'static,
+    ) {
+        let bytes = bytes.min(MOST_COPIED);
+        self.home
+            .run_with_room(bytes, operation, |done| answer::written(reply, done));
     }
 
     /// Renames; what the kernel was not told yet of the old name, it is told of the new one.
