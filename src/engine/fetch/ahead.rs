@@ -126,7 +126,11 @@ pub(super) fn opened(shared: &Arc<Shared>, id: NodeId) {
 /// Fetches all small files below the directory behind `dir`, but for its first one, if a program went through `dir` and the
 /// directory before it.
 async fn next_of(shared: &Arc<Shared>, dir: NodeId) {
-    let Ok(Some((parent, before, Some(next)))) = neighbours(shared, dir) else {
+    let Ok(Some(around)) = neighbours(shared, dir) else {
+        return;
+    };
+    let (parent, before) = (around.parent, around.before);
+    let Some(next) = around.next else {
         return;
     };
     if !lock(&shared.trail).goes_on(parent, dir, before) {
@@ -142,11 +146,14 @@ async fn next_of(shared: &Arc<Shared>, dir: NodeId) {
     }
 }
 
-/// The directory that `dir` is in, and those before and behind it there, in the order in which programs walk.
-fn neighbours(
-    shared: &Shared,
-    dir: NodeId,
-) -> Result<Option<(NodeId, Option<NodeId>, Option<NodeId>)>, ReplicaError> {
+/// What is around a directory, in the order in which programs walk.
+struct Neighbours {
+    parent: NodeId,
+    before: Option<NodeId>,
+    next: Option<NodeId>,
+}
+
+fn neighbours(shared: &Shared, dir: NodeId) -> Result<Option<Neighbours>, ReplicaError> {
     shared.replica.view(|view| {
         let Some(place) = view.place(dir)? else {
             return Ok(None);
@@ -158,9 +165,10 @@ fn neighbours(
             }
         }
         let at = dirs.iter().position(|id| *id == dir);
-        Ok(at.map(|at| {
-            let before = at.checked_sub(1).map(|before| dirs[before]);
-            (place.parent, before, dirs.get(at + 1).copied())
+        Ok(at.map(|at| Neighbours {
+            parent: place.parent,
+            before: at.checked_sub(1).map(|before| dirs[before]),
+            next: dirs.get(at + 1).copied(),
         }))
     })
 }

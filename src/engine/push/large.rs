@@ -48,7 +48,7 @@ enum Content<'a> {
     /// It was read.
     Known(Digested),
     /// It is read while the server copies what it has of it.
-    Reading(Reading<'a>),
+    Reading(Box<Reading<'a>>),
 }
 
 /// How it is sent.
@@ -144,7 +144,7 @@ impl Transfer<'_> {
         {
             plan.old = delta::open_replaced(self.session, self.way, version).await?;
             if plan.old.is_some() {
-                plan.content = Content::Reading(reading);
+                plan.content = Content::Reading(Box::new(reading));
             }
             return Ok(Some(plan));
         }
@@ -186,7 +186,7 @@ impl Transfer<'_> {
         let content = std::mem::replace(&mut plan.content, Content::Unread);
         let sent = match content {
             Content::Unread => self.send_unread().await,
-            Content::Reading(reading) => self.send_reading(old, reading).await,
+            Content::Reading(reading) => self.send_reading(old, *reading).await,
             Content::Known(known) => {
                 let sent = self.send_known(start, old, &known).await;
                 plan.content = Content::Known(known);

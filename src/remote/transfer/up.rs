@@ -198,12 +198,7 @@ async fn fill(
                     Ok(Done::Step)
                 }));
             }
-            if tell_time {
-                steps.push_back(Box::pin(async move {
-                    Ok(Done::WrittenAt(session.fstat(handle).await?.mtime))
-                }));
-            }
-            push_finish(&mut steps, session, handle, file, upload);
+            push_finish(&mut steps, session, handle, file, (upload, tell_time));
         }
         // What is asked goes out before more is read.
         let step = match next {
@@ -352,14 +347,19 @@ async fn unchanged(
     }
 }
 
-/// What follows the last write: attributes, durability, close.
+/// What follows the last write: the time of it if that is to be told, attributes, durability, close.
 fn push_finish<'a>(
     steps: &mut FuturesOrdered<Step<'a>>,
     session: &'a dyn Session,
     handle: &'a FileHandle,
     file: Guard<'a, dyn Session + 'a>,
-    upload: Upload,
+    (upload, tell_time): (Upload, bool),
 ) {
+    if tell_time {
+        steps.push_back(Box::pin(async move {
+            Ok(Done::WrittenAt(session.fstat(handle).await?.mtime))
+        }));
+    }
     let size = upload.size;
     let set = SetStat {
         // An earlier attempt may have written beyond.
