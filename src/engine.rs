@@ -41,7 +41,7 @@ pub use keep::conflicts::{Conflict, ConflictVersion, Conflicts, Side};
 pub use keep::{KeptItem, KeptWhere, Shelf};
 pub use link::{LinkState, LinkView};
 pub use options::{Connect, EngineOptions, Large, LinkError, Publish};
-pub use port::{Done, Events, Fetch, FetchError, Space};
+pub use port::{Done, Events, Fetch, FetchError, Space, Wanted};
 pub use reconcile::{DryRun, Foreseen, PassError, PassReport, Scope};
 pub use status::{EngineStatus, Tally, TransferView};
 
@@ -300,6 +300,14 @@ impl Fetch for Engine {
 
     fn hydrate_alone(&self, node: NodeId, done: Done) {
         fetch::hydrate_alone_for_mount(&self.shared, node, done);
+    }
+
+    fn is_by_block(&self, node: &Node) -> bool {
+        fetch::is_by_block(&self.shared, node.size, node.server_mtime())
+    }
+
+    fn read(&self, node: NodeId, wanted: Wanted, done: Done) {
+        fetch::read_for_mount(&self.shared, node, wanted, done);
     }
 
     fn list(&self, dir: NodeId, done: Done) {

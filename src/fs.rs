@@ -6,6 +6,7 @@
 
 mod acl;
 mod attr;
+mod blocks;
 mod change;
 mod dir;
 mod error;

@@ -47,6 +47,6 @@ pub use ssh::{
 };
 pub use target::{SSH_PORT, Target, TargetError};
 pub use transfer::{
-    Expected, Heard, NextPart, Part, Parts, TRANSFER_WINDOW, TransferError, Upload, assemble,
-    download, matching, upload,
+    BATCH, Expected, Heard, NextPart, Part, Parts, Pieces, Ranges, TRANSFER_WINDOW, TransferError,
+    Upload, assemble, download, matching, read_ranges, upload,
 };

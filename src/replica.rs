@@ -1,5 +1,6 @@
 //! What this machine has: the index (SQLite and a journal in front of it) and the content store.
 
+mod blocks;
 mod cache;
 mod check;
 mod chunks;
@@ -29,10 +30,11 @@ mod tx;
 mod view;
 mod writer;
 
+pub use blocks::{LARGEST_BY_BLOCK, whole_blocks};
 pub use cache::Residence;
 pub use check::{CheckReport, Finding, check, check_content};
 pub use chunks::{Chunk, Chunks, Digest, Digested, average_for, average_like};
-pub use content::{ContentStore, DownloadNote, StagingFile, UploadNote};
+pub use content::{ContentStore, DownloadNote, Ended, PartOf, Partial, StagingFile, UploadNote};
 pub use direct::Stamp;
 pub use error::ReplicaError;
 pub use evict::{Cached, RoomLimits, oldest_first};

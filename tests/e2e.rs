@@ -2,6 +2,7 @@
 
 mod acl;
 mod adopt;
+mod blocks;
 mod boost;
 mod by_kernel;
 mod conflict;

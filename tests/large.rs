@@ -321,8 +321,10 @@ fn a_download_that_was_cut_off_goes_on() {
         field.clock.advance(5);
         let mut client = field.client("a");
         client.sync();
-        field.server.trip(150, Trip::CutBefore);
+        field.server.trip(200, Trip::CutBefore);
+        client.is_last_connection(true);
         assert!(client.read("f").is_err());
+        client.is_last_connection(false);
         let first = client.calls().bytes_read;
         let mut before = first;
         if restart {
@@ -349,8 +351,10 @@ fn a_download_goes_on_only_with_the_same_version() {
         let stat = field.server.stat(&path_of("f")).unwrap();
         let client = field.client("a");
         client.sync();
-        field.server.trip(150, Trip::CutBefore);
+        field.server.trip(200, Trip::CutBefore);
+        client.is_last_connection(true);
         assert!(client.read("f").is_err());
+        client.is_last_connection(false);
         let other = noise(SIZE, 2);
         field.server.write_file(&path_of("f"), &other).unwrap();
         if same_looks {
@@ -359,6 +363,14 @@ fn a_download_goes_on_only_with_the_same_version() {
         field.clock.advance(5);
         client.reconnect();
         client.sync();
+        let read = client.read("f");
+        if same_looks {
+            // What is here is compared, and who reads of it is told that it is another file.
+            let error = read.unwrap_err();
+            assert_eq!(error.to_errno(), libc::ESTALE, "{error}");
+        } else {
+            assert!(read.unwrap() == other);
+        }
         assert!(client.read("f").unwrap() == other, "{same_looks}");
     }
 }

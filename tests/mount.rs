@@ -1,6 +1,7 @@
 //! The home mounted by the kernel: what programs see.
 
 mod acl;
+mod blocks;
 mod by_kernel;
 mod cold;
 mod copies;

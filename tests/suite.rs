@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // All of it is tests.
 
+mod blocks;
 mod boost;
 mod cli;
 mod conformance;

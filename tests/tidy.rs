@@ -69,6 +69,7 @@ const PURE: &[&str] = &[
     "login::ticket::expiry",
     "remote::layout",
     "remote::wire",
+    "replica::blocks",
     "replica::evict",
     "sync",
     "tree",

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::lifecycle::Daemon;
 use crate::engine::Fetching;
-use crate::fs::{Caller, OpenOptions};
+use crate::fs::{Caller, OpenOptions, Stop};
 use crate::remote::without_machines;
 use crate::replica::{Content, Node};
 use crate::tree::{Kind, RelPath, Time};
@@ -128,10 +128,14 @@ fn content(daemon: &Daemon, node: &Node) -> io::Result<Vec<u8>> {
         pid: 0,
     };
     let opened = daemon.home.open(node.id, OpenOptions::default(), caller);
-    let opened = opened.map_err(|_not_here| io::Error::from(io::ErrorKind::WouldBlock))?;
+    let not_here = |_| io::Error::from(io::ErrorKind::WouldBlock);
+    let opened = opened.map_err(not_here)?;
     let text = daemon.home.read(opened.handle, 0, MAX_BYTES as usize);
     let released = daemon.home.release(opened.handle);
-    let text = text.map_err(io::Error::other)?;
+    let text = text.map_err(|stop| match stop {
+        Stop::Failed(error) => io::Error::other(error),
+        needs @ Stop::Needs(_) => not_here(needs),
+    })?;
     released.map_err(io::Error::other)?;
     Ok(text)
 }

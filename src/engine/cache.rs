@@ -306,8 +306,11 @@ pub(super) async fn evict(shared: &Arc<Shared>, roots: &[NodeId]) -> Result<Evic
         return Err(PassError::Offline(why));
     }
     let nodes = below(shared, roots)?;
-    let has_content =
-        |node: &&Node| node.kind == Kind::File && node.content != Content::Absent && node.size > 0;
+    let store = shared.replica.content();
+    let has_content = |node: &&Node| {
+        let is_here = node.content != Content::Absent || store.has_part(node.id);
+        node.kind == Kind::File && node.size > 0 && is_here
+    };
     let files: Vec<_> = nodes
         .iter()
         .filter(has_content)
@@ -319,7 +322,9 @@ pub(super) async fn evict(shared: &Arc<Shared>, roots: &[NodeId]) -> Result<Evic
     }
     for id in files {
         match shared.replica.view(|view| view.node(id))? {
-            Some(node) if node.content == Content::Absent => evicted.files += 1,
+            Some(node) if node.content == Content::Absent && !store.has_part(id) => {
+                evicted.files += 1;
+            }
             Some(_) => evicted.kept += 1,
             None => {}
         }
@@ -333,6 +338,8 @@ async fn let_go(shared: &Arc<Shared>, nodes: &[NodeId]) -> Result<u64, ScanError
     let Some(remote) = fetch::the_home(shared) else {
         return Err(offline(shared).into());
     };
+    // Of these the server has all that counts.
+    let freed = blocking(|| shared.replica.evict_parts(nodes))?;
     let session = remote.background();
     let is_there = async |id: NodeId| {
         let agreed = |view: &View<'_>| match view.evictable(id)? {
@@ -355,7 +362,7 @@ async fn let_go(shared: &Arc<Shared>, nodes: &[NodeId]) -> Result<u64, ScanError
     let looks = stream::iter(nodes.to_vec()).map(is_there);
     let there: Vec<Option<NodeId>> = looks.buffered(FILES_AT_ONCE).try_collect().await?;
     let there: Vec<_> = there.into_iter().flatten().collect();
-    Ok(blocking(|| shared.replica.evict(&there))?)
+    Ok(freed + blocking(|| shared.replica.evict(&there))?)
 }
 
 fn offline(shared: &Shared) -> RemoteError {

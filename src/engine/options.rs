@@ -56,6 +56,10 @@ pub struct Large {
     pub sync_every: u64,
     /// After so many bytes it is noted how far a download came.
     pub note_every: u64,
+    /// Files of at least so many bytes are read by block.
+    pub by_block_from: u64,
+    /// The least length of a block, in bytes.
+    pub block: u32,
 }
 
 impl Default for Large {
@@ -67,6 +71,8 @@ impl Default for Large {
             chunk: 32 << 10,
             sync_every: 32 << 20,
             note_every: 4 << 20,
+            by_block_from: 8 << 20,
+            block: 128 << 10,
         }
     }
 }

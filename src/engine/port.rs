@@ -1,6 +1,9 @@
 //! The two doors between the engine and the mount: what the mount asks of the engine (`Fetch`), and what the
 //! engine tells the mount (`Events`).
 
+use std::ops::Range;
+
+use crate::replica::Node;
 use crate::tree::{Name, NodeId};
 
 /// Why something that is not cached could not be had.
@@ -12,6 +15,9 @@ pub enum FetchError {
     /// The server no longer has it.
     #[error("it is no longer on the server")]
     Gone,
+    /// The server has another version of it than the one that is being read.
+    #[error("the server has another version of it")]
+    Changed,
     /// The server does not permit reading it.
     #[error("the server does not permit reading it")]
     Forbidden,
@@ -35,6 +41,17 @@ pub struct Space {
     pub available_bytes: u64,
 }
 
+/// What somebody who reads a file by block needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The bytes that they wait for.
+    pub bytes: Range<u64>,
+    /// So many more behind them are likely to be next.
+    pub ahead: u64,
+    /// All of the file is likely to be next.
+    pub rest: bool,
+}
+
 /// What the mount asks of the engine. No method blocks.
 pub trait Fetch: Send + Sync {
     /// Brings all content of a file into the content store, then calls `done`. On success the node's
@@ -42,6 +59,11 @@ pub trait Fetch: Send + Sync {
     fn hydrate(&self, node: NodeId, done: Done);
     /// The same, and nothing else follows from it: who asks looks into every file there is.
     fn hydrate_alone(&self, node: NodeId, done: Done);
+    /// Whether a file that is not here is read by block instead: who opens it to read waits for nothing.
+    fn is_by_block(&self, node: &Node) -> bool;
+    /// Brings some bytes of a file that is read by block into its part in the content store, then calls `done`. On
+    /// success they are there, or all of it is, or another node has taken its place.
+    fn read(&self, node: NodeId, wanted: Wanted, done: Done);
     /// Lists a directory that was never listed, then calls `done`; on success its node is `listed`.
     fn list(&self, dir: NodeId, done: Done);
     /// Whether it would be worth knowing that a program reads this file, as it is soon after the mount.

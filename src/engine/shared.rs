@@ -15,7 +15,7 @@ use super::boost::Reads;
 use super::cache::room::Survey;
 use super::deeds::Log;
 use super::feed::Publishers;
-use super::fetch::Trail;
+use super::fetch::{Feeds, Trail};
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{Hold, LinkState, LinkView};
@@ -109,6 +109,8 @@ pub(super) struct Shared {
     last_change: Mutex<Instant>,
     /// Fetches under way and who waits for them.
     pub(super) hydrating: Waiting,
+    /// What is read by block, and who waits for which of it.
+    pub(super) feeds: Feeds,
     /// What programs opened lately that was not here.
     pub(super) trail: Mutex<Trail>,
     /// What programs read since the mount.
@@ -225,6 +227,7 @@ impl Shared {
             dirty: Notify::new(),
             last_change: Mutex::new(Instant::now()),
             hydrating: Mutex::default(),
+            feeds: Feeds::default(),
             trail: Mutex::default(),
             reads,
             listing: Mutex::default(),

@@ -82,7 +82,7 @@ impl FsError {
         match self {
             Self::NotFound => libc::ENOENT,
             // The kernel takes care that programs see this only if the path leads here again.
-            Self::Stale => libc::ESTALE,
+            Self::Stale | Self::Fetch(FetchError::Changed) => libc::ESTALE,
             Self::Exists => libc::EEXIST,
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,

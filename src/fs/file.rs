@@ -6,6 +6,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use super::blocks::Reader;
 use super::change::NewNode;
 use super::handle::{OpenContent, OpenFile};
 use super::{Attr, Caller, FsError, Handle, Home, Need, Stop};
@@ -29,6 +30,17 @@ pub struct OpenOptions {
     pub creates: bool,
 }
 
+/// Whether the content of a file that is opened has to be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whole {
+    /// All of it.
+    Needed,
+    /// All of it, unless it is read by block.
+    OrByBlock,
+    /// Nothing of it.
+    NotNeeded,
+}
+
 /// A file that was opened.
 #[derive(Debug)]
 pub struct Opened {
@@ -45,9 +57,21 @@ impl Home {
     pub fn open(&self, id: NodeId, options: OpenOptions, caller: Caller) -> Result<Opened, Stop> {
         let OpenOptions { truncate, run, .. } = options;
         let write = options.write || truncate;
+        let whole = match (write, run) {
+            (true, _) if truncate => Whole::NotNeeded,
+            // What runs is read long after it was started, and a page that cannot be had would kill it.
+            (true, _) | (_, true) => Whole::Needed,
+            (false, false) => Whole::OrByBlock,
+        };
         let (mut node, content) = self
-            .hold(id, write, !truncate)
+            .hold(id, write, whole)
             .map_err(|stop| self.restrain(stop, caller))?;
+        let by_block = whole == Whole::OrByBlock && node.content != Content::Whole;
+        if by_block && let stop @ Stop::Failed(_) = self.restrain(Need::Content(id).into(), caller)
+        {
+            self.let_go(content, write)?;
+            return Err(stop);
+        }
         if truncate {
             if let Err(error) = self.empty_unless_run(&content, caller.uid != 0) {
                 self.let_go(content, write)?;
@@ -68,13 +92,15 @@ impl Home {
         if run {
             content.start();
         }
-        if !truncate {
+        // Of what is read by block, all would be fetched for the next login.
+        if !truncate && !by_block {
             self.note_reading(&node, caller);
         }
         let handle = self.handles.insert_file(OpenFile {
             content,
             write,
             run,
+            reader: Reader::default(),
         });
         let attr = self.shown(&node);
         Ok(Opened {
@@ -130,6 +156,7 @@ impl Home {
                         content,
                         write,
                         run: false,
+                        reader: Reader::default(),
                     }),
                     content: None,
                 })
@@ -173,15 +200,16 @@ impl Home {
         Ok(self.replica.sync()?)
     }
 
-    /// Counts a file as open and gives its content, which has to be `whole` or is a [`Need`].
+    /// Counts a file as open and gives its content, which has to be as `whole` says or is a [`Need`].
     pub(super) fn hold(
         &self,
         id: NodeId,
         write: bool,
-        whole: bool,
+        whole: Whole,
     ) -> Result<(Node, Arc<OpenContent>), Stop> {
         self.replica.opens().inc(id, write);
         let content = self.handles.content(id);
+        let was_partial = content.is_partial();
         let held = self.replica.view(|view| {
             let node = view.node(id)?.ok_or_else(|| self.gone(id))?;
             let reads = !write && node.content == Content::Whole;
@@ -191,7 +219,11 @@ impl Home {
                 return Err(FsError::Stale.into());
             }
             match node.kind {
-                Kind::File if whole && node.content != Content::Whole => {
+                Kind::File if content.file().is_none() && self.is_for_blocks(&node, whole) => {
+                    content.set_partial();
+                    Ok(node)
+                }
+                Kind::File if whole != Whole::NotNeeded && node.content != Content::Whole => {
                     Err(Stop::Needs(Need::Content(id)))
                 }
                 Kind::File => Ok(node),
@@ -200,12 +232,16 @@ impl Home {
             }
         });
         let held = held.and_then(|node| {
-            if whole && !self.load(&content, &node)? {
+            let is_whole = node.content == Content::Whole;
+            if is_whole && whole != Whole::NotNeeded && !self.load(&content, &node)? {
                 self.give_up_content(id)?;
                 return Err(Stop::Needs(Need::Content(id)));
             }
             Ok(node)
         });
+        if content.is_partial() && !was_partial {
+            self.distrust_part(id);
+        }
         match held {
             Ok(node) => Ok((node, content)),
             Err(stop) => {
@@ -215,9 +251,17 @@ impl Home {
         }
     }
 
+    /// Whether a file that is being opened is read by block.
+    fn is_for_blocks(&self, node: &Node, whole: Whole) -> bool {
+        whole == Whole::OrByBlock
+            && node.content != Content::Whole
+            && node.is_the_servers()
+            && self.fetch.is_by_block(node)
+    }
+
     /// Opens the content file, unless a writer has. False if it is not what the row promises although the
     /// server has it: fetched content is not synced, so a power loss may have cut it.
-    fn load(&self, content: &OpenContent, node: &Node) -> Result<bool, FsError> {
+    pub(super) fn load(&self, content: &OpenContent, node: &Node) -> Result<bool, FsError> {
         let writing = content.lock_writing();
         if *writing || content.is_kernels() {
             return Ok(true);
@@ -250,7 +294,7 @@ impl Home {
     }
 
     /// The content of a file that the server has is damaged here: it is to be fetched again.
-    fn give_up_content(&self, id: NodeId) -> Result<(), FsError> {
+    pub(super) fn give_up_content(&self, id: NodeId) -> Result<(), FsError> {
         tracing::warn!(?id, "the content is not what it was; it is fetched again");
         self.replica.update(|tx| {
             let node = tx.node(id)?;

@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use super::FsError;
+use super::blocks::Reader;
 use super::through::Way;
 use crate::replica::Node;
 use crate::tree::NodeId;
@@ -23,6 +24,8 @@ pub(super) struct OpenFile {
     pub(super) write: bool,
     /// Held by a program that runs.
     pub(super) run: bool,
+    /// How it reads what is not here.
+    pub(super) reader: Reader,
 }
 
 /// The content of a file that is open, or being truncated.
@@ -40,6 +43,8 @@ pub(super) struct OpenContent {
     by_kernel: AtomicBool,
     /// Handles by which the file runs as a program. Grows only while `writing` is held.
     running: AtomicU32,
+    /// Some handle was given out when its content was not here: it is served by block as long as anybody has it open.
+    partial: AtomicBool,
     /// It lost its last name by a program's hand, so the kernel knows that no path leads to it.
     unlinked: AtomicBool,
 }
@@ -71,6 +76,16 @@ impl OpenContent {
     /// Whether the file runs; true to whoever holds `writing` for as long as they hold it.
     pub(super) fn runs(&self) -> bool {
         self.running.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the daemon serves it by block, and goes on doing so until it is closed by all, although all of it may be
+    /// here by then.
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_partial(&self) {
+        self.partial.store(true, Ordering::Release);
     }
 
     pub(super) fn set_unlinked(&self) {
@@ -126,6 +141,7 @@ impl Handles {
             way: Mutex::default(),
             by_kernel: AtomicBool::default(),
             running: AtomicU32::default(),
+            partial: AtomicBool::default(),
             unlinked: AtomicBool::default(),
         });
         contents.insert(node, Arc::downgrade(&content));

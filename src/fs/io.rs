@@ -13,7 +13,9 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::attr::drop_privileges;
+use super::blocks::{Source, read_fully};
 use super::change::Change;
+use super::file::Whole;
 use super::handle::OpenContent;
 use super::{FsError, Handle, Home, Stop};
 use crate::replica::{Content, Node, ReplicaError};
@@ -24,21 +26,21 @@ pub const MOST_COPIED: u64 = 64 * 1024 * 1024;
 
 impl Home {
     /// Up to `size` bytes from `offset`; fewer only at the end of the file.
-    pub fn read(&self, handle: Handle, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
-        let mut data = Vec::with_capacity(size);
-        if let Some(file) = self.handles.file(handle)?.content.file() {
-            while data.len() < size {
-                let at = offset + data.len() as u64;
-                let spare = rustix::buffer::spare_capacity(&mut data);
-                match rustix::io::pread(&*file, spare, at) {
-                    Ok(0) => break,
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(FsError::Content(error.into())),
-                }
-            }
+    pub fn read(&self, handle: Handle, offset: u64, size: usize) -> Result<Vec<u8>, Stop> {
+        let file = self.handles.file(handle)?;
+        let mut bytes = offset..offset.saturating_add(size as u64);
+        if file.content.is_partial() && file.content.file().is_none() {
+            bytes.end = bytes.end.min(self.size_of(file.content.node)?);
         }
-        data.truncate(size);
-        Ok(data)
+        if bytes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let size = (bytes.end - bytes.start) as usize;
+        Ok(match self.source(&file, &bytes)? {
+            Source::File(file) => read_fully(&file, offset, size)?,
+            Source::Part(part) => read_fully(part.file(), offset, size)?,
+            Source::Empty => Vec::new(),
+        })
     }
 
     /// Writes at `offset`; returns how much fitted on the disk.
@@ -92,8 +94,11 @@ impl Home {
 
     /// Where the next data (`hole` false) or hole at or behind `offset` begins.
     pub fn seek(&self, handle: Handle, offset: u64, hole: bool) -> Result<u64, FsError> {
-        let file = self.handles.file(handle)?.content.file();
-        let file = file.ok_or(FsError::NoData)?;
+        let open = self.handles.file(handle)?;
+        if let Some(found) = self.seek_partial(&open.content, offset, hole)? {
+            return Ok(found);
+        }
+        let file = open.content.file().ok_or(FsError::NoData)?;
         // The descriptor's own position means nothing here: all reads and writes name theirs.
         let to = match hole {
             true => SeekFrom::Hole(offset),
@@ -112,8 +117,13 @@ impl Home {
         (to, mut to_offset): (Handle, u64),
         len: u64,
     ) -> Result<usize, FsError> {
-        let Some(source) = self.handles.file(from)?.content.file() else {
-            return Ok(0);
+        let source = &self.handles.file(from)?.content;
+        let Some(source) = source.file() else {
+            return match source.is_partial() {
+                // The kernel then reads and writes by itself.
+                true => Err(FsError::NotSupported),
+                false => Ok(0),
+            };
         };
         let len = usize::try_from(len.min(MOST_COPIED)).map_err(|_| FsError::Invalid)?;
         let content = self.writable(to)?;
@@ -140,7 +150,11 @@ impl Home {
             let content = self.writable(handle)?;
             return Ok(self.resize(&content, size, drops_privileges)?);
         }
-        let (_, content) = self.hold(id, true, size != 0)?;
+        let whole = match size {
+            0 => Whole::NotNeeded,
+            _ => Whole::Needed,
+        };
+        let (_, content) = self.hold(id, true, whole)?;
         let resized = self.resize(&content, size, drops_privileges);
         let closed = self.let_go(content, true);
         resized?;

@@ -8,7 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use super::{FsError, Home};
-use crate::engine::FetchError;
+use crate::engine::{FetchError, Wanted};
 use crate::replica::ReplicaError;
 use crate::tree::NodeId;
 
@@ -17,12 +17,14 @@ use crate::tree::NodeId;
 const MOST_ATTEMPTS: u32 = 16;
 
 /// Something that is on the server only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
     /// A file's content.
     Content(NodeId),
     /// A file's content, for a program that does not tell what others will want.
     ContentAlone(NodeId),
+    /// Some bytes of a file that is read by block.
+    Bytes(NodeId, Wanted),
     /// A directory's entries.
     Listing(NodeId),
     /// So many bytes on this machine's disk.
@@ -36,6 +38,12 @@ pub enum Stop {
     Needs(Need),
     /// It failed.
     Failed(FsError),
+}
+
+impl From<Need> for Stop {
+    fn from(need: Need) -> Self {
+        Self::Needs(need)
+    }
 }
 
 impl From<FsError> for Stop {
@@ -95,10 +103,11 @@ fn try_once<T: 'static>(
         Err(Stop::Needs(need)) => need,
     };
     let fetch = Arc::clone(&home.fetch);
+    let is_for_room = matches!(need, Need::Room(_));
     let fetched = Box::new(move |outcome: Result<(), FetchError>| match outcome {
         Ok(()) => attempt(home, operation, done, attempts_left - 1),
         // There may be enough all the same; if not, the disk says so.
-        Err(_) if matches!(need, Need::Room(_)) => {
+        Err(_) if is_for_room => {
             attempt(home, operation, done, attempts_left - 1);
         }
         Err(error) => done(Err(error.into())),
@@ -106,6 +115,7 @@ fn try_once<T: 'static>(
     match need {
         Need::Content(node) => fetch.hydrate(node, fetched),
         Need::ContentAlone(node) => fetch.hydrate_alone(node, fetched),
+        Need::Bytes(node, wanted) => fetch.read(node, wanted, fetched),
         Need::Listing(dir) => fetch.list(dir, fetched),
         Need::Room(bytes) => fetch.make_room(bytes, fetched),
     }

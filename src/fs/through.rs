@@ -135,7 +135,7 @@ impl Home {
     fn choose(&self, content: &OpenContent, node: &Node, write: bool) -> Option<Kernel> {
         let (passage, worth) = self.through.passage.get()?;
         let from = if write { worth.to_write } else { worth.to_read };
-        let whole = node.content == Content::Whole && node.size >= from;
+        let whole = node.content == Content::Whole && node.size >= from && !content.is_partial();
         if !whole || self.through.impossible.load(Ordering::Relaxed) {
             return None;
         }

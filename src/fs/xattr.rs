@@ -42,7 +42,8 @@ impl Home {
     fn state(&self, id: NodeId) -> Result<Vec<u8>, FsError> {
         self.replica.view(|view| {
             let node = view.node(id)?.ok_or_else(|| self.gone(id))?;
-            let mut words = view.residence(&node)?.word().to_owned();
+            let residence = view.residence(&node, self.replica.content())?;
+            let mut words = residence.word().to_owned();
             if view.is_pinned(id)? {
                 words.push_str(",pinned");
             }

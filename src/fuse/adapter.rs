@@ -233,8 +233,10 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let size = size as usize;
-        contain(|| answer::data(reply, self.home.read(handle(fh), offset, size)));
+        self.home.run(
+            move |home| home.read(handle(fh), offset, size as usize),
+            |done| answer::data(reply, done),
+        );
     }
 
     fn write(

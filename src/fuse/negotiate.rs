@@ -12,6 +12,10 @@ pub(super) type ByKernel = (Arc<dyn Passage>, Worth);
 /// The largest write that the kernel shall send.
 const MAX_WRITE: u32 = 1 << 20;
 
+/// So many requests of the kernel's own readahead may wait for an answer. Those of a file that is read by block may wait
+/// for the server, and must not keep the kernel from reading others ahead.
+const MAX_BACKGROUND: u16 = 1024;
+
 /// What is asked of the kernel, if it has it.
 const WANTED: [InitFlags; 14] = [
     // A truncating open needs no content, and is one operation.
@@ -57,6 +61,7 @@ pub(super) fn negotiate(
     // Each returns the nearest value that works, which is as good.
     config.set_max_write(MAX_WRITE).ok();
     config.set_max_readahead(MAX_WRITE).ok();
+    config.set_max_background(MAX_BACKGROUND).ok();
     config.set_max_stack_depth(STACK_DEPTH).ok();
     if let Some((passage, worth)) = by_kernel
         && agreed.contains(InitFlags::FUSE_PASSTHROUGH)

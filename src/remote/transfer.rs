@@ -14,8 +14,10 @@ use super::guard::Guard;
 use super::{FileHandle, RemoteError, Session, Stat};
 use crate::tree::RelPath;
 
+mod ranges;
 mod up;
 
+pub use ranges::{BATCH, Pieces, Ranges, read_ranges};
 pub use up::{Heard, NextPart, Part, Parts, Upload, assemble, upload};
 
 /// Bytes under way at once in one transfer.
@@ -111,7 +113,7 @@ pub async fn download(
         let Some(read) = reads.next().await else {
             break;
         };
-        let (offset, data, wanted) = read?;
+        let (offset, data, wanted, _) = read?;
         if data.len() < wanted as usize {
             let now = session.fstat(file.get()).await?;
             let path = path.clone();
@@ -190,7 +192,7 @@ pub async fn matching(
         let Some(read) = reads.next().await else {
             break;
         };
-        let (offset, data, wanted) = read?;
+        let (offset, data, wanted, _) = read?;
         let equal = expected(offset, &data).map_err(|source| TransferError::Local {
             path: path.clone(),
             source,
@@ -203,16 +205,17 @@ pub async fn matching(
     Ok(known)
 }
 
-/// Reads until `len` bytes or the end of the file: offset, data, and how much was wanted.
+/// Reads until `len` bytes or the end of the file: offset, data, how much was wanted, and whether it took more than one
+/// request.
 async fn read_fully(
     session: &dyn Session,
     handle: &FileHandle,
     offset: u64,
     len: u32,
-) -> Result<(u64, Bytes, u32), RemoteError> {
+) -> Result<(u64, Bytes, u32, bool), RemoteError> {
     let first = session.read(handle, offset, len).await?;
     if first.is_empty() || first.len() == len as usize {
-        return Ok((offset, first, len));
+        return Ok((offset, first, len, false));
     }
     let mut data = BytesMut::from(&first[..]);
     while data.len() < len as usize {
@@ -225,7 +228,7 @@ async fn read_fully(
         }
         data.extend_from_slice(&more);
     }
-    Ok((offset, data.freeze(), len))
+    Ok((offset, data.freeze(), len, true))
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 //! what is not here.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::content::ContentStore;
+use super::content::{ContentStore, Ended, PartOf, Partial};
 use super::error::ReplicaError;
 use super::evict::Cached;
 use super::index::Replica;
@@ -47,8 +48,8 @@ impl Residence {
 }
 
 impl View<'_> {
-    /// Where the entry is.
-    pub fn residence(&self, node: &Node) -> Result<Residence> {
+    /// Where the entry is, whose content would be in `store`.
+    pub fn residence(&self, node: &Node, store: &ContentStore) -> Result<Residence> {
         if node.scoped {
             return Ok(Residence::HostScoped);
         }
@@ -57,15 +58,15 @@ impl View<'_> {
             is_dirty |= self.is_dirty(&place)?;
         }
         let is_remote = match node.kind {
-            Kind::File => node.size > 0 && node.content == Content::Absent,
+            Kind::File => node.size > 0 && node.content != Content::Whole,
             Kind::Dir => !node.listed,
             _ => false,
         };
-        Ok(match (is_dirty, node.content) {
+        Ok(match (is_dirty, is_remote) {
             (true, _) => Residence::Dirty,
-            _ if is_remote => Residence::Remote,
-            (_, Content::Partial) => Residence::Partial,
-            _ => Residence::Local,
+            (false, true) if store.has_part(node.id) => Residence::Partial,
+            (false, true) => Residence::Remote,
+            (false, false) => Residence::Local,
         })
     }
 
@@ -148,9 +149,49 @@ impl Tx<'_> {
 }
 
 impl Replica {
-    /// All content on the disk that the server has too, in no order. Looks at each file.
+    /// All content on the disk that the server has too, whole or in part, in no order. Looks at each file.
     pub fn cached(&self) -> Result<Vec<Cached>> {
-        self.content().list_cached()
+        let mut cached = self.content().list_cached()?;
+        cached.extend(self.content().list_parts()?);
+        Ok(cached)
+    }
+
+    /// A part of the content of `node` to be filled, if that is not here yet, and is this one.
+    pub fn begin_partial(
+        &self,
+        node: NodeId,
+        of: PartOf,
+        least_block: u32,
+    ) -> Result<Option<Arc<Partial>>> {
+        // Nobody says meanwhile that it is here, or is another.
+        self.view(|view| match view.node(node)? {
+            Some(row) if of.is_of(&row) => {
+                let partial = self.content().begin_partial(node, of, least_block);
+                partial.map(Some)
+            }
+            _ => Ok(None),
+        })
+    }
+
+    /// Removes what is here of those nodes' contents where it is a part, unless somebody uses them or pinned them.
+    /// Tells how many bytes that freed.
+    pub fn evict_parts(&self, nodes: &[NodeId]) -> Result<u64> {
+        let mut freed = 0;
+        for node in nodes {
+            freed += self.view(|view| {
+                // Who opens it counts it first, then looks at its row.
+                match self.opens().is_open(*node) || view.is_pinned(*node)? {
+                    true => Ok(0),
+                    false => self.content().drop_unused_part(*node),
+                }
+            })?;
+        }
+        Ok(freed)
+    }
+
+    /// What is here of the content of `node` is of no use any more, if it is a part.
+    pub fn end_part(&self, node: NodeId, ended: Ended) -> Result<()> {
+        self.content().end_part(node, ended)
     }
 
     /// Removes the content of those nodes that have it on the server, are not pinned and not open. Tells how many bytes

@@ -23,14 +23,17 @@ mod chunks;
 pub(super) mod disk;
 mod import;
 mod list;
+mod partial;
 mod parts;
 mod rot;
 mod synced;
 
 pub(super) use list::Which;
+pub use partial::{Ended, PartOf, Partial};
 pub use parts::{DownloadNote, UploadNote};
 
 use disk::{exists, make_dir, open_rw, remove_file, rename, sync_dir};
+use partial::Partials;
 
 type Result<T> = std::result::Result<T, ReplicaError>;
 
@@ -42,6 +45,7 @@ pub struct ContentStore {
     staging: PathBuf,
     backups: PathBuf,
     chunks: PathBuf,
+    partials: Partials,
     hints: Hints,
     next_staging: AtomicU64,
     /// Held while a file changes its name, so that two who move one file do not lose it from sight.
@@ -103,6 +107,8 @@ impl ContentStore {
         for dir in [&store.clean, &store.unsent].into_iter().chain(own) {
             make_dir(dir)?;
         }
+        store.make_parts_dir()?;
+        store.partials.load()?;
         store.clear_staging(now)?;
         store
             .hints
@@ -120,6 +126,7 @@ impl ContentStore {
             staging: state_dir.join("staging"),
             backups: state_dir.join("backups"),
             chunks: state_dir.join("chunks"),
+            partials: Partials::new(state_dir.join("partial")),
             next_staging: AtomicU64::new(0),
             moving: Mutex::new(()),
         }
@@ -174,6 +181,7 @@ impl ContentStore {
 
     /// New empty content in `unsent/` in place of what there was; what is in `content/` stays.
     pub fn open_anew(&self, node: NodeId, hint: &RelPath) -> Result<File> {
+        self.partials.end(node, Ended::Over)?;
         let _guard = self.lock();
         let path = path_in(&self.unsent, node);
         remove_file(&path)?;
@@ -217,6 +225,8 @@ impl ContentStore {
     }
 
     fn move_to_unsent(&self, node: NodeId, hint: impl FnOnce() -> Option<RelPath>) -> Result<()> {
+        // What a program changed is not what the server has.
+        self.partials.end(node, Ended::Over)?;
         let _guard = self.lock();
         let clean = path_in(&self.clean, node);
         if !exists(&clean)? {
@@ -238,8 +248,8 @@ impl ContentStore {
         Ok(StagingFile::new(file, path))
     }
 
-    /// Makes `staged` the clean content of `node`. Refused if there is unsent content: that has to be kept
-    /// as a backup first.
+    /// Makes `staged` the clean content of `node`, and a part of it is needed no more. Refused if there is unsent
+    /// content: that has to be kept as a backup first.
     pub fn install(&self, staged: StagingFile, node: NodeId) -> Result<()> {
         let _guard = self.lock();
         let unsent = path_in(&self.unsent, node);
@@ -248,6 +258,7 @@ impl ContentStore {
         }
         rename(&staged.path, &path_in(&self.clean, node), true, make_fans)?;
         staged.keep();
+        self.partials.end(node, Ended::Over)?;
         Ok(())
     }
 
@@ -299,6 +310,7 @@ impl ContentStore {
 
     /// Removes the content of `node`, sent or not. `Tx::remove_node` does so in time.
     pub fn remove(&self, node: NodeId) -> Result<()> {
+        self.partials.end(node, Ended::Over)?;
         let _guard = self.lock();
         remove_file(&path_in(&self.clean, node))?;
         remove_file(&path_in(&self.unsent, node))

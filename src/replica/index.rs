@@ -310,6 +310,7 @@ impl Replica {
 
     /// How much there is.
     pub fn counts(&self) -> Result<Counts, ReplicaError> {
+        let part_bytes = self.shared.content.part_bytes();
         self.view(|view| {
             Ok(Counts {
                 nodes: view.counter(Counter::Nodes)?,
@@ -317,7 +318,7 @@ impl Replica {
                 dirs: view.counter(Counter::Dirs)?,
                 unsent_files: view.counter(Counter::UnsentFiles)?,
                 unsent_bytes: view.counter(Counter::UnsentBytes)?,
-                content_bytes: view.counter(Counter::ContentBytes)?,
+                content_bytes: view.counter(Counter::ContentBytes)? + part_bytes,
                 dirty_places: view.counter(Counter::DirtyPlaces)?,
             })
         })

@@ -41,6 +41,7 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
     let being_sent = BeingSent::read(&View::new(&state))?;
     let mut look = Look::new(content, being_sent, now);
     if lost_power {
+        content.drop_all_parts()?;
         shared.update_locked(&mut state, |tx| power_loss::skip_kept(tx, content))?;
     }
     for id in View::new(&state).in_flight()? {
@@ -63,7 +64,9 @@ pub(super) fn recover(shared: &Shared, now: Time, boot: Vec<u8>) -> Result<Vec<N
         }
         Ok::<_, ReplicaError>(())
     })?;
-    View::new(&state).doomed()
+    let view = View::new(&state);
+    content.drop_unfit_parts(&view)?;
+    view.doomed()
 }
 
 /// Notes that nothing will have to be looked at, once all content is on the disk.
@@ -77,6 +80,7 @@ pub(super) fn note_closing(shared: &Shared) -> Result<()> {
         shared.content.sync_all()?;
     } else {
         sync_each(shared, &unsynced, &dirty)?;
+        shared.content.sync_parts()?;
     }
     let mut state = shared.lock();
     shared.update_locked(&mut state, |tx| {

@@ -9,7 +9,7 @@ use crate::tree::{Hash, Kind, NodeId, Place, RelPath, Time, Version};
 pub enum Content {
     /// Nothing: a placeholder.
     Absent,
-    /// Some blocks; the map of present blocks tells which.
+    /// Some blocks. Never written: a part is told by its files alone.
     Partial,
     /// Everything. An empty file needs no content file.
     Whole,

@@ -45,6 +45,20 @@ fn nothing_large_is_fetched_for_a_thumbnailer_and_it_hears_so_at_once() {
 }
 
 #[test]
+fn nothing_of_what_is_read_by_block_is_fetched_for_a_thumbnailer() {
+    let mount = TestMount::new();
+    mount.server.by_block_from.store(1, Ordering::Relaxed);
+    let large = vec![7; RESTRAINED_FROM as usize];
+    mount.server.put_file(NodeId::ROOT, "large", &large);
+    let thumbnailer = called(&mount, "tumblerd", "cat");
+    let refused = run(&thumbnailer, &mount.join("large"));
+    assert!(!refused.status.success());
+    assert_eq!(mount.server.requests.load(Ordering::Relaxed), 0);
+    let cat = run(Path::new("/bin/cat"), &mount.join("large"));
+    assert_eq!(cat.stdout, large);
+}
+
+#[test]
 fn a_thumbnailer_gets_what_is_small_and_looks_at_names_and_sizes() {
     let mount = TestMount::new();
     let small = vec![7; RESTRAINED_FROM as usize - 1];

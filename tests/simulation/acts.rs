@@ -57,6 +57,9 @@ impl World {
                 let content = machine.read(path).await?;
                 self.expect_known(&content, path);
             }
+            Act::ReadParts(path, parts, pause) => {
+                return self.read_parts(machine, path, parts, *pause).await;
+            }
             Act::Mkdir(path) => machine.mkdir(path).await?,
             Act::Rmdir(path) => machine.rmdir(path).await?,
             Act::Unlink(path) => {
@@ -106,6 +109,24 @@ impl World {
                     self.synced.borrow_mut()[who].extend(id);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What is read of a file in parts is of one content.
+    async fn read_parts(
+        &self,
+        machine: &Machine,
+        path: &str,
+        parts: &[(u64, u64)],
+        pause: u64,
+    ) -> Result<(), FsError> {
+        let pause = Duration::from_millis(pause);
+        if let Some((length, read)) = machine.read_parts(path, parts, pause).await?
+            && !self.history.borrow().knows_parts(length, &read)
+        {
+            let parts: Vec<_> = read.iter().map(|(at, part)| (at, part.len())).collect();
+            self.note_broken(|| format!("{path}: of no content of {length} bytes are {parts:?}"));
         }
         Ok(())
     }

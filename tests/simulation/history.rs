@@ -157,6 +157,17 @@ impl History {
         content.is_empty() || self.id(content).is_some()
     }
 
+    /// Whether these are parts of one content of this length that somebody wrote.
+    pub(crate) fn knows_parts(&self, length: usize, parts: &[(usize, Content)]) -> bool {
+        let is_of = |content: &Content| {
+            let mut parts = parts.iter();
+            parts.all(|(at, part)| content.get(*at..*at + part.len()) == Some(&part[..]))
+        };
+        let alike = self.contents.get(&length);
+        let is_torn = self.of_length(length).any(|id| self.torn.contains(&id));
+        length == 0 || is_torn || alike.is_some_and(|alike| alike.iter().any(is_of))
+    }
+
     /// Whether somebody wrote this.
     pub(crate) fn knows(&self, content: &[u8]) -> bool {
         let Some(alike) = self.contents.get(&content.len()) else {

@@ -18,6 +18,9 @@ pub(super) enum Act {
     Truncate(String),
     Rewrite(String),
     Read(String),
+    /// Reads so many bytes from so many thousandths of a file on, one after the other, with so many milliseconds
+    /// between them.
+    ReadParts(String, Vec<(u64, u64)>, u64),
     Mkdir(String),
     Rmdir(String),
     Unlink(String),
@@ -196,6 +199,8 @@ impl Mix {
                     chunk: 256,
                     sync_every: 500,
                     note_every: 400,
+                    by_block_from: 200,
+                    block: 64,
                 },
                 false => Large::default(),
             },
@@ -242,8 +247,31 @@ fn growth(rng: &mut Rng, mix: Mix) -> Vec<Op> {
             vec![Op::Advance(3), Op::Trip(rng.below(40), trip), Op::Push(who)]
         }
         3 => vec![Op::Advance(3), Op::Push(who)],
+        4..=7 => vec![Op::Evict(who), read_parts(rng, who)],
+        8 => {
+            // While the server gets another version.
+            let read = read_parts(rng, who);
+            let other = match mix.meddle {
+                true => Op::Meddle(Meddle::Write(path(rng))),
+                false => Op::Sync(who),
+            };
+            let parts = vec![
+                (0, read),
+                (rng.below(30), other),
+                (rng.below(60), Op::Sync(who)),
+            ];
+            vec![Op::Evict(who), Op::Together(parts)]
+        }
         _ => Vec::new(),
     }
+}
+
+/// A program that reads some of a large file.
+fn read_parts(rng: &mut Rng, who: usize) -> Op {
+    let count = 1 + rng.below(4);
+    let part = |rng: &mut Rng| (rng.below(1000), rng.pick(&[1, 64, 300, 4000]));
+    let parts = (0..count).map(|_| part(rng)).collect();
+    Op::On(who, Act::ReadParts(path(rng), parts, rng.pick(&[0, 5, 20])))
 }
 
 fn op(rng: &mut Rng, mix: Mix, together: bool) -> Op {

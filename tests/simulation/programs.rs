@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use roamhome::fs::{FsError, Handle, OpenOptions, RenameMode, SetAttr};
+use roamhome::fs::{FsError, Handle, OpenOptions, RenameMode, SetAttr, Stop};
 use roamhome::replica::{self, ReplicaError, View};
 use roamhome::tree::{Kind, Name, NodeId, RelPath};
 
@@ -94,7 +94,7 @@ impl Machine {
             ..OpenOptions::default()
         };
         let opened = self.run(move |home| home.open(id, options, ME)).await?;
-        let old = self.home.read(opened.handle, 0, ALL)?;
+        let old = self.read_here(opened.handle)?;
         let new = change(&old);
         if let Some(new) = &new {
             if new.len() < old.len() {
@@ -135,9 +135,57 @@ impl Machine {
         let opened = self
             .run(move |home| home.open(id, OpenOptions::default(), ME))
             .await?;
-        let data = self.home.read(opened.handle, 0, ALL)?;
+        let data = self.read_open(opened.handle).await;
         self.home.release(opened.handle)?;
-        Ok(data)
+        data
+    }
+
+    /// Reads parts of a file, one after the other with a pause between them; tells how long it was when it was opened.
+    /// `None` if somebody wrote to it here meanwhile.
+    pub(crate) async fn read_parts(
+        &self,
+        path: &str,
+        parts: &[(u64, u64)],
+        pause: Duration,
+    ) -> Result<Option<(usize, Vec<(usize, Content)>)>, FsError> {
+        let id = self.find(path_of(path).names()).await?;
+        let seq = || {
+            let node = self.replica.view::<_, ReplicaError>(|view| view.node(id));
+            node.ok().flatten().map(|node| node.data_seq)
+        };
+        let opened = self
+            .run(move |home| home.open(id, OpenOptions::default(), ME))
+            .await?;
+        let (before, size) = (seq(), opened.attr.size);
+        let mut read = Vec::new();
+        for (thousandths, len) in parts {
+            let at = size * thousandths / 1000;
+            let (handle, len) = (opened.handle, *len as usize);
+            let part = self.run(move |home| home.read(handle, at, len)).await;
+            match part {
+                Ok(part) => read.push((at as usize, part)),
+                // It was cut off, or is another by now.
+                Err(_) => break,
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let after = seq();
+        self.home.release(opened.handle)?;
+        let is_same = before == after && self.is_alive();
+        Ok(is_same.then_some((size as usize, read)))
+    }
+
+    /// What an open file holds.
+    async fn read_open(&self, handle: Handle) -> Result<Content, FsError> {
+        self.run(move |home| home.read(handle, 0, ALL)).await
+    }
+
+    /// The same of one whose content is here.
+    fn read_here(&self, handle: Handle) -> Result<Content, FsError> {
+        self.home.read(handle, 0, ALL).map_err(|stop| match stop {
+            Stop::Failed(error) => error,
+            Stop::Needs(need) => panic!("{need:?} of what is here"),
+        })
     }
 
     pub(crate) async fn mkdir(&self, path: &str) -> Result<(), FsError> {
@@ -219,7 +267,7 @@ impl Machine {
         let Some(file) = open.first().filter(|_| self.is_alive()) else {
             return Ok(());
         };
-        let old = self.home.read(file.handle, 0, ALL)?;
+        let old = self.read_here(file.handle)?;
         if let Some(new) = more(&old) {
             let at = old.len();
             self.home.write(file.handle, at as u64, &new[at..], false)?;
@@ -233,7 +281,7 @@ impl Machine {
             return Ok(None);
         }
         let file = self.open.borrow_mut().remove(0);
-        let content = self.home.read(file.handle, 0, ALL)?;
+        let content = self.read_here(file.handle)?;
         self.home.release(file.handle)?;
         Ok(self.is_alive().then_some((file.path, content)))
     }
@@ -244,12 +292,12 @@ impl Machine {
         let opened = self
             .run(move |home| home.open(id, OpenOptions::default(), ME))
             .await?;
-        let content = self.home.read(opened.handle, 0, ALL)?;
+        let content = self.read_open(opened.handle).await;
         let synced = self.home.fsync(opened.handle);
         let alive = self.is_alive();
         self.home.release(opened.handle)?;
         synced?;
-        Ok(alive.then_some(content))
+        Ok(Some(content?).filter(|_| alive))
     }
 
     /// What the mount shows of what it knows, without asking the server for anything.

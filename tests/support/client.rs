@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use roamhome::engine::{Connect, Engine, EngineOptions, LinkError, PassReport, Scope};
 use roamhome::fs::{
-    Caller, FsError, Handle, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Restraint, Stop,
+    Caller, FsError, Handle, Home, HomeOptions, HostScope, OpenOptions, RenameMode, Restraint,
+    SetAttr, SetTime, Stop,
 };
 use roamhome::remote::{Calls, MemoryServer, Remote};
 use roamhome::replica::Replica;
@@ -322,9 +323,36 @@ impl Client {
     fn read_once(&self, path: &str) -> Result<Vec<u8>, FsError> {
         let id = self.find(path)?;
         let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME))?;
-        let data = self.home.read(opened.handle, 0, 1 << 27).unwrap();
+        let data = self.read_open(opened.handle, 0, 1 << 27);
         self.home.release(opened.handle).unwrap();
-        Ok(data)
+        data
+    }
+
+    /// Opens a file to read it.
+    pub(crate) fn open_to_read(&self, path: &str) -> Result<Handle, FsError> {
+        let id = self.find(path)?;
+        let opened = self.run(move |home| home.open(id, OpenOptions::default(), ME));
+        opened.map(|opened| opened.handle)
+    }
+
+    /// Reads a part of an open file.
+    pub(crate) fn read_open(
+        &self,
+        handle: Handle,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, FsError> {
+        self.run(move |home| home.read(handle, offset, len))
+    }
+
+    /// Sets a file's times, in seconds.
+    pub(crate) fn touch(&self, path: &str, secs: i64) {
+        let id = self.find(path).unwrap();
+        let set = SetAttr {
+            mtime: Some(SetTime::At(Time::new(secs, 0))),
+            ..SetAttr::default()
+        };
+        self.run(move |home| home.set_attr(id, set, ME)).unwrap();
     }
 
     pub(crate) fn mkdir(&self, path: &str) {

@@ -9,9 +9,9 @@ use super::{AdoptRequest, Watcher, failure, look, shown};
 use crate::clock;
 use crate::control::protocol::Progress;
 use crate::control::{Code, Failure};
-use crate::engine::{Done, Fetch, FetchError, Space};
+use crate::engine::{Done, Fetch, FetchError, Space, Wanted};
 use crate::fs::{FsError, Home, HomeOptions, Imported, Importing, Restraint, Survey};
-use crate::replica::Replica;
+use crate::replica::{Node, Replica};
 use crate::tree::{NodeId, Time};
 
 /// How often all is read again when something changed meanwhile.
@@ -33,6 +33,14 @@ impl Fetch for Nobody {
 
     fn hydrate_alone(&self, node: NodeId, done: Done) {
         self.hydrate(node, done);
+    }
+
+    fn is_by_block(&self, _node: &Node) -> bool {
+        false
+    }
+
+    fn read(&self, _node: NodeId, _wanted: Wanted, done: Done) {
+        done(Err(FetchError::Unreachable));
     }
 
     fn list(&self, _dir: NodeId, done: Done) {

@@ -47,7 +47,7 @@ pub(in crate::engine) async fn entries(
     if node.kind != Kind::Dir {
         let entry = shared.replica.view(|view| {
             let path = view.local_path(id)?.unwrap_or_default();
-            entry(view, path, node)
+            entry(shared, view, path, node)
         })?;
         return Ok(vec![entry]);
     }
@@ -59,7 +59,10 @@ pub(in crate::engine) async fn entries(
         .view(|view| view.children(id, None, usize::MAX))?;
     let look = |(name, child): (Name, NodeId)| {
         shared.replica.view(|view| match view.node(child)? {
-            Some(node) => Ok(Some(entry(view, std::iter::once(name).collect(), node)?)),
+            Some(node) => {
+                let name = std::iter::once(name).collect();
+                Ok(Some(entry(shared, view, name, node)?))
+            }
             None => Ok::<_, ReplicaError>(None),
         })
     };
@@ -67,10 +70,15 @@ pub(in crate::engine) async fn entries(
     Ok(found?.into_iter().flatten().collect())
 }
 
-fn entry(view: &View<'_>, name: RelPath, node: Node) -> Result<Entry, ReplicaError> {
+fn entry(
+    shared: &Shared,
+    view: &View<'_>,
+    name: RelPath,
+    node: Node,
+) -> Result<Entry, ReplicaError> {
     Ok(Entry {
         name,
-        residence: view.residence(&node)?,
+        residence: view.residence(&node, shared.replica.content())?,
         is_pinned: view.is_pinned(node.id)?,
         node,
     })

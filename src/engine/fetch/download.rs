@@ -9,14 +9,17 @@ use super::super::cache;
 use super::super::scan::{RACY_SECS, ScanError};
 use super::super::shared::{Claim, Shared};
 use super::CHANGED_RETRIES;
+use super::in_order::InOrder;
 use crate::remote::{self, ErrorKind, Expected, RemoteError, Session, TransferError};
-use crate::replica::{Chunks, Digest, DownloadNote, ReplicaError, StagingFile, average_for};
+use crate::replica::{
+    Chunks, Digest, DownloadNote, Partial, ReplicaError, StagingFile, average_for,
+};
 use crate::tree::{Hash, Kind, RelPath, Time, Version};
 
 /// Bytes that are read once more before a download goes on, at the beginning and at the end of what is here.
-const COMPARED: u64 = 16 * 1024;
+pub(super) const COMPARED: u64 = 16 * 1024;
 /// Read at once from this machine's disk.
-const READ_CHUNK: usize = 256 * 1024;
+pub(super) const READ_CHUNK: usize = 256 * 1024;
 
 /// A file's content in staging, with what it is.
 pub(in crate::engine) struct Fetched {
@@ -24,6 +27,8 @@ pub(in crate::engine) struct Fetched {
     pub(in crate::engine) version: Version,
     /// What it consists of, if it is large and cannot change without showing it.
     chunks: Option<Chunks>,
+    /// The part that it was; if it ended meanwhile, its file is not there any more.
+    part: Option<Arc<Partial>>,
     /// It was put together from several attempts.
     went_on: bool,
     /// Nobody else begins a file of this name while this one is there.
@@ -31,9 +36,33 @@ pub(in crate::engine) struct Fetched {
 }
 
 impl Fetched {
+    /// What came by block.
+    pub(super) fn of_blocks(
+        file: StagingFile,
+        version: Version,
+        chunks: Option<Chunks>,
+        part: &Arc<Partial>,
+    ) -> Self {
+        Self {
+            file,
+            version,
+            chunks,
+            part: Some(Arc::clone(part)),
+            went_on: false,
+            _claim: None,
+        }
+    }
+
     /// Whether it shows what `agreed` does and is not that, and an earlier attempt may be to blame.
     pub(super) fn is_spoiled(&self, agreed: &Version) -> bool {
         self.went_on && agreed.looks_like(&self.version) && agreed.hash.is_some()
+    }
+
+    /// Whether its file is there no more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.part
+            .as_ref()
+            .is_some_and(|part| part.ended().is_some())
     }
 
     /// Remembers what it consists of: the server has it.
@@ -91,8 +120,7 @@ async fn fetch_once(
     };
     // Outlives the file.
     let mut claim = None;
-    let noted = so_far.as_mut().and_then(|noted| noted.file.take());
-    let file = match noted {
+    let file = match so_far.as_mut().and_then(|noted| noted.file.take()) {
         Some(file) => file,
         None => new_staging(shared, path)?,
     };
@@ -148,6 +176,7 @@ async fn fetch_once(
         file,
         version,
         chunks,
+        part: None,
         went_on: start > 0,
         _claim: claim,
     })
@@ -166,7 +195,7 @@ fn local(path: &RelPath, source: io::Error) -> TransferError {
 }
 
 /// Whether what is written from now on shows another mtime.
-fn is_settled(mtime: i64, now: Time) -> bool {
+pub(super) fn is_settled(mtime: i64, now: Time) -> bool {
     mtime < now.secs() - RACY_SECS
 }
 
@@ -318,76 +347,5 @@ impl Noted {
         if let Err(error) = shared.replica.content().forget_download(&self.key) {
             tracing::info!(%error, "forgetting a download");
         }
-    }
-}
-
-/// Reads blocks that arrive in any order but nearly sorted; gives up rather than keep much in memory.
-struct InOrder {
-    digest: Digest,
-    done: u64,
-    early: std::collections::BTreeMap<u64, bytes::Bytes>,
-    early_bytes: usize,
-    given_up: bool,
-}
-
-/// The most that may wait for an earlier block, in bytes.
-const EARLY_MAX: usize = 64 << 20;
-
-impl InOrder {
-    fn new(digest: Digest, done: u64) -> Self {
-        Self {
-            digest,
-            done,
-            early: std::collections::BTreeMap::new(),
-            early_bytes: 0,
-            given_up: false,
-        }
-    }
-
-    fn add(&mut self, offset: u64, data: bytes::Bytes) {
-        if self.given_up {
-            return;
-        }
-        self.early_bytes += data.len();
-        self.early.insert(offset, data);
-        while let Some(data) = self.early.remove(&self.done) {
-            self.early_bytes -= data.len();
-            self.done += data.len() as u64;
-            self.digest.add(&data);
-        }
-        if self.early_bytes > EARLY_MAX {
-            self.given_up = true;
-            self.early.clear();
-        }
-    }
-
-    fn so_far(&self) -> (u64, Hash) {
-        self.digest.so_far()
-    }
-
-    fn finish(self, size: u64) -> (Option<Hash>, Option<Chunks>) {
-        if self.given_up || self.done != size {
-            return (None, None);
-        }
-        let digested = self.digest.finish();
-        (Some(digested.hash), digested.chunks)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_in_any_order_give_the_hash_of_the_whole() {
-        let content = || InOrder::new(Digest::new(None, 1 << 20), 0);
-        let mut all = content();
-        all.add(3, bytes::Bytes::from_static(b"defg"));
-        all.add(0, bytes::Bytes::from_static(b"abc"));
-        let hash = Hash(*blake3::hash(b"abcdefg").as_bytes());
-        assert_eq!(all.finish(7), (Some(hash), None));
-        let mut gap = content();
-        gap.add(1, bytes::Bytes::from_static(b"x"));
-        assert_eq!(gap.finish(2), (None, None));
     }
 }

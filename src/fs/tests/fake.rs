@@ -2,16 +2,22 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use roamhome::engine::{Done, Fetch, FetchError, Space};
+use roamhome::engine::{Done, Fetch, FetchError, Space, Wanted};
 use roamhome::fs::{FsError, Home, HomeOptions, HostScope, Restraint};
-use roamhome::replica::{Content, Node, Replica, ReplicaError};
+use roamhome::replica::{Content, Node, PartOf, Replica, ReplicaError};
 use roamhome::tree::{Kind, Name, NodeId, Place, Time};
 
 /// Of so many bytes nothing is fetched for `tumblerd`.
 pub(crate) const RESTRAINED_FROM: u64 = 4096;
+
+/// The blocks of what is read by block.
+const BLOCK: u32 = 4096;
+
+/// A request that is not answered yet: of some bytes, or of all there is.
+pub(crate) type Waiting = (NodeId, Option<Wanted>, Done);
 
 /// What the server has and how it behaves.
 #[derive(Default)]
@@ -24,7 +30,11 @@ pub(crate) struct FakeServer {
     /// Whether every request panics.
     pub(crate) broken: AtomicBool,
     /// While there, requests wait in it instead of being answered.
-    pub(crate) stalled: Mutex<Option<Vec<(NodeId, Done)>>>,
+    pub(crate) stalled: Mutex<Option<Vec<Waiting>>>,
+    /// Files of at least so many bytes are read by block; 0 if none are.
+    pub(crate) by_block_from: AtomicU64,
+    /// What was asked for by block.
+    pub(crate) wanted: Mutex<Vec<Wanted>>,
     /// How many requests there were.
     pub(crate) requests: AtomicU32,
     /// How many of them wanted a file and nothing beside it.
@@ -65,8 +75,8 @@ impl FakeServer {
     /// Answers what waits.
     pub(crate) fn go_on(&self) {
         let waiting = self.stalled.lock().unwrap().take();
-        for (node, done) in waiting.into_iter().flatten() {
-            self.answer(node, done);
+        for (node, wanted, done) in waiting.into_iter().flatten() {
+            self.answer(node, wanted, done);
         }
     }
 
@@ -92,21 +102,49 @@ impl FakeServer {
     }
 
     fn request(&self, node: NodeId, done: Done) {
+        self.request_of(node, None, done);
+    }
+
+    fn request_of(&self, node: NodeId, wanted: Option<Wanted>, done: Done) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         assert!(!self.broken.load(Ordering::Relaxed), "as told");
         let done = match self.stalled.lock().unwrap().as_mut() {
-            Some(waiting) => return waiting.push((node, done)),
+            Some(waiting) => return waiting.push((node, wanted, done)),
             None => done,
         };
-        self.answer(node, done);
+        self.answer(node, wanted, done);
     }
 
-    fn answer(&self, node: NodeId, done: Done) {
+    fn answer(&self, node: NodeId, wanted: Option<Wanted>, done: Done) {
         if let Some(failure) = *self.failure.lock().unwrap() {
             return done(Err(failure));
         }
-        self.deliver(node).unwrap();
+        match wanted {
+            Some(wanted) => self.deliver_bytes(node, &wanted),
+            None => self.deliver(node).unwrap(),
+        }
         done(Ok(()));
+    }
+
+    /// Brings the blocks that are asked for, and no more.
+    fn deliver_bytes(&self, id: NodeId, wanted: &Wanted) {
+        let files = self.files.lock().unwrap();
+        let content = &files[&id];
+        let of = PartOf {
+            seq: 0,
+            size: content.len() as u64,
+            mtime: 1_000,
+        };
+        let partial = self
+            .replica()
+            .begin_partial(id, of, BLOCK)
+            .unwrap()
+            .unwrap();
+        for part in partial.missing(&wanted.bytes) {
+            let bytes = &content[part.start as usize..part.end as usize];
+            partial.put(part.start, bytes).unwrap();
+            partial.note(&part).unwrap();
+        }
     }
 
     fn deliver(&self, id: NodeId) -> Result<(), ReplicaError> {
@@ -139,6 +177,16 @@ impl Fetch for FakeServer {
     fn hydrate_alone(&self, node: NodeId, done: Done) {
         self.alone.fetch_add(1, Ordering::Relaxed);
         self.request(node, done);
+    }
+
+    fn is_by_block(&self, node: &Node) -> bool {
+        let from = self.by_block_from.load(Ordering::Relaxed);
+        from > 0 && node.size >= from
+    }
+
+    fn read(&self, node: NodeId, wanted: Wanted, done: Done) {
+        self.wanted.lock().unwrap().push(wanted.clone());
+        self.request_of(node, Some(wanted), done);
     }
 
     fn list(&self, dir: NodeId, done: Done) {
