@@ -306,6 +306,14 @@ impl Fetch for Engine {
         fetch::is_by_block(&self.shared, node.size, node.server_mtime())
     }
 
+    fn is_current(&self, node: NodeId) -> bool {
+        fetch::is_current(&self.shared, node)
+    }
+
+    fn look(&self, node: NodeId, done: Done) {
+        fetch::look_for_mount(&self.shared, node, done);
+    }
+
     fn read(&self, node: NodeId, wanted: Wanted, done: Done) {
         fetch::read_for_mount(&self.shared, node, wanted, done);
     }

@@ -77,12 +77,13 @@ fn is_unreachable(error: &FsError) -> bool {
 }
 
 #[test]
-fn who_jumps_about_fetches_little_and_opening_fetches_nothing() {
+fn who_jumps_about_fetches_little_and_opening_costs_one_look() {
     let content = noise(SIZE, 1);
     let (_field, client) = beside(&content);
     let before = client.calls();
     let handle = client.open_to_read("f").unwrap();
-    assert_eq!(client.calls().since(&before).total(), 0);
+    let took = client.calls().since(&before);
+    assert_eq!((took.of("lstat"), took.total()), (1, 1));
     assert_eq!(client.residence(), Residence::Remote);
     for nth in 0..10 {
         let at = (nth * 7_654_321 + 999) % (SIZE - 4 * KIB);
@@ -109,6 +110,23 @@ fn who_jumps_about_fetches_little_and_opening_fetches_nothing() {
     let read = client.read_open(handle, 20 << 20, 1).unwrap();
     assert_eq!(read, [content[20 << 20]]);
     client.close(handle);
+}
+
+#[test]
+fn what_another_machine_just_wrote_is_opened_and_no_reader_is_told_to_look_again() {
+    let (field, client) = beside(&noise(SIZE, 1));
+    for (round, size) in [(2, SIZE), (3, SIZE / 2)] {
+        let other = noise(size, round);
+        field.server.write_file(&path_of("f"), &other).unwrap();
+        field.clock.advance(5);
+        // No pass has seen it.
+        assert!(client.read("f").unwrap() == other, "{round}");
+        client.wait_until_whole();
+        let id = client.engine.node_at(&path_of("f")).unwrap().unwrap().id;
+        client.block_on(client.engine.evict(&[id])).unwrap();
+        // What was asked a moment ago is not asked again.
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 #[test]

@@ -19,12 +19,14 @@ mod download;
 mod feed;
 mod fill;
 mod in_order;
+mod look;
 mod replaced;
 
 pub(super) use ahead::Trail;
 pub(super) use blocks::{is_by_block, read_for_mount};
 pub(super) use download::{Fetched, fetch};
 pub(super) use feed::Feeds;
+pub(super) use look::{Looks, is_current, look_for_mount};
 
 /// How often a file that changes while it is fetched is tried again.
 const CHANGED_RETRIES: u32 = 3;

@@ -61,6 +61,11 @@ pub trait Fetch: Send + Sync {
     fn hydrate_alone(&self, node: NodeId, done: Done);
     /// Whether a file that is not here is read by block instead: who opens it to read waits for nothing.
     fn is_by_block(&self, node: &Node) -> bool;
+    /// Whether the server was asked about such a file just now, or cannot be.
+    fn is_current(&self, node: NodeId) -> bool;
+    /// Asks the server whether it still has the version of such a file that is known, then calls `done`. If it has another
+    /// one, another node has taken its place.
+    fn look(&self, node: NodeId, done: Done);
     /// Brings some bytes of a file that is read by block into its part in the content store, then calls `done`. On
     /// success they are there, or all of it is, or another node has taken its place.
     fn read(&self, node: NodeId, wanted: Wanted, done: Done);

@@ -15,7 +15,7 @@ use super::boost::Reads;
 use super::cache::room::Survey;
 use super::deeds::Log;
 use super::feed::Publishers;
-use super::fetch::{Feeds, Trail};
+use super::fetch::{Feeds, Looks, Trail};
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{Hold, LinkState, LinkView};
@@ -109,6 +109,9 @@ pub(super) struct Shared {
     last_change: Mutex<Instant>,
     /// Fetches under way and who waits for them.
     pub(super) hydrating: Waiting,
+    /// Who opens what is read by block.
+    pub(super) looking: Waiting,
+    pub(super) looks: Looks,
     /// What is read by block, and who waits for which of it.
     pub(super) feeds: Feeds,
     /// What programs opened lately that was not here.
@@ -227,6 +230,8 @@ impl Shared {
             dirty: Notify::new(),
             last_change: Mutex::new(Instant::now()),
             hydrating: Mutex::default(),
+            looking: Mutex::default(),
+            looks: Looks::default(),
             feeds: Feeds::default(),
             trail: Mutex::default(),
             reads,

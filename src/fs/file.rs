@@ -72,6 +72,10 @@ impl Home {
             self.let_go(content, write)?;
             return Err(stop);
         }
+        if by_block && !self.fetch.is_current(id) {
+            self.let_go(content, write)?;
+            return Err(Need::Look(id).into());
+        }
         if truncate {
             if let Err(error) = self.empty_unless_run(&content, caller.uid != 0) {
                 self.let_go(content, write)?;

@@ -23,6 +23,8 @@ pub enum Need {
     Content(NodeId),
     /// A file's content, for a program that does not tell what others will want.
     ContentAlone(NodeId),
+    /// The word of the server that a file that is read by block is what it was.
+    Look(NodeId),
     /// Some bytes of a file that is read by block.
     Bytes(NodeId, Wanted),
     /// A directory's entries.
@@ -115,6 +117,7 @@ fn try_once<T: 'static>(
     match need {
         Need::Content(node) => fetch.hydrate(node, fetched),
         Need::ContentAlone(node) => fetch.hydrate_alone(node, fetched),
+        Need::Look(node) => fetch.look(node, fetched),
         Need::Bytes(node, wanted) => fetch.read(node, wanted, fetched),
         Need::Listing(dir) => fetch.list(dir, fetched),
         Need::Room(bytes) => fetch.make_room(bytes, fetched),

@@ -39,6 +39,14 @@ impl Fetch for Nobody {
         false
     }
 
+    fn is_current(&self, _node: NodeId) -> bool {
+        true
+    }
+
+    fn look(&self, _node: NodeId, done: Done) {
+        done(Ok(()));
+    }
+
     fn read(&self, _node: NodeId, _wanted: Wanted, done: Done) {
         done(Err(FetchError::Unreachable));
     }

@@ -184,6 +184,14 @@ impl Fetch for FakeServer {
         from > 0 && node.size >= from
     }
 
+    fn is_current(&self, _node: NodeId) -> bool {
+        true
+    }
+
+    fn look(&self, _node: NodeId, done: Done) {
+        done(Ok(()));
+    }
+
     fn read(&self, node: NodeId, wanted: Wanted, done: Done) {
         self.wanted.lock().unwrap().push(wanted.clone());
         self.request_of(node, Some(wanted), done);
