@@ -137,6 +137,8 @@ struct Cutter {
     buffer: Vec<u8>,
     start: usize,
     list: Vec<Chunk>,
+    /// What is likely to be the next piece.
+    guess: Option<Chunk>,
 }
 
 /// Cut bytes are dropped when there are so many.
@@ -157,6 +159,7 @@ impl Digest {
                 buffer: Vec::new(),
                 start: 0,
                 list: Vec::new(),
+                guess: None,
             }),
         }
     }
@@ -165,25 +168,39 @@ impl Digest {
     pub fn add(&mut self, bytes: &[u8]) {
         self.whole.add(bytes);
         if let Some(cutter) = &mut self.cutter {
-            cutter.add(bytes);
+            cutter.add(bytes, &mut |_| None);
         }
     }
 
-    /// The next bytes, so many that it is worth a thread: one hashes, the other cuts.
-    pub fn add_in_two(&mut self, bytes: &[u8]) {
+    /// The next bytes, so many that it is worth a thread: one hashes, the other cuts. `cut` hears each piece, and may tell
+    /// one of the same mean length that is likely to follow: where it does, no place to cut has to be sought.
+    pub fn add_in_two(&mut self, bytes: &[u8], cut: &mut dyn FnMut(&Chunk) -> Option<Chunk>) {
         let Some(cutter) = &mut self.cutter else {
             return self.whole.add(bytes);
         };
         std::thread::scope(|scope| {
             scope.spawn(|| self.whole.add(bytes));
-            cutter.add(bytes);
+            cutter.add(bytes, cut);
         });
+    }
+
+    /// The mean length of pieces, if they are cut.
+    pub fn average(&self) -> Option<u32> {
+        self.cutter.as_ref().map(|cutter| cutter.average)
+    }
+
+    /// What is likely to be the first piece.
+    pub fn guess(&mut self, first: Option<Chunk>) {
+        if let Some(cutter) = &mut self.cutter {
+            cutter.guess = first;
+        }
     }
 
     /// There are no more bytes: all pieces are known.
     pub fn end(&mut self) {
         if let Some(cutter) = &mut self.cutter {
             while cutter.left() > 0 {
+                cutter.guess = None;
                 cutter.cut();
             }
         }
@@ -262,10 +279,11 @@ fn mark(marks: &[(u64, Hash)], len: u64) -> Option<Hash> {
 }
 
 impl Cutter {
-    fn add(&mut self, bytes: &[u8]) {
+    fn add(&mut self, bytes: &[u8], cut: &mut dyn FnMut(&Chunk) -> Option<Chunk>) {
         self.buffer.extend_from_slice(bytes);
         while self.left() >= self.longest() {
-            self.cut();
+            let piece = self.cut();
+            self.guess = cut(&piece);
         }
         if self.start >= DROPPED_AT_ONCE {
             self.buffer.drain(..self.start);
@@ -281,19 +299,34 @@ impl Cutter {
         self.average as usize * 4
     }
 
-    fn cut(&mut self) {
+    fn cut(&mut self) -> Chunk {
         let len = self.left().min(self.longest());
         let source = &self.buffer[self.start..self.start + len];
-        let average = self.average as usize;
-        let cutter = FastCDC::new(source, average / 4, average, self.longest());
-        // Never nothing, or this would not end.
-        let (_, end) = cutter.cut(0, len);
-        let piece = &source[..end.clamp(1, len)];
-        self.list.push(Chunk {
-            len: piece.len() as u32,
-            hash: Hash(*blake3::hash(piece).as_bytes()),
+        let piece = self.guessed(source).unwrap_or_else(|| {
+            let average = self.average as usize;
+            let cutter = FastCDC::new(source, average / 4, average, self.longest());
+            // Never nothing, or this would not end.
+            let (_, end) = cutter.cut(0, len);
+            piece(&source[..end.clamp(1, len)])
         });
-        self.start += piece.len();
+        self.list.push(piece);
+        self.start += piece.len as usize;
+        piece
+    }
+
+    /// The next piece, if it is as guessed: where a piece ends depends on its own bytes alone.
+    fn guessed(&self, source: &[u8]) -> Option<Chunk> {
+        let guess = self.guess?;
+        let bytes = source.get(..guess.len as usize)?;
+        let here = piece(bytes);
+        (here == guess).then_some(here)
+    }
+}
+
+fn piece(bytes: &[u8]) -> Chunk {
+    Chunk {
+        len: bytes.len() as u32,
+        hash: Hash(*blake3::hash(bytes).as_bytes()),
     }
 }
 
@@ -317,7 +350,8 @@ mod tests {
         for (n, part) in bytes.chunks(step).enumerate() {
             match n % 2 {
                 0 => digest.add(part),
-                _ => digest.add_in_two(part),
+                // Right or wrong, a guess changes nothing.
+                _ => digest.add_in_two(part, &mut |before| Some(*before)),
             }
         }
         let digested = digest.finish();

@@ -256,7 +256,7 @@ async fn open_one(
 
 /// How `new` is put together from `old`; `None` if nothing of it is there.
 fn parts(new: &Chunks, old: &Chunks) -> Option<Vec<Part>> {
-    let mut matcher = Matcher::new(old);
+    let mut matcher = Matcher::new(old, None);
     let mut all: Vec<Part> = new.list.iter().filter_map(|n| matcher.add(n)).collect();
     all.extend(matcher.end());
     let any = all.iter().any(|part| part.from.is_some());

@@ -16,10 +16,12 @@ pub(super) struct Matcher<'a> {
     /// What goes on with the next piece, maybe.
     part: Part,
     has_found: bool,
+    cuts_alike: bool,
 }
 
 impl<'a> Matcher<'a> {
-    pub(super) fn new(old: &'a Chunks) -> Self {
+    /// For a content that is cut into pieces of this mean length.
+    pub(super) fn new(old: &'a Chunks, average: Option<u32>) -> Self {
         let mut by_hash = HashMap::new();
         let mut starts = Vec::with_capacity(old.list.len());
         let mut start = 0;
@@ -35,6 +37,7 @@ impl<'a> Matcher<'a> {
             expected: 0,
             part: Part::whole(0),
             has_found: false,
+            cuts_alike: average == Some(old.average),
         }
     }
 
@@ -73,6 +76,13 @@ impl<'a> Matcher<'a> {
     /// Whether any piece is in the old one.
     pub(super) fn has_found(&self) -> bool {
         self.has_found
+    }
+
+    /// What is likely to be the next piece. The last one of the old content ended with it, not where it says so.
+    pub(super) fn likely(&self) -> Option<Chunk> {
+        let is_last = self.expected + 1 >= self.old.list.len();
+        let next = self.old.list.get(self.expected).copied();
+        next.filter(|_| self.cuts_alike && !is_last)
     }
 
     /// How long the part is that goes on.

@@ -12,7 +12,7 @@ use super::super::shared::blocking;
 use super::checked::Checked;
 use super::matcher::Matcher;
 use crate::remote::Part;
-use crate::replica::{Chunks, Digest, Digested};
+use crate::replica::{Chunk, Chunks, Digest, Digested};
 use crate::tree::Hash;
 
 /// Read at once: long enough for two threads, short enough for others who wait for this one.
@@ -34,8 +34,8 @@ pub(super) struct Reading<'a> {
 /// What is known of how it is put together.
 struct Matching<'a> {
     matcher: Matcher<'a>,
-    /// So many pieces were looked at.
-    looked_at: usize,
+    /// So many were added.
+    pieces: usize,
     ready: VecDeque<Part>,
     /// Those that were told.
     told: Vec<Part>,
@@ -44,15 +44,18 @@ struct Matching<'a> {
 impl<'a> Reading<'a> {
     /// Of a file of so many bytes, which may be put together from `old`.
     pub(super) fn new(file: &'a File, size: u64, digest: Digest, old: Option<&'a Chunks>) -> Self {
+        let mut digest = digest;
+        let matcher = old.map(|old| Matcher::new(old, digest.average()));
+        digest.guess(matcher.as_ref().and_then(Matcher::likely));
         Self {
             file,
             size,
             at: 0,
             buffer: Vec::new(),
             digest,
-            matching: old.map(|old| Matching {
-                matcher: Matcher::new(old),
-                looked_at: 0,
+            matching: matcher.map(|matcher| Matching {
+                matcher,
+                pieces: 0,
                 ready: VecDeque::new(),
                 told: Vec::new(),
             }),
@@ -117,7 +120,8 @@ impl<'a> Reading<'a> {
         self.buffer.resize(len, 0);
         blocking(|| {
             self.file.read_exact_at(&mut self.buffer, self.at)?;
-            self.digest.add_in_two(&self.buffer);
+            let mut cut = |piece: &Chunk| self.matching.as_mut()?.add(piece);
+            self.digest.add_in_two(&self.buffer, &mut cut);
             io::Result::Ok(())
         })?;
         self.at += len as u64;
@@ -125,26 +129,30 @@ impl<'a> Reading<'a> {
         if is_last {
             self.digest.end();
         }
-        if let Some(matching) = &mut self.matching {
-            matching.look(&self.digest, is_last);
+        if let Some(matching) = self.matching.as_mut().filter(|_| is_last) {
+            matching.end(&self.digest);
         }
         Ok(())
     }
 }
 
 impl Matching<'_> {
-    /// Looks at the pieces that are new.
-    fn look(&mut self, digest: &Digest, is_last: bool) {
-        for piece in &digest.pieces()[self.looked_at..] {
-            self.ready.extend(self.matcher.add(piece));
-            if self.matcher.pending() >= RANGE {
-                self.ready.extend(self.matcher.end());
-            }
-            self.looked_at += 1;
-        }
-        if is_last {
+    /// The next piece; tells what is likely to follow.
+    fn add(&mut self, piece: &Chunk) -> Option<Chunk> {
+        self.ready.extend(self.matcher.add(piece));
+        if self.matcher.pending() >= RANGE {
             self.ready.extend(self.matcher.end());
         }
+        self.pieces += 1;
+        self.matcher.likely()
+    }
+
+    /// There are no more but those that were cut at the end.
+    fn end(&mut self, digest: &Digest) {
+        for piece in &digest.pieces()[self.pieces..] {
+            self.ready.extend(self.matcher.add(piece));
+        }
+        self.ready.extend(self.matcher.end());
     }
 }
 
@@ -192,6 +200,8 @@ mod tests {
         assert!(made == new && sent < 1 << 20 && early, "{sent}, {early}");
         let (digested, parts) = reading.finish();
         assert_eq!(digested.hash.0, *blake3::hash(&new).as_bytes());
+        let plain = Reading::new(&after, new.len() as u64, digest(), None);
+        assert_eq!(digested.chunks, plain.all().await.unwrap().chunks);
         assert_eq!(
             parts.iter().map(|part| part.len).sum::<u64>(),
             new.len() as u64
