@@ -396,6 +396,7 @@ async fn small_files_are_fetched_before_a_program_asks_for_them() {
     let files: Vec<_> = files.chain([("large", &large[..])]).collect();
     let field = Field::new(&files).await;
     field.server.set_round_trip(ROUND_TRIP);
+    let before = field.server.calls()["open"];
     let start = Instant::now();
     let mut waited = 0;
     for name in &names {
@@ -404,10 +405,12 @@ async fn small_files_are_fetched_before_a_program_asks_for_them() {
             field.hydrate(name).await.unwrap();
         }
     }
-    // Two of its own, and some while the others are on their way.
+    // Two of its own, and some that were on their way and are not fetched twice.
     assert!(waited < 20, "{waited}");
     let trips = start.elapsed().as_millis() / ROUND_TRIP.as_millis();
     assert!(trips < 40, "{trips} round trips");
+    let opened = field.server.calls()["open"] - before;
+    assert_eq!(opened, names.len() as u64, "each is fetched once");
     assert!(!field.is_whole("large"), "nobody asked for it");
 }
 

@@ -243,7 +243,7 @@ pub(super) async fn prefetch(
     let missing: Vec<_> = nodes.into_iter().filter(|node| is_missing(&node)).collect();
     missing.iter().for_each(|node| progress.expect(node));
     let bring = async |node: Node| {
-        let brought = fetch::hydrate(shared, node.id, false).await;
+        let brought = fetch::bring(shared, node.id).await;
         progress.ended(&node);
         brought.map(|()| node)
     };

@@ -15,6 +15,7 @@ use crate::tree::{BaseEntry, Kind, NodeId, Place, RelPath, Time, Version};
 
 mod ahead;
 mod blocks;
+mod coming;
 mod download;
 mod feed;
 mod fill;
@@ -24,6 +25,7 @@ mod replaced;
 
 pub(super) use ahead::Trail;
 pub(super) use blocks::{is_by_block, read_for_mount};
+pub(super) use coming::{Coming, bring};
 pub(super) use download::{Fetched, fetch};
 pub(super) use feed::Feeds;
 pub(super) use look::{Looks, is_current, look_for_mount};
@@ -117,7 +119,10 @@ pub(super) fn hydrate_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) 
 
 /// The same, for who tells nothing of what will be wanted next.
 pub(super) fn hydrate_alone_for_mount(shared: &Arc<Shared>, node: NodeId, done: Done) {
-    let hydrate = async move |shared: Arc<Shared>| hydrate(&shared, node, true).await;
+    let hydrate = async move |shared: Arc<Shared>| {
+        coming::join(&shared, node).await;
+        hydrate(&shared, node, true).await
+    };
     for_mount(shared, |shared| &shared.hydrating, node, done, hydrate);
 }
 

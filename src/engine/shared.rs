@@ -15,7 +15,7 @@ use super::boost::Reads;
 use super::cache::room::Survey;
 use super::deeds::Log;
 use super::feed::Publishers;
-use super::fetch::{Feeds, Looks, Trail};
+use super::fetch::{Coming, Feeds, Looks, Trail};
 use super::intents::Declared;
 use super::keep::conflicts::Loser;
 use super::link::{Hold, LinkState, LinkView};
@@ -109,6 +109,8 @@ pub(super) struct Shared {
     last_change: Mutex<Instant>,
     /// Fetches under way and who waits for them.
     pub(super) hydrating: Waiting,
+    /// What is fetched although nobody waits for it.
+    pub(super) coming: Coming,
     /// Who opens what is read by block.
     pub(super) looking: Waiting,
     pub(super) looks: Looks,
@@ -230,6 +232,7 @@ impl Shared {
             dirty: Notify::new(),
             last_change: Mutex::new(Instant::now()),
             hydrating: Mutex::default(),
+            coming: Coming::default(),
             looking: Mutex::default(),
             looks: Looks::default(),
             feeds: Feeds::default(),

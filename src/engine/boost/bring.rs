@@ -51,7 +51,7 @@ pub(super) async fn bring(shared: &Arc<Shared>) -> Result<bool, ScanError> {
     let files = within_limits(shared, files)?;
     let bytes: u64 = files.iter().map(|node| node.size).sum();
     tracing::info!(files = files.len(), bytes, "what logins read is fetched");
-    let bring = async |node: Node| fetch::hydrate(shared, node.id, false).await;
+    let bring = async |node: Node| fetch::bring(shared, node.id).await;
     let mut bringing = stream::iter(files).map(bring).buffer_unordered(AT_ONCE);
     while let Some(brought) = bringing.next().await {
         carry_on(brought)?;

@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::super::shared::{Shared, lock};
-use super::{FILES_AT_ONCE, hydrate};
+use super::{FILES_AT_ONCE, bring};
 use crate::replica::{Content, Node, ReplicaError, View};
 use crate::tree::{Kind, NodeId};
 
@@ -230,10 +230,8 @@ async fn fetch(shared: &Arc<Shared>, files: Vec<Node>) {
         Err(error) => return tracing::debug!(%error, "nothing is fetched ahead"),
     }
     tracing::debug!(files = files.len(), bytes, "fetching ahead");
-    let bring = async |node: Node| hydrate(shared, node.id, false).await.is_ok();
-    let mut bringing = stream::iter(files)
-        .map(bring)
-        .buffer_unordered(FILES_AT_ONCE);
+    let one = async |node: Node| bring(shared, node.id).await.is_ok();
+    let mut bringing = stream::iter(files).map(one).buffer_unordered(FILES_AT_ONCE);
     let mut failed = 0;
     while let Some(brought) = bringing.next().await {
         failed += u32::from(!brought);
