@@ -272,7 +272,7 @@ fn is_untouched(replica: &Replica) -> Result<bool, Failure> {
 fn is_of_replica(name: &str) -> bool {
     matches!(
         name,
-        "content" | "unsent" | "staging" | "backups" | "chunks"
+        "content" | "unsent" | "staging" | "backups" | "chunks" | "partial"
     ) || name.starts_with("index.db")
         || name.starts_with("journal.")
 }
