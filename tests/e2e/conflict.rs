@@ -407,7 +407,12 @@ fn a_question_names_what_a_yes_would_do_and_a_no_changes_nothing() {
     assert!(tree(&machine.home()).is_empty());
     // Which was wrong, and is taken back.
     undo(&machine, last_pass(&machine), false).assert(0, &["put back many/000"]);
-    assert_eq!(tree(&machine.home()), before);
+    // What could be taken for the version before it is dated a little later.
+    let (mut back, mut before) = (tree(&machine.home()), before);
+    for seen in back.values_mut().chain(before.values_mut()) {
+        seen.mtime = 0;
+    }
+    assert_eq!(back, before);
     machine.umount();
 }
 

@@ -395,7 +395,7 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 pub(crate) struct Seen {
     pub(crate) kind: &'static str,
     mode: u32,
-    mtime: i64,
+    pub(crate) mtime: i64,
     pub(crate) content: blake3::Hash,
 }
 
