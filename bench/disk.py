@@ -41,25 +41,23 @@ def random_pages():
     return [rng.randrange(BIG_BYTES // PAGE) * PAGE for _ in range(RANDOM_PAGES)]
 
 
-def random_read(path):
-    file = os.open(path, os.O_RDONLY)
+def at_random(path, flags, touch):
+    file = os.open(path, flags)
     started = time.monotonic()
     for at in random_pages():
-        os.pread(file, PAGE, at)
+        touch(file, at)
     took = time.monotonic() - started
     os.close(file)
     return took
+
+
+def random_read(path):
+    return at_random(path, os.O_RDONLY, lambda file, at: os.pread(file, PAGE, at))
 
 
 def random_write(path):
     data = os.urandom(PAGE)
-    file = os.open(path, os.O_WRONLY)
-    started = time.monotonic()
-    for at in random_pages():
-        os.pwrite(file, data, at)
-    took = time.monotonic() - started
-    os.close(file)
-    return took
+    return at_random(path, os.O_WRONLY, lambda file, at: os.pwrite(file, data, at))
 
 
 def transactions(path, mode):

@@ -5,6 +5,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::fs::{
     Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fstat, futimens, lstat, open,
@@ -20,7 +21,7 @@ use crate::tree::{NodeId, Time};
 /// The time of last use is right to so many seconds.
 const USED_SECS: i64 = 3600;
 /// `st_blocks` counts these.
-const BLOCK: u64 = 512;
+pub(super) const BLOCK: u64 = 512;
 
 /// A content file as it was at one moment. It is held open: the number of one that is gone may be given to what takes
 /// its place, and that would then pass for it.
@@ -29,6 +30,23 @@ pub(in crate::replica) struct CleanFile {
     pub(in crate::replica) node: NodeId,
     held: OwnedFd,
     bytes: u64,
+}
+
+impl Cached {
+    /// What lies at `path`; `None` if that is gone.
+    pub(super) fn at(node: NodeId, path: &Path) -> Result<Option<Self>> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            meta => {
+                let meta = meta.at(path)?;
+                Ok(Some(Self {
+                    node,
+                    bytes: meta.blocks() * BLOCK,
+                    used: Time::new(meta.atime(), 0),
+                }))
+            }
+        }
+    }
 }
 
 impl ContentStore {
@@ -52,17 +70,7 @@ impl ContentStore {
     pub(in crate::replica) fn list_cached(&self) -> Result<Vec<Cached>> {
         let mut found = Vec::new();
         for (node, path) in self.list(Which::Clean)? {
-            match fs::symlink_metadata(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                meta => {
-                    let meta = meta.at(&path)?;
-                    found.push(Cached {
-                        node,
-                        bytes: meta.blocks() * BLOCK,
-                        used: Time::new(meta.atime(), 0),
-                    });
-                }
-            }
+            found.extend(Cached::at(node, &path)?);
         }
         Ok(found)
     }

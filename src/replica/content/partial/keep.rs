@@ -5,16 +5,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 
+use super::super::cached::BLOCK;
 use super::super::disk::{exists, make_dir, sync_dir};
 use super::super::{ContentStore, Result};
 use super::Ended;
 use crate::replica::error::AtPath;
 use crate::replica::evict::Cached;
 use crate::replica::view::View;
-use crate::tree::{NodeId, Time};
-
-/// `st_blocks` counts these.
-const BLOCK: u64 = 512;
+use crate::tree::NodeId;
 
 impl ContentStore {
     /// Whether a part of the content of `node` is here.
@@ -36,18 +34,7 @@ impl ContentStore {
         let nodes: Vec<NodeId> = self.partials.lock().keys().copied().collect();
         let mut found = Vec::new();
         for node in nodes {
-            let path = self.partials.path(node);
-            match fs::symlink_metadata(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                meta => {
-                    let meta = meta.at(&path)?;
-                    found.push(Cached {
-                        node,
-                        bytes: meta.blocks() * BLOCK,
-                        used: Time::new(meta.atime(), 0),
-                    });
-                }
-            }
+            found.extend(Cached::at(node, &self.partials.path(node))?);
         }
         Ok(found)
     }
